@@ -1,0 +1,175 @@
+"""A batch of sentences as the encoder sees it: one row a token, and the runs of equal length that attention works on.
+
+    padded   one run, every sentence as long as the longest, attention_mask says which rows are real
+    packed   no padding: sentences sorted by length, one run for each length, attention_mask None
+
+All that is not attention sees only rows, so both are one code. Letters: S sentences, T rows (tokens), L a sentence's length.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .device import Array
+from .errors import InputError
+
+
+class Run(NamedTuple):
+    """`count` sentences of `length` rows each, one after the other from row `start`."""
+
+    start: int
+    count: int
+    length: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.count * self.length
+
+
+class Totals(NamedTuple):
+    """What the means of a whole batch divide by. A part of a batch keeps the whole's, so that the parts' losses add up."""
+
+    sentences: int
+    tokens: int  # real rows
+    pairs: int  # Σ over sentences of (real rows)²: the entries of one head's score matrices
+    rows: int  # all rows, padding too
+    row_pairs: int  # Σ length², padding too
+
+
+@dataclass(frozen=True)
+class Batch:
+    input_ids: Array  # (T,) integers
+    token_type_ids: Array  # (T,) integers
+    position_ids: Array  # (T,) integers
+    runs: tuple[Run, ...]
+    attention_mask: Array | None  # (T,) bool, True for real rows; None: all are
+    row_ids: Array  # (T,) uint64, sentence·2¹⁶ + position: what dropout is keyed by
+    cls_rows: Array  # (S,) the row of each sentence's first token
+    totals: Totals
+    sentences: np.ndarray  # (S,) host: which example stands at each place, as the data set counts them
+    labels: Array | None = None  # (S,) classes or numbers, in the batch's order
+    extra: dict[str, Any] | None = None  # (S, ...) arrays that travel with the sentences (a cached teacher's logits)
+
+    @property
+    def size(self) -> int:
+        """S, the number of sentences."""
+        return len(self.sentences)
+
+    def to(self, xp: Any) -> Batch:
+        """The same batch with its arrays in `xp` (numpy or cupy): one upload an array."""
+        if xp is np:
+            return self
+        up = lambda a: None if a is None else xp.asarray(a)
+        return replace(
+            self,
+            **{name: up(getattr(self, name)) for name in _ROW_FIELDS + ("cls_rows", "labels")},
+            extra=self.extra and {name: up(a) for name, a in self.extra.items()},
+        )
+
+    def split(self, parts: int) -> list[Batch]:
+        """Up to `parts` batches of whole sentences with about equally many rows each; their losses add up to this batch's."""
+        lengths = np.concatenate([np.full(run.count, run.length) for run in self.runs])
+        ends = np.cumsum(lengths)
+        cuts = np.searchsorted(ends, np.arange(1, parts) * ends[-1] / parts) + 1
+        bounds = sorted({0, *cuts.tolist(), len(lengths)})
+        return [self._part(lengths, ends, first, last) for first, last in itertools.pairwise(bounds)]
+
+    def _part(self, lengths: np.ndarray, ends: np.ndarray, first: int, last: int) -> Batch:
+        start, stop = int(ends[first] - lengths[first]), int(ends[last - 1])
+        return replace(
+            self,
+            **{name: None if getattr(self, name) is None else getattr(self, name)[start:stop] for name in _ROW_FIELDS},
+            runs=_runs(lengths[first:last]),
+            cls_rows=self.cls_rows[first:last] - start,
+            sentences=self.sentences[first:last],
+            labels=None if self.labels is None else self.labels[first:last],
+            extra=self.extra and {name: a[first:last] for name, a in self.extra.items()},
+        )
+
+
+_ROW_FIELDS = ("input_ids", "token_type_ids", "position_ids", "attention_mask", "row_ids")
+
+
+def _runs(lengths: np.ndarray) -> tuple[Run, ...]:
+    """Runs of sentences that stand side by side and are equally long."""
+    runs: list[Run] = []
+    start = 0
+    for length in lengths.tolist():
+        if runs and runs[-1].length == length:
+            runs[-1] = runs[-1]._replace(count=runs[-1].count + 1)
+        else:
+            runs.append(Run(start, 1, length))
+        start += length
+    return tuple(runs)
+
+
+def packed(
+    input_ids: Sequence[np.ndarray],
+    token_type_ids: Sequence[np.ndarray],
+    sentences: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+) -> Batch:
+    """A batch without padding. input_ids, token_type_ids: S arrays (L_s,); the sentences are put in order of length.
+
+    `sentences` (S,) numbers the examples (0 … S-1 without it); `labels` (S,) follow the order of the sentences.
+    """
+    sentences = np.arange(len(input_ids)) if sentences is None else np.asarray(sentences)
+    lengths = np.array([len(ids) for ids in input_ids])
+    if not len(lengths) or not lengths.all():
+        raise InputError("a batch needs at least one sentence, and every sentence at least one token")
+    order = np.argsort(lengths, kind="stable")
+    lengths = lengths[order]
+    ends = np.cumsum(lengths)
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    squares = int((lengths.astype(np.int64) ** 2).sum())
+    return Batch(
+        input_ids=np.concatenate([input_ids[i] for i in order]).astype(np.int32, copy=False),
+        token_type_ids=np.concatenate([token_type_ids[i] for i in order]).astype(np.int32, copy=False),
+        position_ids=positions.astype(np.int32),
+        runs=_runs(lengths),
+        attention_mask=None,
+        row_ids=(np.repeat(sentences[order].astype(np.uint64), lengths) << np.uint64(16)) + positions.astype(np.uint64),
+        cls_rows=ends - lengths,
+        totals=Totals(len(lengths), int(ends[-1]), squares, int(ends[-1]), squares),
+        sentences=sentences[order],
+        labels=None if labels is None else np.asarray(labels)[order],
+    )
+
+
+def padded(
+    input_ids: np.ndarray,
+    attention_mask: np.ndarray | None = None,
+    token_type_ids: np.ndarray | None = None,
+    sentences: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+) -> Batch:
+    """A batch as one rectangle. input_ids, attention_mask (1 real, 0 padding), token_type_ids: (B, L) integers on the host."""
+    input_ids = np.asarray(input_ids)
+    if input_ids.ndim != 2 or not input_ids.size:
+        raise InputError(f"input_ids has shape {input_ids.shape}: (B, L) with at least one row and one token is needed")
+    B, L = input_ids.shape
+    mask = np.ones((B, L), bool) if attention_mask is None else np.asarray(attention_mask).astype(bool)
+    types = np.zeros((B, L), np.int32) if token_type_ids is None else np.asarray(token_type_ids)
+    for name, array in (("attention_mask", mask), ("token_type_ids", types)):
+        if array.shape != (B, L):
+            raise InputError(f"{name} has shape {array.shape}, input_ids {input_ids.shape}: they must be equal")
+    sentences = np.arange(B) if sentences is None else np.asarray(sentences)
+    real = mask.sum(1).astype(np.int64)
+    positions = np.tile(np.arange(L), B)
+    return Batch(
+        input_ids=input_ids.reshape(-1),
+        token_type_ids=types.reshape(-1),
+        position_ids=positions,
+        runs=(Run(0, B, L),),
+        attention_mask=None if mask.all() else mask.reshape(-1),
+        row_ids=(np.repeat(sentences.astype(np.uint64), L) << np.uint64(16)) + positions.astype(np.uint64),
+        cls_rows=np.arange(B) * L,
+        totals=Totals(B, int(real.sum()), int((real**2).sum()), B * L, B * L * L),
+        sentences=sentences,
+        labels=None if labels is None else np.asarray(labels),
+    )

@@ -1,0 +1,306 @@
+"""BERT: embeddings, encoder layers, and the heads (pooler and classifier, masked language model), forward and backward by hand.
+
+    model = minitinybert.load("some/directory")
+    trace, cache = model.forward(input_ids, attention_mask)         # trace: what distillation looks at
+    gradients = model.backward(cache, Trace(logits=dlogits))        # any part of a trace's gradient, injected where it arose
+
+Dropout sites are numbered: 0 the embeddings, 3l+1 … 3l+3 layer l's (probabilities, attention output, feed-forward output), last the
+classifier's input; each draws its mask from (key of the step, site, sentence, position).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import encoder, heads, weights
+from .batch import Batch, padded
+from .config import Config
+from .device import Array, array_module, to_host
+from .errors import InputError
+from .ops import dropout, embedding, layer_norm
+from .parameters import Layout, Parameters, Slot
+from .random import generator, key, row_keys
+from .trace import Trace
+
+
+class EmbeddingCache(NamedTuple):
+    lookup: embedding.Cache
+    norm: layer_norm.Cache
+    dropout: dropout.Cache
+
+
+class Cache(NamedTuple):
+    batch: Batch
+    embedding: EmbeddingCache
+    layers: list[encoder.Cache]
+    classifier: heads.ClassifierCache | None
+    mlm: heads.MlmCache | None
+
+
+class Bert:
+    """A BERT with hand-written gradients. `parameters` is one flat array; `tokenizer_files` go along when it is saved."""
+
+    def __init__(self, config: Config, parameters: Parameters, tokenizer_files: Mapping[str, Path] | None = None):
+        self.config, self.parameters = config, parameters
+        self.tokenizer_files = dict(tokenizer_files or {})
+
+    # ------------------------------------------------------------------------------------------------ making, loading, saving
+
+    @classmethod
+    def new(cls, config: Config, seed: int = 0, dtype: Any = np.float32) -> Bert:
+        """A model with BERT's random weights: N(0, initializer_range), gains 1, biases 0."""
+        parameters = Parameters.zeros(layout(config), dtype)
+        for name in parameters:
+            _initialise(name, parameters[name], config.initializer_range, seed)
+        return cls(config, parameters)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, head: str | None = None, labels: Sequence[str] | None = None, seed: int = 0, dtype: Any = np.float32
+    ) -> Bert:
+        """From any source that `weights.read` reads. head: "none", "classifier" or "mlm" instead of the checkpoint's own.
+
+        A pooler or classifier that the checkpoint does not have (or has for another number of `labels`) starts with random weights.
+        InputError names a tensor that is missing otherwise, or has the wrong shape.
+        """
+        checkpoint = weights.read(path)
+        config = Config.from_hf(checkpoint.config, f"{path}/config.json")
+        head = head or config.head
+        has_pooler = "bert.pooler.dense.weight" in checkpoint.tensors
+        config = replace(config, head=head, pooler=head == "classifier" or (head == "none" and has_pooler))
+        if labels is not None:
+            config = replace(config, id2label=dict(enumerate(labels)))
+        model = cls.new(config, seed, dtype)
+        model.tokenizer_files = dict(checkpoint.tokenizer_files)
+        model._fill(checkpoint.tensors, str(path), fresh=("pooler.", "classifier.") if head == "classifier" else ())
+        return model
+
+    def _fill(self, tensors: Mapping[str, np.ndarray], where: str, fresh: tuple[str, ...]) -> None:
+        for name in self.parameters:
+            view = self.parameters[name]
+            short = name.removeprefix("bert.")
+            source = tensors.get(name if short.startswith(("cls.", "classifier.")) else "bert." + short)
+            if source is None and name == "cls.predictions.bias":
+                source = tensors.get("cls.predictions.decoder.bias")
+            if source is None or source.shape != view.shape:
+                if short.startswith(fresh) and fresh and (source is None or short.startswith("classifier.")):
+                    continue
+                problem = "is missing" if source is None else f"has shape {source.shape}, config.json says {view.shape}"
+                raise InputError(f"{where}: tensor {name} {problem}; are the weights and config.json of the same model?")
+            view[...] = source
+        self._check_tied(tensors, where)
+
+    def _check_tied(self, tensors: Mapping[str, np.ndarray], where: str) -> None:
+        decoder = tensors.get("cls.predictions.decoder.weight")
+        words = tensors["bert.embeddings.word_embeddings.weight"]
+        if self.config.head == "mlm" and decoder is not None and not np.array_equal(decoder, words):
+            raise InputError(f"{where}: cls.predictions.decoder.weight differs from the word embeddings; only tied decoders are read")
+
+    def save(self, path: str | Path) -> None:
+        """A directory in Hugging Face's layout, which `minitinybert.load` and `transformers` open; written beside, then renamed."""
+        tensors = {name: to_host(self.parameters[name]) for name in self.parameters if not name.startswith("fit_dense")}
+        if self.config.head == "mlm":
+            tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"]
+            tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
+        raw = {**self.config.to_hf(), "dtype": str(self.parameters.flat.dtype)}
+        weights.write(Path(path), raw, tensors, self.tokenizer_files)
+
+    def to(self, xp: Any) -> Bert:
+        """The model with its parameters in `xp` (numpy or cupy)."""
+        return self if array_module(self.parameters.flat) is xp else Bert(self.config, self.parameters.to(xp), self.tokenizer_files)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(self.parameters[name].size for name in self.parameters if not name.startswith("fit_dense"))
+
+    @property
+    def num_encoder_parameters(self) -> int:
+        """Of the encoder layers alone: what makes a student cheap to run (a look-up costs next to nothing)."""
+        return sum(self.parameters[name].size for name in self.parameters if "encoder.layer." in name)
+
+    # ------------------------------------------------------------------------------------------------ forward
+
+    def forward(
+        self, input_ids: Array, attention_mask: Array | None = None, token_type_ids: Array | None = None
+    ) -> tuple[Trace, Cache]:
+        """Without dropout, on a rectangle. input_ids, attention_mask (1 real, 0 padding), token_type_ids: (B, L) integers.
+
+        Returns a Trace with hidden (B, L, d), scores (B, h, L, L), pooled (B, d), logits (B, C) or (B, L, V), and the cache for
+        `backward`. InputError for ids out of range, sentences longer than the position table, and shapes that differ.
+        """
+        as_host = lambda a: None if a is None else to_host(a)
+        batch = padded(to_host(input_ids), as_host(attention_mask), as_host(token_type_ids))
+        self.check(batch)
+        trace, cache = self.forward_batch(batch.to(array_module(self.parameters.flat)))
+        B, L = batch.runs[0].count, batch.runs[0].length
+        trace.hidden = [x.reshape(B, L, -1) for x in trace.hidden]
+        trace.embedding = trace.hidden[0]
+        trace.scores = [A.reshape(B, -1, L, L) for A in trace.scores]
+        if self.config.head == "mlm":
+            trace.logits = trace.logits.reshape(B, L, -1)
+        return trace, cache
+
+    def check(self, batch: Batch) -> None:
+        """InputError unless every id of a host batch has its row in the tables. (A GPU would read whatever lies there.)"""
+        for name, ids, rows in (
+            ("input_ids", batch.input_ids, self.config.vocab_size),
+            ("token_type_ids", batch.token_type_ids, self.config.type_vocab_size),
+            ("position_ids", batch.position_ids, self.config.max_position_embeddings),
+        ):
+            if ids.dtype.kind not in "iu":
+                raise InputError(f"{name} has dtype {ids.dtype}; integers are needed")
+            low, high = int(ids.min()), int(ids.max())
+            if low < 0 or high >= rows:
+                raise InputError(f"{name} holds {low if low < 0 else high}, but the model has rows 0 to {rows - 1}")
+
+    def forward_batch(
+        self,
+        batch: Batch,
+        dropout_key: int | None = None,
+        hidden: Container[int] | None = None,
+        scores: Container[int] | None = None,
+        positions: Array | None = None,
+        logits: bool = True,
+        keep_cache: bool = True,
+    ) -> tuple[Trace, Cache | None]:
+        """A Batch, padded or packed, on the parameters' device, already checked; hidden (T, d) and flat scores in the trace.
+
+        dropout_key       random.key(seed, step) for training; None: no dropout
+        hidden, scores    which of hidden[0…M] and scores[0…M-1] to hand out (the rest None, their memory free); None: all
+        positions (n,)    rows of which a masked language model's logits are wanted; None: all
+        logits            False: no head at all
+        keep_cache        False: for a forward pass alone; the cache comes back as None
+        """
+        c, p = self.config, self.parameters
+        keys = _SiteKeys(dropout_key, batch)
+        x, cache_embedding = self._embed(batch, keys)
+        trace = Trace(embedding=x, hidden=[x if hidden is None or 0 in hidden else None], scores=[])
+        layers = []
+        for l in range(c.num_hidden_layers):
+            drop = encoder.Dropout(c.hidden_dropout_prob, c.attention_probs_dropout_prob, tuple(keys(3 * l + i) for i in (1, 2, 3)))
+            weights_l = encoder.LayerArrays.of(p, l)
+            x, A, cache = encoder.forward(x, weights_l, batch, c.num_attention_heads, c.layer_norm_eps, c.gelu_approximation, drop)
+            trace.hidden.append(x if hidden is None or l + 1 in hidden else None)
+            trace.scores.append(A if scores is None or l in scores else None)
+            if keep_cache:
+                layers.append(cache)
+        classifier = mlm = None
+        if c.pooler and logits:
+            site = 3 * c.num_hidden_layers + 1
+            trace.pooled, trace.logits, classifier = heads.classify(x[batch.cls_rows], p, c, keys(site, batch.cls_rows))
+        if c.head == "mlm" and logits:
+            trace.logits, mlm = heads.predict_words(x, positions, p, c)
+        return trace, Cache(batch, cache_embedding, layers, classifier, mlm) if keep_cache else None
+
+    def _embed(self, batch: Batch, keys: _SiteKeys) -> tuple[Array, EmbeddingCache]:
+        c, p = self.config, self.parameters
+        e, lookup = embedding.forward(
+            batch.input_ids,
+            batch.position_ids,
+            batch.token_type_ids,
+            p["embeddings.word_embeddings.weight"],
+            p["embeddings.position_embeddings.weight"],
+            p["embeddings.token_type_embeddings.weight"],
+        )
+        e, norm = layer_norm.forward(e, p["embeddings.LayerNorm.weight"], p["embeddings.LayerNorm.bias"], c.layer_norm_eps)
+        x, drop = dropout.forward(e, c.hidden_dropout_prob, keys(0))
+        return x, EmbeddingCache(lookup, norm, drop)
+
+    # ------------------------------------------------------------------------------------------------ backward
+
+    def backward(self, cache: Cache, dtrace: Trace, out: Parameters | None = None) -> Parameters:
+        """The gradients of all parameters by name, from the gradient of the loss with respect to the trace (absent parts: zero).
+
+        dtrace's arrays are shaped as the trace's. `out`, a Parameters of the model's layout, is overwritten and returned.
+        """
+        p = self.parameters
+        xp = array_module(p.flat)
+        grads = p.zeros_like() if out is None else out
+        if out is not None:
+            out.flat.fill(0)
+        d, M = self.config.hidden_size, self.config.num_hidden_layers
+        dhidden = list(dtrace.hidden or [None] * (M + 1))
+        dscores = list(dtrace.scores or [None] * M)
+        if len(dhidden) != M + 1 or len(dscores) != M:
+            raise InputError(f"dtrace has {len(dhidden)} hidden and {len(dscores)} scores; the model's trace has {M + 1} and {M}")
+        dx = xp.zeros((len(cache.batch.input_ids), d), p.flat.dtype)
+        self._heads_backward(cache, dtrace, dx, grads)
+        for l in reversed(range(M)):
+            _add(dx, dhidden[l + 1])
+            flat = None if dscores[l] is None else dscores[l].reshape(-1)
+            dx = encoder.backward(dx, flat, cache.layers[l], encoder.LayerArrays.of(grads, l))
+        _add(dx, dhidden[0])
+        _add(dx, dtrace.embedding)
+        self._embed_backward(dx, cache.embedding, grads)
+        return grads
+
+    def _heads_backward(self, cache: Cache, dtrace: Trace, dx: Array, grads: Parameters) -> None:
+        if cache.classifier is not None and (dtrace.logits is not None or dtrace.pooled is not None):
+            dx[cache.batch.cls_rows] += heads.classify_backward(dtrace.pooled, dtrace.logits, cache.classifier, grads)
+        if cache.mlm is not None and dtrace.logits is not None:
+            heads.predict_words_backward(dtrace.logits, cache.mlm, dx, grads)
+
+    def _embed_backward(self, dx: Array, cache: EmbeddingCache, grads: Parameters) -> None:
+        norm = (grads["embeddings.LayerNorm.weight"], grads["embeddings.LayerNorm.bias"])
+        de, _, _ = layer_norm.backward(dropout.backward(dx, cache.dropout), cache.norm, norm)
+        tables = tuple(grads[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type"))
+        embedding.backward(de, cache.lookup, tables)  # type: ignore[arg-type]
+
+
+class _SiteKeys:
+    """The dropout keys of a step, one a row: called with the site's number (and the rows, else all); None in evaluation."""
+
+    def __init__(self, dropout_key: int | None, batch: Batch):
+        self.dropout_key, self.row_ids = dropout_key, batch.row_ids
+
+    def __call__(self, site: int, rows: Array | None = None) -> Array | None:
+        if self.dropout_key is None:
+            return None
+        return row_keys(key(self.dropout_key, site), self.row_ids if rows is None else self.row_ids[rows])
+
+
+def layout(config: Config, extra: Sequence[Slot] = ()) -> Layout:
+    """The tensors of a model by their Hugging Face names (a bare encoder's have no `bert.`), then `extra` ones."""
+    c, d = config, config.hidden_size
+    bert = "" if c.head == "none" else "bert."
+    slots = [
+        Slot(f"{bert}embeddings.word_embeddings.weight", (c.vocab_size, d)),
+        Slot(f"{bert}embeddings.position_embeddings.weight", (c.max_position_embeddings, d)),
+        Slot(f"{bert}embeddings.token_type_embeddings.weight", (c.type_vocab_size, d)),
+        Slot(f"{bert}embeddings.LayerNorm.weight", (d,)),
+        Slot(f"{bert}embeddings.LayerNorm.bias", (d,)),
+    ]
+    for l in range(c.num_hidden_layers):
+        slots += encoder.slots(f"{bert}encoder.layer.{l}.", d, c.intermediate_size)
+    if c.pooler:
+        slots += _dense(f"{bert}pooler.dense", d, d)
+    if c.head == "classifier":
+        slots += _dense("classifier", c.num_labels, d)
+    if c.head == "mlm":
+        slots += [Slot("cls.predictions.bias", (c.vocab_size,)), *_dense("cls.predictions.transform.dense", d, d)]
+        slots += [Slot(f"cls.predictions.transform.LayerNorm.{name}", (d,)) for name in ("weight", "bias")]
+    return Layout([*slots, *extra])
+
+
+def _dense(name: str, rows: int, columns: int) -> list[Slot]:
+    return [Slot(name + ".weight", (rows, columns)), Slot(name + ".bias", (rows,))]
+
+
+def _initialise(name: str, view: Array, std: float, seed: int) -> None:
+    """Keyed by the tensor's name: a model with another head or depth has the same weights where they share a name."""
+    if "LayerNorm.weight" in name:
+        view[...] = 1
+    elif name.endswith(".weight"):
+        draw = generator(seed, *name.removeprefix("bert.").encode()).standard_normal(view.shape, dtype=np.float32)
+        view[...] = draw * std
+
+
+def _add(total: Array, part: Array | None) -> None:
+    """total (rows, d) += part (…, d), where there is one."""
+    if part is not None:
+        total += part.reshape(total.shape)

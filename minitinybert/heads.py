@@ -1,0 +1,80 @@
+"""BERT's heads: the pooler with its classifier, and the masked language model, each forward above its backward.
+
+Weights and gradients are looked up by name in a Parameters each.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .config import Config
+from .device import Array, array_module
+from .ops import dropout, gelu, layer_norm, linear
+from .parameters import Parameters
+
+
+class ClassifierCache(NamedTuple):
+    pooler: linear.Cache
+    pooled: Array  # (S, d)
+    dropout: dropout.Cache
+    classifier: linear.Cache | None  # None: a pooler alone
+
+
+def classify(x: Array, p: Parameters, config: Config, keys: Array | None) -> tuple[Array, Array | None, ClassifierCache]:
+    """First tokens x (S, d) -> pooled = tanh(x Wₚᵀ + bₚ) (S, d), logits = dropout(pooled) Wᵀ + b (S, C) or None without classifier."""
+    u, pooler = linear.forward(x, *_dense(p, "pooler.dense"))
+    pooled = array_module(x).tanh(u)
+    rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+    kept, drop = dropout.forward(pooled, rate, keys)
+    logits, classifier = linear.forward(kept, *_dense(p, "classifier")) if config.head == "classifier" else (None, None)
+    return pooled, logits, ClassifierCache(pooler, pooled, drop, classifier)
+
+
+def classify_backward(dpooled: Array | None, dlogits: Array | None, cache: ClassifierCache, grads: Parameters) -> Array:
+    """dpooled (S, d) and dlogits (S, C), either None -> dx (S, d).    pooled = tanh(u), so  du = dpooled (1 − pooled²)."""
+    total = array_module(cache.pooled).zeros_like(cache.pooled)
+    if dlogits is not None and cache.classifier is not None:
+        dkept, _, _ = linear.backward(dlogits, cache.classifier, _dense(grads, "classifier"))
+        total += dropout.backward(dkept, cache.dropout)
+    if dpooled is not None:
+        total += dpooled
+    du = total * (1 - cache.pooled * cache.pooled)
+    dx, _, _ = linear.backward(du, cache.pooler, _dense(grads, "pooler.dense"))
+    return dx
+
+
+class MlmCache(NamedTuple):
+    rows: Array | None  # which rows of the last layer were asked; None: all
+    transform: linear.Cache
+    gelu: gelu.Cache
+    norm: layer_norm.Cache
+    decoder: linear.Cache
+
+
+def predict_words(x: Array, rows: Array | None, p: Parameters, config: Config) -> tuple[Array, MlmCache]:
+    """x (T, d), rows (n,) or None for all -> logits (n, V) = LayerNorm(GELU(x Wᵀ + b)) Eᵀ + c, with E the word embeddings (tied)."""
+    u, transform = linear.forward(x if rows is None else x[rows], *_dense(p, "cls.predictions.transform.dense"))
+    a, activation = gelu.forward(u, config.gelu_approximation)
+    t, norm = layer_norm.forward(a, *_dense(p, "cls.predictions.transform.LayerNorm"), config.layer_norm_eps)
+    logits, decoder = linear.forward(t, *_decoder(p))
+    return logits, MlmCache(rows, transform, activation, norm, decoder)
+
+
+def predict_words_backward(dlogits: Array, cache: MlmCache, dx: Array, grads: Parameters) -> None:
+    """dlogits (…, V) -> added to dx (T, d) at the asked rows. Writes the tied table's gradient: the embeddings add theirs to it."""
+    dt, _, _ = linear.backward(dlogits.reshape(-1, dlogits.shape[-1]), cache.decoder, _decoder(grads))
+    da, _, _ = layer_norm.backward(dt, cache.norm, _dense(grads, "cls.predictions.transform.LayerNorm"))
+    du = gelu.backward(da, cache.gelu)
+    drows, _, _ = linear.backward(du, cache.transform, _dense(grads, "cls.predictions.transform.dense"))
+    if cache.rows is None:
+        dx += drows
+    else:
+        array_module(dx).add.at(dx, cache.rows, drows)
+
+
+def _dense(p: Parameters, name: str) -> tuple[Array, Array]:
+    return p[name + ".weight"], p[name + ".bias"]
+
+
+def _decoder(p: Parameters) -> tuple[Array, Array]:
+    return p["embeddings.word_embeddings.weight"], p["cls.predictions.bias"]

@@ -1,0 +1,39 @@
+"""Hidden loss (paper eq. 8):  L_hidn = MSE(H^S W_h, H^T)      W_h learned: from the student's width d′ to the teacher's d
+
+W is stored (d, d′) as every linear map here, so H^S W_h is `linear.forward(H^S, W)`; the released code adds a bias.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..device import Array
+from ..ops import linear
+from . import mse
+
+
+class Cache(NamedTuple):
+    projection: linear.Cache | None  # None: no projection, H^S itself is compared
+    error: mse.Cache
+
+
+def forward(
+    H_S: Array, H_T: Array, W: Array | None, b: Array | None = None, mask: Array | None = None, count: float | None = None
+) -> tuple[Array, Cache]:
+    """H_S (..., d′), H_T (..., d), W (d, d′) or None (where d′ = d), b (d,) or None, mask (...) of rows, count (entries) -> loss ()."""
+    projected, projection = (H_S, None) if W is None else linear.forward(H_S, W, b)
+    loss, error = mse.forward(projected, H_T, None if mask is None else mask[..., None], count)
+    return loss, Cache(projection, error)
+
+
+def backward(
+    dloss: float, cache: Cache, out: tuple[Array, Array | None] | None = None
+) -> tuple[Array, Array | None, Array | None]:
+    """dloss () -> dH_S (..., d′), dW (d, d′), db (d,); dW and db are written into `out` where given, None without a projection.
+
+    With P = H^S Wᵀ + b:  dP = dloss · 2 (P − H^T)/n, and from there the linear map's backward: dH^S = dP W, dW = dPᵀ H^S.
+    """
+    dprojected = mse.backward(dloss, cache.error)
+    if cache.projection is None:
+        return dprojected, None, None
+    return linear.backward(dprojected, cache.projection, out)

@@ -1,0 +1,32 @@
+"""Mean squared error:  L = (1/n) Σ_i m_i (x_i − y_i)²      m a mask of 0 and 1 (1 without it), n = `count` (Σ m without it)
+
+The regression loss of STS-B as it stands, and the measure inside the attention, hidden and embedding losses.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..device import Array, array_module
+
+
+class Cache(NamedTuple):
+    difference: Array  # (...)  m (x − y)
+    count: float  # n
+
+
+def forward(x: Array, y: Array, mask: Array | None = None, count: float | None = None) -> tuple[Array, Cache]:
+    """x, y (...) of one shape, mask broadcast against them -> loss ()."""
+    xp = array_module(x)
+    difference = x - y
+    if mask is not None:
+        difference *= mask
+    if count is None:
+        count = x.size if mask is None else float(xp.broadcast_to(mask, x.shape).sum())
+    flat = difference.reshape(-1)
+    return flat @ flat / count, Cache(difference, count)
+
+
+def backward(dloss: float, cache: Cache) -> Array:
+    """dloss () -> dx (...).    ∂L/∂x_i = 2 m_i² (x_i − y_i)/n, and m² = m, so  dx = dloss · 2 m (x − y)/n ;  dy = −dx."""
+    return cache.difference * (2 * dloss / cache.count)

@@ -1,0 +1,8 @@
+"""The operations, one file each: the equation, `forward`, and below it `backward` with its derivation.
+
+    y, cache = operation.forward(x, …)          dx, … = operation.backward(dy, cache)
+
+Rows are (..., d), so padded (B, L, d) and packed (T, d) are the same code; only attention knows sentences. `d` before a name is
+the gradient of the loss with respect to it. Letters: B sentences, L length, T rows (tokens), d width, h heads, f the
+feed-forward's width, V vocabulary.
+"""

@@ -1,0 +1,28 @@
+"""What distillation looks at: a Trace of a forward pass, and of the gradient with respect to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .device import Array
+
+
+@dataclass
+class Trace:
+    """The seen parts of a forward pass, or a gradient for each of them; what is None is absent (in a gradient: zero).
+
+    embedding (…, d)   the embeddings' output, after LayerNorm; the same array as hidden[0]
+    hidden             M+1 entries (…, d): the embeddings' output, then each layer's
+    scores             M entries: q kᵀ/√d_k before mask and softmax; (B, h, L, L), or flat from a packed batch (ops/attention.py)
+    pooled (B, d)      tanh of the pooler at the first token
+    logits (B, C)      the classifier's; (B, L, V) or (n, V) at n asked positions for a masked language model
+
+    In a gradient, `embedding` and `hidden[0]` add up.
+    """
+
+    embedding: Array | None = None
+    hidden: Sequence[Array | None] | None = None
+    scores: Sequence[Array | None] | None = None
+    pooled: Array | None = None
+    logits: Array | None = None
