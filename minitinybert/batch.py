@@ -20,15 +20,15 @@ from .errors import InputError
 
 
 class Run(NamedTuple):
-    """`count` sentences of `length` rows each, one after the other from row `start`."""
+    """`n` sentences of `length` rows each, one after the other from row `start`."""
 
     start: int
-    count: int
+    n: int
     length: int
 
     @property
     def stop(self) -> int:
-        return self.start + self.count * self.length
+        return self.start + self.n * self.length
 
 
 class Totals(NamedTuple):
@@ -65,15 +65,15 @@ class Batch:
         if xp is np:
             return self
         up = lambda a: None if a is None else xp.asarray(a)
-        return replace(
-            self,
-            **{name: up(getattr(self, name)) for name in _ROW_FIELDS + ("cls_rows", "labels")},
-            extra=self.extra and {name: up(a) for name, a in self.extra.items()},
-        )
+        arrays: dict[str, Any] = {name: up(getattr(self, name)) for name in (*_ROW_FIELDS, "cls_rows", "labels")}
+        return replace(self, **arrays, extra=self.extra and {name: up(a) for name, a in self.extra.items()})
+
+    def with_extra(self, extra: dict[str, Array]) -> Batch:
+        return replace(self, extra=extra)
 
     def split(self, parts: int) -> list[Batch]:
         """Up to `parts` batches of whole sentences with about equally many rows each; their losses add up to this batch's."""
-        lengths = np.concatenate([np.full(run.count, run.length) for run in self.runs])
+        lengths = np.concatenate([np.full(run.n, run.length) for run in self.runs])
         ends = np.cumsum(lengths)
         cuts = np.searchsorted(ends, np.arange(1, parts) * ends[-1] / parts) + 1
         bounds = sorted({0, *cuts.tolist(), len(lengths)})
@@ -81,9 +81,10 @@ class Batch:
 
     def _part(self, lengths: np.ndarray, ends: np.ndarray, first: int, last: int) -> Batch:
         start, stop = int(ends[first] - lengths[first]), int(ends[last - 1])
+        rows: dict[str, Any] = {name: a if (a := getattr(self, name)) is None else a[start:stop] for name in _ROW_FIELDS}
         return replace(
             self,
-            **{name: None if getattr(self, name) is None else getattr(self, name)[start:stop] for name in _ROW_FIELDS},
+            **rows,
             runs=_runs(lengths[first:last]),
             cls_rows=self.cls_rows[first:last] - start,
             sentences=self.sentences[first:last],
@@ -101,7 +102,7 @@ def _runs(lengths: np.ndarray) -> tuple[Run, ...]:
     start = 0
     for length in lengths.tolist():
         if runs and runs[-1].length == length:
-            runs[-1] = runs[-1]._replace(count=runs[-1].count + 1)
+            runs[-1] = runs[-1]._replace(n=runs[-1].n + 1)
         else:
             runs.append(Run(start, 1, length))
         start += length

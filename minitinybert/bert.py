@@ -99,7 +99,7 @@ class Bert:
         decoder = tensors.get("cls.predictions.decoder.weight")
         words = tensors["bert.embeddings.word_embeddings.weight"]
         if self.config.head == "mlm" and decoder is not None and not np.array_equal(decoder, words):
-            raise InputError(f"{where}: cls.predictions.decoder.weight differs from the word embeddings; only tied decoders are read")
+            raise InputError(f"{where}: cls.predictions.decoder.weight differs from the word embeddings; a tied decoder is needed")
 
     def save(self, path: str | Path) -> None:
         """A directory in Hugging Face's layout, which `minitinybert.load` and `transformers` open; written beside, then renamed."""
@@ -137,13 +137,11 @@ class Bert:
         batch = padded(to_host(input_ids), as_host(attention_mask), as_host(token_type_ids))
         self.check(batch)
         trace, cache = self.forward_batch(batch.to(array_module(self.parameters.flat)))
-        B, L = batch.runs[0].count, batch.runs[0].length
-        trace.hidden = [x.reshape(B, L, -1) for x in trace.hidden]
-        trace.embedding = trace.hidden[0]
-        trace.scores = [A.reshape(B, -1, L, L) for A in trace.scores]
-        if self.config.head == "mlm":
-            trace.logits = trace.logits.reshape(B, L, -1)
-        return trace, cache
+        _, B, L = batch.runs[0]
+        hidden = [x.reshape(B, L, -1) for x in trace.hidden or ()]
+        scores = [A.reshape(B, -1, L, L) for A in trace.scores or ()]
+        logits = trace.logits.reshape(B, L, -1) if self.config.head == "mlm" else trace.logits
+        return Trace(hidden[0], hidden, scores, trace.pooled, logits), cache
 
     def check(self, batch: Batch) -> None:
         """InputError unless every id of a host batch has its row in the tables. (A GPU would read whatever lies there.)"""
@@ -167,7 +165,7 @@ class Bert:
         positions: Array | None = None,
         logits: bool = True,
         keep_cache: bool = True,
-    ) -> tuple[Trace, Cache | None]:
+    ) -> tuple[Trace, Any]:
         """A Batch, padded or packed, on the parameters' device, already checked; hidden (T, d) and flat scores in the trace.
 
         dropout_key       random.key(seed, step) for training; None: no dropout
@@ -179,16 +177,19 @@ class Bert:
         c, p = self.config, self.parameters
         keys = _SiteKeys(dropout_key, batch)
         x, cache_embedding = self._embed(batch, keys)
-        trace = Trace(embedding=x, hidden=[x if hidden is None or 0 in hidden else None], scores=[])
-        layers = []
+        wanted = lambda i, which: which is None or i in which
+        trace = Trace(embedding=x)
+        hidden_seen, scores_seen, layers = [x if wanted(0, hidden) else None], [], []
         for l in range(c.num_hidden_layers):
-            drop = encoder.Dropout(c.hidden_dropout_prob, c.attention_probs_dropout_prob, tuple(keys(3 * l + i) for i in (1, 2, 3)))
+            layer_keys = keys(3 * l + 1), keys(3 * l + 2), keys(3 * l + 3)
+            drop = encoder.Dropout(c.hidden_dropout_prob, c.attention_probs_dropout_prob, layer_keys)
             weights_l = encoder.LayerArrays.of(p, l)
             x, A, cache = encoder.forward(x, weights_l, batch, c.num_attention_heads, c.layer_norm_eps, c.gelu_approximation, drop)
-            trace.hidden.append(x if hidden is None or l + 1 in hidden else None)
-            trace.scores.append(A if scores is None or l in scores else None)
+            hidden_seen.append(x if wanted(l + 1, hidden) else None)
+            scores_seen.append(A if wanted(l, scores) else None)
             if keep_cache:
                 layers.append(cache)
+        trace.hidden, trace.scores = hidden_seen, scores_seen
         classifier = mlm = None
         if c.pooler and logits:
             site = 3 * c.num_hidden_layers + 1
@@ -224,8 +225,8 @@ class Bert:
         if out is not None:
             out.flat.fill(0)
         d, M = self.config.hidden_size, self.config.num_hidden_layers
-        dhidden = list(dtrace.hidden or [None] * (M + 1))
-        dscores = list(dtrace.scores or [None] * M)
+        dhidden: list[Any] = list(dtrace.hidden or [None] * (M + 1))
+        dscores: list[Any] = list(dtrace.scores or [None] * M)
         if len(dhidden) != M + 1 or len(dscores) != M:
             raise InputError(f"dtrace has {len(dhidden)} hidden and {len(dscores)} scores; the model's trace has {M + 1} and {M}")
         dx = xp.zeros((len(cache.batch.input_ids), d), p.flat.dtype)

@@ -21,7 +21,7 @@ class ClassifierCache(NamedTuple):
 
 
 def classify(x: Array, p: Parameters, config: Config, keys: Array | None) -> tuple[Array, Array | None, ClassifierCache]:
-    """First tokens x (S, d) -> pooled = tanh(x Wₚᵀ + bₚ) (S, d), logits = dropout(pooled) Wᵀ + b (S, C) or None without classifier."""
+    """First tokens x (S, d) -> pooled = tanh(x Wₚᵀ + bₚ) (S, d), logits = dropout(pooled) Wᵀ + b (S, C) or None."""
     u, pooler = linear.forward(x, *_dense(p, "pooler.dense"))
     pooled = array_module(x).tanh(u)
     rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
@@ -52,7 +52,7 @@ class MlmCache(NamedTuple):
 
 
 def predict_words(x: Array, rows: Array | None, p: Parameters, config: Config) -> tuple[Array, MlmCache]:
-    """x (T, d), rows (n,) or None for all -> logits (n, V) = LayerNorm(GELU(x Wᵀ + b)) Eᵀ + c, with E the word embeddings (tied)."""
+    """x (T, d), rows (n,) or None for all -> logits (n, V) = LayerNorm(GELU(x Wᵀ + b)) Eᵀ + c, E the word embeddings (tied)."""
     u, transform = linear.forward(x if rows is None else x[rows], *_dense(p, "cls.predictions.transform.dense"))
     a, activation = gelu.forward(u, config.gelu_approximation)
     t, norm = layer_norm.forward(a, *_dense(p, "cls.predictions.transform.LayerNorm"), config.layer_norm_eps)

@@ -13,7 +13,7 @@ class Trace:
     """The seen parts of a forward pass, or a gradient for each of them; what is None is absent (in a gradient: zero).
 
     embedding (…, d)   the embeddings' output, after LayerNorm; the same array as hidden[0]
-    hidden             M+1 entries (…, d): the embeddings' output, then each layer's
+    hidden             M+1 entries (None where not asked for) (…, d): the embeddings' output, then each layer's
     scores             M entries: q kᵀ/√d_k before mask and softmax; (B, h, L, L), or flat from a packed batch (ops/attention.py)
     pooled (B, d)      tanh of the pooler at the first token
     logits (B, C)      the classifier's; (B, L, V) or (n, V) at n asked positions for a masked language model
@@ -22,7 +22,7 @@ class Trace:
     """
 
     embedding: Array | None = None
-    hidden: Sequence[Array | None] | None = None
-    scores: Sequence[Array | None] | None = None
+    hidden: Sequence[Array] | None = None
+    scores: Sequence[Array] | None = None
     pooled: Array | None = None
     logits: Array | None = None

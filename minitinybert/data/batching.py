@@ -1,0 +1,62 @@
+"""Encoded examples, and the order they are trained in: batches of about equal length, a function of (seed, epoch) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..batch import Batch, packed
+from ..random import generator
+
+_POOL = 50  # batches' worth of shuffled examples that are sorted by length together
+
+
+@dataclass(frozen=True)
+class EncodedExamples:
+    """n examples as ids: sequences of (L_i,) int32, and labels (n,) int64 classes or float64 numbers, or None."""
+
+    input_ids: Sequence[np.ndarray]
+    token_type_ids: Sequence[np.ndarray]
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def batch(self, indices: np.ndarray, extra: dict[str, np.ndarray] | None = None) -> Batch:
+        """The examples `indices` as a packed batch; rows `indices` of each (n, …) array of `extra` travel along."""
+        ids = [self.input_ids[i] for i in indices]
+        types = [self.token_type_ids[i] for i in indices]
+        batch = packed(ids, types, indices, None if self.labels is None else self.labels[indices])
+        if not extra:
+            return batch
+        return batch.with_extra({name: array[batch.sentences] for name, array in extra.items()})
+
+
+def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Every example once: shuffled, cut into pools, each pool sorted by length and cut into batches, the batches shuffled.
+
+    The same (lengths, batch_size, seed, epoch) give the same list: a resumed run needs no other state.
+    """
+    random = generator(seed, epoch, 0)
+    order = random.permutation(len(lengths))
+    pool = batch_size * _POOL
+    batches = []
+    for start in range(0, len(order), pool):
+        members = order[start : start + pool]
+        members = members[np.argsort(lengths[members], kind="stable")]
+        batches += [members[i : i + batch_size] for i in range(0, len(members), batch_size)]
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def by_length(lengths: np.ndarray, rows: int) -> Iterator[np.ndarray]:
+    """Every example once, sorted by length, in batches of at most `rows` tokens (at least one example): for evaluation."""
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop + 1 - start) * lengths[order[stop]] <= rows:
+            stop += 1
+        yield order[start:stop]
+        start = stop

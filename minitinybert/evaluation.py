@@ -1,0 +1,34 @@
+"""A model's answers on a set of examples: logits in batches by length, predictions, metrics, and how long they took."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .bert import Bert
+from .data.batching import EncodedExamples, by_length
+from .device import array_module, to_host
+from .parallel import Workers
+
+_ROWS = 2048  # tokens a batch: large enough for the GEMMs, small enough for the cache
+
+
+def logits(model: Bert, examples: EncodedExamples, workers: Workers) -> np.ndarray:
+    """(n, C) float32 on the host, in the examples' order. No dropout."""
+    lengths = np.array([len(ids) for ids in examples.input_ids])
+    xp = array_module(model.parameters.flat)
+
+    def answer(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        batch = examples.batch(indices)
+        trace, _ = model.forward_batch(batch.to(xp), hidden=(), scores=(), keep_cache=False)
+        return batch.sentences, to_host(trace.logits)
+
+    answers = workers.map(answer, by_length(lengths, _ROWS))
+    result = np.empty((len(examples), answers[0][1].shape[-1]), np.float32)
+    for places, values in answers:
+        result[places] = values
+    return result
+
+
+def predictions(values: np.ndarray, regression: bool) -> np.ndarray:
+    """Logits (n, C) -> classes (n,) int64, or numbers (n,) for regression."""
+    return values[:, 0] if regression else values.argmax(axis=-1)

@@ -1,0 +1,67 @@
+"""One step of learning: teacher and student forward, the objective, the student backward, for each share of a batch on a thread.
+
+    batch ─┬▶ teacher.forward ─▶ Trace(T) ─┐
+           └▶ student.forward ─▶ Trace(S) ─┴▶ objective ─▶ losses, dTrace(S) ─▶ student.backward ─▶ gradients
+"""
+
+from __future__ import annotations
+
+from .batch import Batch
+from .bert import Bert, layout
+from .device import Array, array_module
+from .objectives import Objective
+from .parallel import Workers
+from .parameters import Parameters
+from .random import generator, key
+
+
+class Learner:
+    """The student (its parameters extended by the objective's own), the objective, the frozen teacher, and the gradients.
+
+    Dropout is keyed by (seed, step), so a step's result depends on no earlier draw; the shares are summed in their order, so it is
+    the same at every run with as many threads.
+    """
+
+    def __init__(self, student: Bert, objective: Objective, workers: Workers, teacher: Bert | None = None, seed: int = 0):
+        self.student = _extended(student, objective, seed)
+        self.objective, self.teacher, self.workers, self.seed = objective, teacher, workers, seed
+        self._gradients = [self.student.parameters.zeros_like() for _ in range(workers.threads)]
+
+    def gradients(self, batch: Batch, step: int) -> tuple[dict[str, Array], Parameters]:
+        """Losses by name (0-d arrays) and the gradients of a whole batch; the gradients are overwritten by the next call."""
+        batch = batch.to(array_module(self.student.parameters.flat))
+        shares = batch.split(self.workers.threads)
+        results = self.workers.map(lambda job: self._share(job[0], job[1], step), zip(shares, self._gradients, strict=False))
+        total, *others = self._gradients[: len(shares)]
+        for other in others:
+            total.flat += other.flat
+        losses: dict[str, Array] = {}
+        for result in results:
+            for name, loss in result.items():
+                losses[name] = losses[name] + loss if name in losses else loss
+        return losses, total
+
+    def _share(self, share: Batch, grads: Parameters, step: int) -> dict[str, Array]:
+        teacher_trace = None
+        if self.teacher is not None and self.objective.teacher_view is not None:
+            teacher_trace, _ = self.teacher.forward_batch(share, keep_cache=False, **self.objective.teacher_view._asdict())
+        trace, cache = self.student.forward_batch(share, key(self.seed, step), **self.objective.student_view._asdict())
+        terms = self.objective(trace, share, teacher_trace, self.student.parameters)
+        self.student.backward(cache, terms.dtrace, out=grads)
+        for name, gradient in terms.dprojections.items():
+            grads[name][...] = gradient
+        return terms.losses
+
+
+def _extended(student: Bert, objective: Objective, seed: int) -> Bert:
+    """A copy of the student whose flat parameters hold the objective's own too, N(0, initializer_range) at the start."""
+    old = student.parameters
+    xp = array_module(old.flat)
+    parameters = Parameters.zeros(layout(student.config, objective.slots), old.flat.dtype, xp)
+    for name in old:
+        parameters[name][...] = old[name]
+    for slot in objective.slots:
+        if slot.name.endswith(".weight"):
+            draw = generator(seed, *slot.name.encode()).standard_normal(slot.shape) * student.config.initializer_range
+            parameters[slot.name][...] = xp.asarray(draw)
+    return Bert(student.config, parameters, student.tokenizer_files)

@@ -1,0 +1,60 @@
+"""What is learned, apart from the network that learns it: an objective takes traces and gives losses and the trace's gradient.
+
+    losses, dtrace, dprojections = objective(student, batch, teacher, parameters)
+
+`losses` are the terms by name (0-d arrays, weighted, the batch's share of them), `dtrace` is what `Bert.backward` injects,
+`dprojections` the gradients of the objective's own parameters by name. The Transformer knows none of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from .batch import Batch
+from .device import Array
+from .losses import cross_entropy, mse
+from .parameters import Slot
+from .trace import Trace
+
+
+class View(NamedTuple):
+    """Which parts of a trace an objective looks at; the keyword arguments of `Bert.forward_batch`."""
+
+    hidden: frozenset[int] = frozenset()
+    scores: frozenset[int] = frozenset()
+    logits: bool = False
+
+
+class Terms(NamedTuple):
+    losses: dict[str, Array]
+    dtrace: Trace
+    dprojections: Mapping[str, Array]
+
+
+class Objective(Protocol):
+    student_view: View
+    teacher_view: View | None  # None: no teacher is run
+    slots: tuple[Slot, ...]  # the objective's own parameters, which the optimiser trains along
+
+    def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms: ...
+
+
+class Supervised:
+    """Fine-tuning: cross-entropy with the batch's labels, or mean squared error where they are numbers (one logit)."""
+
+    student_view = View(logits=True)
+    teacher_view = None
+    slots: tuple[Slot, ...] = ()
+
+    def __init__(self, regression: bool = False):
+        self.regression = regression
+
+    def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
+        n = batch.totals.sentences
+        if self.regression:
+            labels = batch.labels.astype(student.logits.dtype)[:, None]  # type: ignore[union-attr]
+            loss, cache = mse.forward(student.logits, labels, count=n)
+            return Terms({"mse": loss}, Trace(logits=mse.backward(1.0, cache)), {})
+        entropy, c = cross_entropy.forward(student.logits, batch.labels, n)
+        return Terms({"cross_entropy": entropy}, Trace(logits=cross_entropy.backward(1.0, c)), {})

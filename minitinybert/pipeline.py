@@ -1,0 +1,251 @@
+"""What the commands do, as functions: fine-tune a teacher, distil a student on a task, evaluate, predict.
+
+    finetune ─▶ teacher directory ─▶ distill_task ─▶ student directory ─▶ evaluate, predict
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import device, evaluation
+from .bert import Bert
+from .config import Config, parse_shape
+from .data import metrics
+from .data.batching import EncodedExamples
+from .data.glue import Examples, Task, label_order, read_split
+from .data.tokenizer import Tokenizer
+from .distill import Intermediate, Prediction
+from .errors import InputError
+from .learner import Learner
+from .objectives import Objective, Supervised
+from .parallel import Workers
+from .train import Options, train
+
+
+class Machine:
+    """Where a command runs: the array module of --device, and the threads of --threads."""
+
+    def __init__(self, device_name: str = "cpu", threads: int | None = None):
+        self.xp = device.select(device_name)
+        self.workers = Workers(threads if self.xp is np else 1)
+
+    def __enter__(self) -> Machine:
+        self.workers.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.workers.__exit__(*error)
+
+
+class TaskData:
+    """A task's files, tokenised for one model: `split("train")`. Reads and encodes a file once."""
+
+    def __init__(self, task: Task, directory: Path, tokenizer: Tokenizer, max_length: int, model: Bert):
+        self.task, self.directory, self.tokenizer, self.model = task, Path(directory), tokenizer, model
+        limit = model.config.max_position_embeddings
+        if not 3 <= max_length <= limit:
+            raise InputError(f"--max-length {max_length}: a number from 3 to the model's {limit} positions")
+        tokenizer.check_fits(model.config.vocab_size)
+        self.max_length = max_length
+
+    def split(self, name: str) -> EncodedExamples:
+        examples = read_split(self.task, self.directory, name)
+        return encode(examples, self.tokenizer, self.max_length, self.model)
+
+
+def encode(examples: Examples, tokenizer: Tokenizer, max_length: int, model: Bert) -> EncodedExamples:
+    """Texts as ids the model has rows for. A model without a second segment (type_vocab_size 1) sees pairs as one."""
+    encoded = tokenizer.encode(examples.texts, examples.pairs, max_length)
+    types = [e.token_type_ids for e in encoded]
+    if model.config.type_vocab_size < 2:
+        types = [np.zeros_like(t) for t in types]
+    return EncodedExamples([e.input_ids for e in encoded], types, examples.labels)
+
+
+# ---------------------------------------------------------------------------------------------------------- training commands
+
+
+def finetune(
+    model: str, task: Task, data: Path, out: Path, options: Options, machine: Machine, max_length: int = 128, resume: bool = False
+) -> dict[str, Any]:
+    """Fine-tune a BERT on a task's labels; the directory `out` holds the model best on dev. Returns {split: metrics}."""
+    student = load_classifier(model, task, options.seed)
+    files = TaskData(task, data, Tokenizer.load(student.tokenizer_files), max_length, student)
+    objective = Supervised(task.labels is None)
+    _train(student, objective, files, options, Path(out), machine, resume, f"finetune {task.name}")
+    return evaluate(str(out), task, data, machine, max_length)
+
+
+def distill_task(
+    teacher: str,
+    student: str,
+    task: Task,
+    data: Path,
+    out: Path,
+    machine: Machine,
+    stage: str = "both",
+    intermediate: Options | None = None,
+    prediction: Options | None = None,
+    layers: str | Sequence[int] = "uniform",
+    projection: str = "split",
+    bias: bool = False,
+    temperature: float = 1.0,
+    max_length: int = 128,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Task-specific distillation (paper section 3.2): the intermediate layers first, then the prediction layer.
+
+    teacher: a directory fine-tuned on the task; student: a directory, or a shape such as 4L-312D-12H-1200F for random weights.
+    The first step's model is kept in out/intermediate. Returns {split: metrics} on dev, {} after the first step alone.
+    """
+    out = Path(out)
+    options = {
+        "intermediate": intermediate or Options(epochs=20, lr=5e-5, schedule="constant"),
+        "prediction": prediction or Options(epochs=3, lr=3e-5),
+    }
+    master = load_teacher(teacher, task, machine)
+    pupil = load_student(student, master, task, options["intermediate"].seed)
+    files = TaskData(task, data, Tokenizer.load(pupil.tokenizer_files), max_length, pupil)
+    files.tokenizer.check_same_vocabulary(Tokenizer.load(master.tokenizer_files))
+    if stage in ("intermediate", "both"):
+        objective = Intermediate(pupil.config, master.config, layers, projection, bias)
+        place = out / "intermediate"
+        _train(pupil, objective, files, options["intermediate"], place, machine, resume, "distill intermediate", master)
+        pupil = Bert.load(place)
+    if stage == "intermediate":
+        return {}
+    soft = Prediction(temperature, task.labels is None)
+    _train(pupil, soft, files, options["prediction"], out, machine, resume, "distill prediction", master)
+    return evaluate(str(out), task, data, machine, max_length)
+
+
+def _train(
+    model: Bert,
+    objective: Objective,
+    files: TaskData,
+    options: Options,
+    out: Path,
+    machine: Machine,
+    resume: bool,
+    description: str,
+    teacher: Bert | None = None,
+) -> None:
+    examples, task, extra = files.split("train"), files.task, None
+    if isinstance(objective, Prediction):
+        assert teacher is not None
+        # A frozen teacher says the same of a sentence at every epoch: it is asked once.
+        extra, teacher = {"teacher_logits": evaluation.logits(teacher, examples, machine.workers)}, None
+    learner = Learner(model.to(machine.xp), objective, machine.workers, teacher, options.seed)
+    judge: Callable[[Bert], dict[str, float]] | None = None
+    if not isinstance(objective, Intermediate):
+        dev = files.split(task.dev_splits[0])
+        judge = lambda m: _score(m, task, dev, machine)
+    train(learner, examples, options, out, judge, task.main_metric, resume, description, extra)
+
+
+# ------------------------------------------------------------------------------------------------------------ loading models
+
+
+def label_names(task: Task) -> list[str]:
+    return ["score"] if task.labels is None else list(task.labels)
+
+
+def load_classifier(model: str, task: Task, seed: int) -> Bert:
+    """A checkpoint with a head for the task; a head of other labels than the task's is replaced by a fresh one."""
+    loaded = Bert.load(model, head="classifier", labels=label_names(task), seed=seed)
+    regression = "regression" if task.labels is None else "single_label_classification"
+    return Bert(replace(loaded.config, problem_type=regression), loaded.parameters, loaded.tokenizer_files)
+
+
+def load_teacher(path: str, task: Task, machine: Machine) -> Bert:
+    """A teacher fine-tuned on the task. InputError where it has no classifier, or one for other labels."""
+    teacher = Bert.load(path)
+    if teacher.config.head != "classifier":
+        raise InputError(f"{path}: the teacher has no classifier; fine-tune it first: minitinybert finetune --model {path} …")
+    _check_labels(teacher, task, path)
+    return in_task_order(teacher, task).to(machine.xp)
+
+
+def load_student(student: str, teacher: Bert, task: Task, seed: int) -> Bert:
+    """A directory, or a shape: then random weights, with the teacher's vocabulary and tokenizer."""
+    if Path(student).exists() or "/" in student:
+        return load_classifier(student, task, seed)
+    config = replace(teacher.config, **parse_shape(student), id2label=dict(enumerate(label_names(task))))
+    fresh = Bert.new(config, seed)
+    return Bert(fresh.config, fresh.parameters, teacher.tokenizer_files)
+
+
+def _check_labels(model: Bert, task: Task, path: str) -> None:
+    wanted = len(label_names(task))
+    if model.config.num_labels != wanted:
+        raise InputError(f"{path}: the classifier has {model.config.num_labels} outputs, task {task.name} needs {wanted}")
+
+
+def in_task_order(model: Bert, task: Task) -> Bert:
+    """The model with its classifier's rows in the task's order of labels (an MNLI model from elsewhere may have another)."""
+    if task.labels is None:
+        return model
+    order = label_order(task, model.config.id2label)
+    if order == list(range(len(order))):
+        return model
+    for name in ("classifier.weight", "classifier.bias"):
+        model.parameters[name][...] = model.parameters[name][order]
+    return Bert(replace(model.config, id2label=dict(enumerate(task.labels))), model.parameters, model.tokenizer_files)
+
+
+# ------------------------------------------------------------------------------------------------------- evaluate and predict
+
+
+def _score(model: Bert, task: Task, examples: EncodedExamples, machine: Machine) -> dict[str, float]:
+    values = evaluation.logits(model, examples, machine.workers)
+    return metrics.evaluate(task.metrics, evaluation.predictions(values, task.labels is None), examples.labels)
+
+
+def evaluate(
+    model: str, task: Task, data: Path, machine: Machine, max_length: int = 128, splits: Sequence[str] | None = None
+) -> dict[str, dict[str, float]]:
+    """{split: {metric: value}} of a model on a task's labelled files, by default its dev ones (MNLI has two)."""
+    loaded = Bert.load(model)
+    if loaded.config.head != "classifier":
+        raise InputError(f"{model}: has no classifier; fine-tune or distil it on the task first")
+    _check_labels(loaded, task, model)
+    judged = in_task_order(loaded, task).to(machine.xp)
+    files = TaskData(task, data, Tokenizer.load(judged.tokenizer_files), max_length, judged)
+    results = {}
+    for split in splits or task.dev_splits:
+        examples = files.split(split)
+        if examples.labels is None:
+            raise InputError(f"{data}: split {split} has no labels; nothing to compare with")
+        results[split] = _score(judged, task, examples, machine)
+    return results
+
+
+def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int = 128) -> list[dict[str, Any]]:
+    """For each text (`first ||| second` for a pair) the label, and the probability of each; the number for regression."""
+    loaded = Bert.load(model).to(machine.xp)
+    if loaded.config.head != "classifier":
+        raise InputError(f"{model}: has no classifier; fine-tune or distil it on a task first")
+    halves = [text.split("|||", 1) for text in texts]
+    if len({len(half) for half in halves}) > 1:
+        raise InputError("some texts are pairs (first ||| second) and some are not; give one kind at a time")
+    pairs = [half[1].strip() for half in halves] if len(halves[0]) == 2 else None
+    examples = Examples([half[0].strip() for half in halves], pairs, None, list(range(1, len(texts) + 1)), Path("<arguments>"))
+    encoded = encode(examples, Tokenizer.load(loaded.tokenizer_files), max_length, loaded)
+    values = evaluation.logits(loaded, encoded, machine.workers)
+    return [_answer(text, row, loaded.config) for text, row in zip(texts, values, strict=True)]
+
+
+def _answer(text: str, logits: np.ndarray, config: Config) -> dict[str, Any]:
+    if config.problem_type == "regression" or config.num_labels == 1:
+        return {"text": text, "score": float(logits[0])}
+    p = np.exp(logits - logits.max(), dtype=np.float64)
+    p /= p.sum()
+    probabilities = {config.id2label[i]: round(float(p[i]), 6) for i in range(len(p))}
+    return {"text": text, "label": config.id2label[int(p.argmax())], "probabilities": probabilities}
+
+

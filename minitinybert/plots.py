@@ -1,0 +1,82 @@
+"""Pictures of a run: the losses over its steps, and what a teacher and its student attend to in one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # files, never a window: demos run where there is no screen
+import matplotlib.pyplot as plt
+import numpy as np
+
+
+def read_metrics(path: Path) -> tuple[dict[str, tuple[list[int], list[float]]], tuple[list[int], list[float]]]:
+    """A run's metrics.jsonl as {loss: (steps, values)} and (steps, dev metric)."""
+    losses: dict[str, tuple[list[int], list[float]]] = {}
+    dev: tuple[list[int], list[float]] = ([], [])
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        for name, value in row.get("losses", {}).items():
+            steps, values = losses.setdefault(name, ([], []))
+            steps.append(row["step"])
+            values.append(value)
+        if "dev" in row:
+            dev[0].append(row["step"])
+            dev[1].append(next(iter(row["dev"].values())))
+    return losses, dev
+
+
+def loss_curves(runs: Mapping[str, Path], path: Path) -> None:
+    """A panel a run ({title: metrics.jsonl}): its losses, on a log scale, and the dev metric where there is one. Writes a PNG."""
+    figure, axes = plt.subplots(1, len(runs), figsize=(4.2 * len(runs), 3.4), squeeze=False, layout="constrained")
+    for axis, (title, metrics) in zip(axes[0], runs.items(), strict=True):
+        losses, dev = read_metrics(metrics)
+        for name, (steps, values) in losses.items():
+            axis.plot(steps, values, label=name.replace("_", " "), linewidth=1.6)
+        axis.set(title=title, xlabel="step", ylabel="loss", yscale="log")
+        axis.grid(alpha=0.25)
+        lines, labels = axis.get_legend_handles_labels()
+        if dev[0]:
+            right = axis.twinx()
+            right.plot(dev[0], dev[1], "k.--", label="dev accuracy")
+            right.set(ylim=(0, 1), ylabel="dev accuracy")
+            more_lines, more_labels = right.get_legend_handles_labels()
+            lines, labels = lines + more_lines, labels + more_labels
+        axis.legend(lines, labels, fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def attention_maps(
+    tokens: Sequence[str], teacher: Sequence[np.ndarray], student: Sequence[np.ndarray], titles: Sequence[tuple[str, str]], path: Path
+) -> None:
+    """Teacher above student, a column for each mapped pair of layers; each map (L, L) is a mean over heads of softmax(A).
+
+    titles: (teacher's, student's) for every column. Writes a PNG.
+    """
+    columns = len(student)
+    size = max(2.6, 0.24 * len(tokens))
+    figure, axes = plt.subplots(2, columns, figsize=(size * columns + 1.2, size * 2 + 0.8), squeeze=False, layout="constrained")
+    top = max(float(a.max()) for a in (*teacher, *student))
+    for column in range(columns):
+        for row, maps in enumerate((teacher, student)):
+            axis = axes[row, column]
+            image = axis.imshow(maps[column], cmap="viridis", vmin=0, vmax=top)
+            axis.set_title(titles[column][row], fontsize=9)
+            axis.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=7)
+            axis.set_yticks(range(len(tokens)), tokens if column == 0 else [], fontsize=7)
+    figure.colorbar(image, ax=axes, shrink=0.6, label="attention, mean over heads")
+    figure.supylabel("from")
+    figure.supxlabel("to")
+    _save(figure, path)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".partial")
+    figure.savefig(beside, dpi=130, format="png")
+    plt.close(figure)
+    os.replace(beside, path)

@@ -1,0 +1,226 @@
+"""The training loop: batches, steps, a line of metrics now and then, evaluation an epoch, checkpoints, and going on from one.
+
+Everything random is a function of (seed, epoch) or (seed, step), so the state is parameters, moments, step, best result. A run that
+was stopped and resumed ends with bit-identical weights (same machine, same number of threads).
+
+    out/config.json, model.safetensors, …   the best model by the dev metric, or the last where there is none
+    out/metrics.jsonl                        one JSON object a line
+    out/checkpoint/last.safetensors          the state to go on from
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint
+from .bert import Bert
+from .data.batching import EncodedExamples, epoch_batches
+from .errors import InputError
+from .learner import Learner
+from .optim import PRESETS, SCHEDULES, Adam
+from .progress import progress
+
+
+@dataclass(frozen=True)
+class Options:
+    epochs: float = 3.0
+    batch_size: int = 32
+    lr: float = 5e-5
+    warmup: float = 0.1  # the share of all steps over which the learning rate rises
+    schedule: str = "linear"
+    optimizer: str = "adamw"
+    seed: int = 0
+    log_every: int = 50  # steps; the losses are read this often
+    save_every: int = 500  # steps, besides every epoch's end
+
+    def __post_init__(self) -> None:
+        for name, choices in (("schedule", SCHEDULES), ("optimizer", PRESETS)):
+            if getattr(self, name) not in choices:
+                raise InputError(f"--{name} {getattr(self, name)}: choose one of {', '.join(choices)}")
+        for name in ("epochs", "batch_size", "lr", "log_every", "save_every"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: a number above 0 is needed")
+
+
+class Stopped(Exception):
+    """The run was asked to stop (SIGINT, SIGTERM) and left a checkpoint. `signal` is the signal's number."""
+
+    def __init__(self, signal_number: int, step: int):
+        super().__init__(f"stopped after step {step}; the same command with --resume goes on from there")
+        self.signal = signal_number
+
+
+@dataclass
+class Progress:
+    """What a checkpoint holds besides arrays."""
+
+    step: int = 0
+    best: float | None = None
+    window: dict[str, float] = field(default_factory=dict)  # sums of the losses since the last line of metrics
+    window_steps: int = 0
+
+
+def train(
+    learner: Learner,
+    examples: EncodedExamples,
+    options: Options,
+    out: Path,
+    evaluate: Callable[[Bert], dict[str, float]] | None = None,
+    metric: str | None = None,
+    resume: bool = False,
+    description: str = "train",
+    extra: dict[str, np.ndarray] | None = None,
+) -> dict[str, float]:
+    """Train `learner.student` on `examples`; returns the last (and best) evaluation, {} without `evaluate`.
+
+    evaluate(model) -> metrics, after every epoch; `metric` names the one that decides which model is kept. `extra`: (n, …) arrays
+    that travel with the examples. Raises Stopped on a signal, InputError where `out` holds another run.
+    """
+    run = _Run(learner, examples, options, Path(out), evaluate, metric, extra)
+    run.start(resume)
+    with _StopSignals() as stop:
+        bar = progress(range(run.at.step, run.total), run.total, description, initial=run.at.step)
+        for step in bar:
+            run.step(step)
+            if run.at.step % options.log_every == 0:
+                bar.set(**run.log())
+            if stop.signal is not None and run.at.step < run.total:
+                run.save()
+                raise Stopped(stop.signal, run.at.step)
+    return run.finish()
+
+
+class _Run:
+    def __init__(self, learner, examples, options, out, evaluate, metric, extra):
+        self.learner, self.examples, self.options, self.out = learner, examples, options, out
+        self.evaluate, self.metric, self.extra = evaluate, metric, extra
+        self.adam = Adam(learner.student.parameters, PRESETS[options.optimizer], learner.workers.map)
+        self.lengths = np.array([len(ids) for ids in examples.input_ids])
+        self.epoch_steps = -(-len(examples) // options.batch_size)
+        self.total = max(1, round(options.epochs * self.epoch_steps))
+        self.at = Progress()
+        self.epoch: int | None = None
+        self.started = time.monotonic()
+
+    def start(self, resume: bool) -> None:
+        """From the checkpoint, where there is one and it is asked for; refuses to write over another run."""
+        path = self.out / "checkpoint" / "last.safetensors"
+        if resume and path.exists():
+            state = checkpoint.load(path, self.adam)
+            _same_run(state["settings"], self._settings(), path)
+            self.at = Progress(**state["progress"])
+            _keep_lines(self.out / "metrics.jsonl", self.at.step)
+            return
+        if (self.out / "metrics.jsonl").exists() and not resume:
+            raise InputError(f"{self.out}: holds a run already; choose a new --out, or go on with --resume")
+        self.out.mkdir(parents=True, exist_ok=True)
+
+    def step(self, step: int) -> None:
+        epoch, index = divmod(step, self.epoch_steps)
+        if epoch != self.epoch:
+            self.epoch, self.batches = epoch, epoch_batches(self.lengths, self.options.batch_size, self.options.seed, epoch)
+        batch = self.examples.batch(self.batches[index], self.extra)
+        losses, gradients = self.learner.gradients(batch, step)
+        self.adam.step(gradients, self.rate(step))
+        for name, loss in losses.items():
+            self.at.window[name] = self.at.window.get(name, 0.0) + loss
+        self.at.window_steps += 1
+        self.at.step = step + 1
+        if self.at.step % self.epoch_steps == 0 or self.at.step == self.total:
+            self.end_of_epoch()
+        elif self.at.step % self.options.save_every == 0:
+            self.save()
+
+    def rate(self, step: int) -> float:
+        o = self.options
+        return o.lr * SCHEDULES[o.schedule](step, self.total, round(o.warmup * self.total))
+
+    def log(self) -> dict[str, float]:
+        """The mean losses since the last line, written to metrics.jsonl and returned. Here, and only here, losses are read."""
+        means = {name: float(total) / self.at.window_steps for name, total in self.at.window.items()}
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise InputError(f"step {self.at.step}: the loss {bad[0]} is not a number any more; try a smaller --lr")
+        self.at.window, self.at.window_steps = {}, 0
+        row = {"step": self.at.step, "epoch": round(self.at.step / self.epoch_steps, 4), "lr": self.rate(self.at.step - 1)}
+        self._write({**row, "seconds": round(time.monotonic() - self.started, 1), "losses": means})
+        return means
+
+    def end_of_epoch(self) -> None:
+        if self.at.window_steps:
+            self.log()
+        if self.evaluate is not None:
+            result = self.evaluate(self.learner.student)
+            self._write({"step": self.at.step, "dev": result})
+            if self.at.best is None or result[self.metric] > self.at.best:
+                self.at.best = result[self.metric]
+                self.learner.student.save(self.out)
+        self.save()
+
+    def finish(self) -> dict[str, float]:
+        if self.evaluate is None:
+            self.learner.student.save(self.out)
+            return {}
+        return {self.metric: self.at.best or 0.0}
+
+    def save(self) -> None:
+        self.at.window = {name: float(total) for name, total in self.at.window.items()}
+        state = {"progress": asdict(self.at), "settings": self._settings()}
+        checkpoint.save(self.out / "checkpoint" / "last.safetensors", self.adam, state)
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same for a run to go on."""
+        steering = {k: v for k, v in asdict(self.options).items() if k not in ("log_every", "save_every")}
+        return {**steering, "examples": len(self.examples), "shape": self.learner.student.config.shape}
+
+    def _write(self, row: dict[str, Any]) -> None:
+        with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _same_run(then: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    for name, value in now.items():
+        if then.get(name) != value:
+            raise InputError(f"{path}: --resume needs the same {name}: {then.get(name)} when the run began, {value} now")
+
+
+def _keep_lines(path: Path, step: int) -> None:
+    """Drop the lines of steps after `step`: they will be written again."""
+    if not path.exists():
+        return
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and json.loads(line)["step"] <= step]
+    beside = path.with_suffix(".partial")
+    beside.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    os.replace(beside, path)
+
+
+class _StopSignals:
+    """Within the block, the first SIGINT or SIGTERM is only noted in `signal`; a second one acts as usual."""
+
+    def __enter__(self) -> _StopSignals:
+        self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._previous[number] = signal.signal(number, self._note)
+            except ValueError:  # not the main thread: whoever is, deals with signals
+                break
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.signal = number
+        signal.signal(number, self._previous[number])
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,136 @@
+"""Layer maps by the paper's formulas, projections, and the objectives' gradients by finite differences through both models."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minitinybert.batch import packed, padded
+from minitinybert.bert import Bert
+from minitinybert.config import Config
+from minitinybert.distill import Intermediate, Prediction, layer_map
+from minitinybert.errors import InputError
+from minitinybert.learner import Learner
+from minitinybert.objectives import Supervised
+from minitinybert.parallel import Workers
+
+COMMON = dict(vocab_size=23, max_position_embeddings=12, head="classifier", id2label={0: "a", 1: "b", 2: "c"})
+STUDENT = Config(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12, **COMMON)
+TEACHER = Config(hidden_size=12, num_hidden_layers=4, num_attention_heads=2, intermediate_size=20, **COMMON)
+
+
+def test_the_paper_s_maps():
+    assert layer_map("uniform", 4, 12) == (3, 6, 9, 12)
+    assert layer_map("top", 4, 12) == (9, 10, 11, 12)
+    assert layer_map("bottom", 4, 12) == (1, 2, 3, 4)
+    assert layer_map([2, 2, 12, 1], 4, 12) == (2, 2, 12, 1)
+
+
+@given(st.integers(1, 24), st.integers(1, 24))
+def test_uniform_ends_at_the_top_and_never_goes_back(M, N):
+    if M > N:
+        with pytest.raises(InputError, match="no more than the teacher's"):
+            layer_map("uniform", M, N)
+        return
+    g = layer_map("uniform", M, N)
+    assert len(g) == M and g[-1] == N and g[0] >= 1
+    assert all(a < b for a, b in zip(g, g[1:], strict=False))
+    assert all(abs(n - m * N / M) <= 0.5 for m, n in enumerate(g, 1))
+
+
+@pytest.mark.parametrize("bad", ["middle", [1, 2], [0, 1, 2, 3], [1, 2, 3, 13]])
+def test_bad_maps_are_refused(bad):
+    with pytest.raises(InputError, match="layer map"):
+        layer_map(bad, 4, 12)
+
+
+def test_head_counts_and_widths_that_do_not_fit_are_said():
+    with pytest.raises(InputError, match="2 attention heads, the teacher 3"):
+        Intermediate(STUDENT, Config(**{**TEACHER.__dict__, "num_attention_heads": 3}))
+    with pytest.raises(InputError, match="a projection is needed"):
+        Intermediate(STUDENT, TEACHER, projection="none")
+
+
+def batch_of(lengths, kind):
+    rng = np.random.default_rng(5)
+    ids = [rng.integers(0, 23, n).astype(np.int32) for n in lengths]
+    labels = rng.integers(0, 3, len(ids))
+    if kind == "packed":
+        return packed(ids, [np.zeros_like(i) for i in ids], labels=labels)
+    rectangle, mask = np.zeros((len(ids), 9), int), np.zeros((len(ids), 9), int)
+    for i, row in enumerate(ids):
+        rectangle[i, : len(row)], mask[i, : len(row)] = row, 1
+    return padded(rectangle, mask, labels=labels)
+
+
+OBJECTIVES = {
+    "split": lambda: Intermediate(STUDENT, TEACHER),
+    "shared with bias": lambda: Intermediate(STUDENT, TEACHER, "top", "shared", True),
+    "one a layer": lambda: Intermediate(STUDENT, TEACHER, [4, 2], "layer", True, {"attention": 0.5, "hidden": 2.0}),
+    "attention alone": lambda: Intermediate(STUDENT, TEACHER, weights={"hidden": 0, "embedding": 0}),
+    "no attention": lambda: Intermediate(STUDENT, TEACHER, weights={"attention": 0}),
+    "prediction": lambda: Prediction(2.0),
+    "supervised": Supervised,
+}
+
+
+def learner_of(objective, threads=1):
+    student, teacher = Bert.new(STUDENT, 1, np.float64), Bert.new(TEACHER, 2, np.float64)
+    for model in (student, teacher):
+        model.parameters.flat += 0.3 * np.random.default_rng(3).standard_normal(model.parameters.flat.size)
+    return Learner(student, objective, Workers(threads), teacher, seed=4)
+
+
+@pytest.mark.parametrize("kind", ["packed", "padded"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_whole_step_s_gradient_by_finite_differences(name, kind):
+    """d loss/d(every tensor along a random direction), dropout on, projections among the tensors."""
+    learner = learner_of(OBJECTIVES[name]())
+    batch = batch_of([3, 9, 1, 5, 5], kind)
+    with learner.workers:
+        losses, grads = learner.gradients(batch, step=11)
+        gradient = grads.flat.copy()
+        flat, rng = learner.student.parameters.flat, np.random.default_rng(6)
+        whole = np.linalg.norm(gradient)
+        assert whole > 1e-3
+        for slot in learner.student.parameters.layout.slots:
+            start = learner.student.parameters.layout.offsets[slot.name]
+            part = slice(start, start + int(np.prod(slot.shape)))
+            direction = rng.standard_normal(part.stop - part.start)
+            direction /= np.linalg.norm(direction)
+            values = []
+            for h in (1e-4, -1e-4, 5e-5, -5e-5):
+                kept = flat[part].copy()
+                flat[part] += h * direction
+                values.append(float(sum(learner.gradients(batch, step=11)[0].values())))
+                flat[part] = kept
+            coarse, fine = (values[0] - values[1]) / 2e-4, (values[2] - values[3]) / 1e-4
+            expected = (4 * fine - coarse) / 3
+            assert abs(gradient[part] @ direction - expected) <= 1e-6 * max(abs(expected), 1e-2 * whole), slot.name
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_padding_and_threads_change_nothing(name):
+    results = []
+    for kind, threads in (("packed", 1), ("padded", 1), ("packed", 2), ("padded", 3)):
+        learner = learner_of(OBJECTIVES[name](), threads)
+        with learner.workers:
+            losses, grads = learner.gradients(batch_of([3, 9, 1, 5, 5], kind), step=2)
+        results.append((losses, grads.flat.copy()))
+    reference_losses, reference = results[0]
+    for losses, flat in results[1:]:
+        assert losses.keys() == reference_losses.keys()
+        for term, value in losses.items():
+            assert value == pytest.approx(reference_losses[term], rel=1e-12)
+        assert np.linalg.norm(flat - reference) <= 1e-11 * np.linalg.norm(reference)
+
+
+def test_cached_teacher_logits_stand_in_for_the_teacher():
+    learner = learner_of(Prediction())
+    batch = batch_of([4, 4, 2], "packed")
+    with learner.workers:
+        expected, _ = learner.gradients(batch, 0)
+        trace, _ = learner.teacher.forward_batch(batch)
+        learner.teacher = None
+        found, _ = learner.gradients(batch.with_extra({"teacher_logits": trace.logits}), 0)
+    assert found["prediction"] == pytest.approx(expected["prediction"], rel=1e-12)
