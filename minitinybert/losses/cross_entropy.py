@@ -10,7 +10,7 @@ from ..device import Array, array_module
 class Cache(NamedTuple):
     p: Array  # (n, C)
     labels: Array  # (n,)
-    count: float
+    n: float
 
 
 def forward(z: Array, labels: Array, count: float | None = None) -> tuple[Array, Cache]:
@@ -24,12 +24,12 @@ def backward(dloss: float, cache: Cache) -> Array:
     """dloss () -> dz (n, C).    ∂ log p_y/∂z_k = δ_yk − p_k, so  dz_k = dloss (p_k − δ_yk)/n ;  Σ_k dz_k = 0."""
     dz = cache.p.copy()
     dz[array_module(dz).arange(len(dz)), cache.labels] -= 1
-    dz *= dloss / cache.count
+    dz *= dloss / cache.n
     return dz
 
 
 def log_softmax(z: Array) -> tuple[Array, Array]:
-    """z (..., C) -> log p and p = softmax(z): log p_i = z_i − max z − log Σ_j e^{z_j − max z}, which neither over- nor underflows."""
+    """z (..., C) -> log p and p = softmax(z): log p_i = z_i − max z − log Σ_j e^{z_j − max z}: nothing overflows."""
     xp = array_module(z)
     shifted = z - z.max(axis=-1, keepdims=True)
     p = xp.exp(shifted)

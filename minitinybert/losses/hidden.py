@@ -20,7 +20,7 @@ class Cache(NamedTuple):
 def forward(
     H_S: Array, H_T: Array, W: Array | None, b: Array | None = None, mask: Array | None = None, count: float | None = None
 ) -> tuple[Array, Cache]:
-    """H_S (..., d′), H_T (..., d), W (d, d′) or None (where d′ = d), b (d,) or None, mask (...) of rows, count (entries) -> loss ()."""
+    """H_S (..., d′), H_T (..., d), W (d, d′) or None (where d′ = d), b (d,) or None, mask (...) of rows -> loss ()."""
     projected, projection = (H_S, None) if W is None else linear.forward(H_S, W, b)
     loss, error = mse.forward(projected, H_T, None if mask is None else mask[..., None], count)
     return loss, Cache(projection, error)

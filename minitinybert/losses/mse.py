@@ -12,7 +12,7 @@ from ..device import Array, array_module
 
 class Cache(NamedTuple):
     difference: Array  # (...)  m (x − y)
-    count: float  # n
+    n: float  # n
 
 
 def forward(x: Array, y: Array, mask: Array | None = None, count: float | None = None) -> tuple[Array, Cache]:
@@ -29,4 +29,4 @@ def forward(x: Array, y: Array, mask: Array | None = None, count: float | None =
 
 def backward(dloss: float, cache: Cache) -> Array:
     """dloss () -> dx (...).    ∂L/∂x_i = 2 m_i² (x_i − y_i)/n, and m² = m, so  dx = dloss · 2 m (x − y)/n ;  dy = −dx."""
-    return cache.difference * (2 * dloss / cache.count)
+    return cache.difference * (2 * dloss / cache.n)

@@ -16,7 +16,7 @@ class Cache(NamedTuple):
     p_S: Array  # (B, C)
     p_T: Array  # (B, C)
     temperature: float
-    count: float  # n
+    n: float  # n
 
 
 def forward(z_S: Array, z_T: Array, temperature: float = 1.0, count: float | None = None) -> tuple[Array, Cache]:
@@ -32,4 +32,4 @@ def backward(dloss: float, cache: Cache) -> Array:
 
     ∂ log p_c/∂z_k = (δ_ck − p_k)/t, so ∂L/∂z_k = −(1/(n t)) Σ_c p^T_c (δ_ck − p^S_k) = (p^S_k − p^T_k)/(n t), as Σ_c p^T_c = 1.
     """
-    return (cache.p_S - cache.p_T) * (dloss / (cache.count * cache.temperature))
+    return (cache.p_S - cache.p_T) * (dloss / (cache.n * cache.temperature))

@@ -44,7 +44,7 @@ def forward(
     xp = array_module(qkv)
     d = qkv.shape[-1] // 3
     context = xp.empty((len(qkv), d), qkv.dtype)
-    scores = xp.empty(sum(run.count * heads * run.length**2 for run in runs), qkv.dtype)
+    scores = xp.empty(sum(run.n * heads * run.length**2 for run in runs), qkv.dtype)
     probabilities, dropped = [], []
     for run, A in zip(runs, split_runs(scores, runs, heads), strict=True):
         q, k, v = _heads(qkv, run, heads)
@@ -97,14 +97,14 @@ def split_runs(flat: Array, runs: Sequence[Run], heads: int) -> list[Array]:
 
 def _heads(qkv: Array, run: Run, heads: int) -> tuple[Array, Array, Array]:
     """Views of a run's q, k, v: (T, 3d) -> three (n, h, L, d_k), nothing copied."""
-    n, L = run.count, run.length
+    n, L = run.n, run.length
     parts = qkv[run.start : run.stop].reshape(n, L, 3, heads, -1).transpose(2, 0, 3, 1, 4)
     return parts[0], parts[1], parts[2]
 
 
 def _join(rows: Array, run: Run, heads: int) -> Array:
     """A view of a run's rows by heads: (T, d) -> (n, h, L, d_k)."""
-    return rows[run.start : run.stop].reshape(run.count, run.length, heads, -1).swapaxes(1, 2)
+    return rows[run.start : run.stop].reshape(run.n, run.length, heads, -1).swapaxes(1, 2)
 
 
 def _bias(mask: Array | None, run: Run, dtype) -> Array | None:
@@ -112,7 +112,7 @@ def _bias(mask: Array | None, run: Run, dtype) -> Array | None:
     if mask is None:
         return None
     xp = array_module(mask)
-    real = mask[run.start : run.stop].reshape(run.count, 1, 1, run.length)
+    real = mask[run.start : run.stop].reshape(run.n, 1, 1, run.length)
     return xp.where(real, xp.zeros((), dtype), xp.asarray(xp.finfo(dtype).min, dtype))
 
 
@@ -120,6 +120,6 @@ def _keys(keys: Array | None, run: Run, heads: int) -> Array | None:
     """A dropout key for each row of P: (T,) -> (n, h, L)."""
     if keys is None:
         return None
-    rows = keys[run.start : run.stop].reshape(run.count, 1, run.length)
+    rows = keys[run.start : run.stop].reshape(run.n, 1, run.length)
     xp = array_module(keys)
     return row_keys(0, rows + xp.arange(heads, dtype=xp.uint64)[:, None] * xp.uint64(0xD1B54A32D192ED03))
