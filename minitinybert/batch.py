@@ -39,6 +39,21 @@ class Totals(NamedTuple):
     pairs: int  # Σ over sentences of (real rows)²: the entries of one head's score matrices
     rows: int  # all rows, padding too
     row_pairs: int  # Σ length², padding too
+    masked: int = 0  # rows whose word is to be predicted
+
+
+class Masked(NamedTuple):
+    """The rows of a batch whose word is to be predicted. `ends` stays on the host: a share finds its own without asking a device."""
+
+    rows: Array  # (n,) ascending
+    labels: Array  # (n,) the words
+    ends: np.ndarray  # (S,) how many of the rows lie in this sentence and those before it
+
+    def part(self, first: int, last: int, start: int) -> Masked:
+        """Those of sentences first … last − 1, whose first row is `start`."""
+        before = int(self.ends[first - 1]) if first else 0
+        own = slice(before, int(self.ends[last - 1]))
+        return Masked(self.rows[own] - start, self.labels[own], self.ends[first:last] - before)
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,7 @@ class Batch:
     sentences: np.ndarray  # (S,) host: which example stands at each place, as the data set counts them
     labels: Array | None = None  # (S,) classes or numbers, in the batch's order
     extra: dict[str, Any] | None = None  # (S, ...) arrays that travel with the sentences (a cached teacher's logits)
+    masked: Masked | None = None
 
     @property
     def size(self) -> int:
@@ -66,7 +82,8 @@ class Batch:
             return self
         up = lambda a: None if a is None else xp.asarray(a)
         arrays: dict[str, Any] = {name: up(getattr(self, name)) for name in (*_ROW_FIELDS, "cls_rows", "labels")}
-        return replace(self, **arrays, extra=self.extra and {name: up(a) for name, a in self.extra.items()})
+        masked = self.masked and self.masked._replace(rows=up(self.masked.rows), labels=up(self.masked.labels))
+        return replace(self, **arrays, masked=masked, extra=self.extra and {name: up(a) for name, a in self.extra.items()})
 
     def with_extra(self, extra: dict[str, Array]) -> Batch:
         return replace(self, extra=extra)
@@ -90,6 +107,7 @@ class Batch:
             sentences=self.sentences[first:last],
             labels=None if self.labels is None else self.labels[first:last],
             extra=self.extra and {name: a[first:last] for name, a in self.extra.items()},
+            masked=self.masked and self.masked.part(first, last, start),
         )
 
 
@@ -140,6 +158,20 @@ def packed(
         sentences=sentences[order],
         labels=None if labels is None else np.asarray(labels)[order],
     )
+
+
+def padded_to(
+    L: int,
+    input_ids: Sequence[np.ndarray],
+    token_type_ids: Sequence[np.ndarray],
+    sentences: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+) -> Batch:
+    """Sentences of up to L tokens, as `packed` takes them, as one rectangle (B, L); padding has id 0."""
+    rectangle = np.zeros((3, len(input_ids), L), np.int32)
+    for row, (ids, types) in enumerate(zip(input_ids, token_type_ids, strict=True)):
+        rectangle[:, row, : len(ids)] = ids, np.ones_like(ids), types  # ids, mask, segments
+    return padded(rectangle[0], rectangle[1], rectangle[2], sentences, labels)
 
 
 def padded(

@@ -140,7 +140,7 @@ class Bert:
         _, B, L = batch.runs[0]
         hidden = [x.reshape(B, L, -1) for x in trace.hidden or ()]
         scores = [A.reshape(B, -1, L, L) for A in trace.scores or ()]
-        logits = trace.logits.reshape(B, L, -1) if self.config.head == "mlm" else trace.logits
+        logits = trace.logits.reshape(B, L, -1) if cache.mlm is not None else trace.logits  # type: ignore[union-attr]
         return Trace(hidden[0], hidden, scores, trace.pooled, logits), cache
 
     def check(self, batch: Batch) -> None:

@@ -9,11 +9,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .distill import PROJECTIONS
+from . import recipes
 from .errors import InputError
+from .recipes import RECIPES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +83,6 @@ def _length_option(parser: argparse.ArgumentParser) -> None:
 def _training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=_positive, default=32)
     parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps over which the learning rate rises")
-    parser.add_argument("--optimizer", choices=("adamw", "bert-adam"), default="adamw")
     parser.add_argument("--log-every", type=_positive, default=50, metavar="STEPS", help="a line in metrics.jsonl")
     parser.add_argument("--save-every", type=_positive, default=500, metavar="STEPS", help="a checkpoint, also at each epoch")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, where there is one")
@@ -94,6 +95,7 @@ def _finetune(commands: Any) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--lr", type=float, default=5e-5)
+    parser.add_argument("--optimizer", choices=("adamw", "bert-adam"), default="adamw")
     _training_options(parser)
 
 
@@ -110,10 +112,7 @@ def _distill(commands: Any) -> None:
     parser.add_argument("--intermediate-lr", type=float, default=5e-5)
     parser.add_argument("--epochs", type=float, default=3.0, help="of the prediction step")
     parser.add_argument("--lr", type=float, default=3e-5, help="of the prediction step")
-    parser.add_argument("--layers", default="uniform", metavar="MAP", help="uniform, top, bottom, or layers: 3,6,9,12")
-    parser.add_argument("--projection", choices=PROJECTIONS, default="split", help="W_e and W_h, one for both, or one a layer")
-    parser.add_argument("--projection-bias", action="store_true", help="give the projections a bias")
-    parser.add_argument("--temperature", type=float, default=1.0, help="of the prediction loss")
+    parser.add_argument("--recipe", default="default", metavar="NAME|FILE", help=f"{', '.join(RECIPES)}, or a .toml file of switches")
     _training_options(parser)
 
 
@@ -163,7 +162,7 @@ def _run_finetune(args: argparse.Namespace) -> int:
     from . import pipeline
 
     with pipeline.Machine(args.device, args.threads) as machine:
-        options = _options(args, args.epochs, args.lr, "linear")
+        options = replace(_options(args, args.epochs, args.lr), optimizer=args.optimizer)
         results = pipeline.finetune(args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume)
     return _report(args, {"model": str(args.out), "results": results})
 
@@ -180,12 +179,9 @@ def _run_distill_task(args: argparse.Namespace) -> int:
             args.out,
             machine,
             stage=args.stage,
-            intermediate=_options(args, args.intermediate_epochs, args.intermediate_lr, "constant"),
-            prediction=_options(args, args.epochs, args.lr, "linear"),
-            layers=_layers(args.layers),
-            projection=args.projection,
-            bias=args.projection_bias,
-            temperature=args.temperature,
+            intermediate=_options(args, args.intermediate_epochs, args.intermediate_lr),
+            prediction=_options(args, args.epochs, args.lr),
+            recipe=recipes.load(args.recipe),
             max_length=args.max_length,
             resume=args.resume,
         )
@@ -246,11 +242,11 @@ def _run_audit(args: argparse.Namespace) -> int:
     return 0 if all(result.passed for result in results) else 1
 
 
-def _options(args: argparse.Namespace, epochs: float, lr: float, schedule: str) -> Any:
+def _options(args: argparse.Namespace, epochs: float, lr: float) -> Any:
     from .train import Options
 
     return Options(
-        epochs, args.batch_size, lr, args.warmup, schedule, args.optimizer, args.seed, args.log_every, args.save_every
+        epochs, args.batch_size, lr, args.warmup, seed=args.seed, log_every=args.log_every, save_every=args.save_every
     )
 
 
@@ -266,15 +262,6 @@ def _task(args: argparse.Namespace) -> Any:
     return glue.TASKS[args.task.lower()]
 
 
-def _layers(text: str) -> str | list[int]:
-    if text.isalpha():
-        return text
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"--layers {text}: uniform, top, bottom, or teacher layers such as 3,6,9,12") from None
-
-
 def _report(args: argparse.Namespace, report: dict[str, Any]) -> int:
     if args.json:
         return _print_json(report)
@@ -286,3 +273,7 @@ def _report(args: argparse.Namespace, report: dict[str, Any]) -> int:
 def _print_json(value: Any) -> int:
     print(json.dumps(value, indent=2))
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -33,6 +33,7 @@ class Config:
     pad_token_id: int = 0
     id2label: Mapping[int, str] = field(default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"})
     problem_type: str | None = None  # "regression" where the one logit is a number
+    classifier_relu: bool = False  # TinyBERT's released code: logits = classifier(relu(pooled)), no dropout between
     head: str = "none"
     pooler: bool = True
 
@@ -93,7 +94,7 @@ def _labels(raw: Mapping[str, Any]) -> dict[int, str]:
     return {i: f"LABEL_{i}" for i in range(int(raw.get("num_labels", 2)))}
 
 
-def parse_shape(shape: str) -> dict[str, int]:
+def parse_shape(shape: str) -> dict[str, Any]:
     """ "4L-312D-12H-1200F" as the four sizes by their config names. InputError where it is not of that form."""
     match = re.fullmatch(r"(\d+)L-(\d+)D-(\d+)H-(\d+)F", shape.strip(), re.IGNORECASE)
     if not match:

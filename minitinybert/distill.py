@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .batch import Batch
+from .batch import Batch, Run
 from .config import Config
-from .device import Array
+from .device import Array, array_module
 from .errors import InputError
 from .losses import attention, embedding, hidden, mse, prediction
 from .objectives import Terms, View
 from .ops.attention import split_runs
 from .parameters import Slot
+from .recipes import DEFAULT, Recipe
 from .trace import Trace
 
 
@@ -43,17 +44,12 @@ def layer_map(strategy: str | Sequence[int], M: int, N: int) -> tuple[int, ...]:
     return tuple(strategy)
 
 
-PROJECTIONS = ("split", "shared", "layer", "none")
-
-
 def projection_names(kind: str, M: int) -> list[str]:
-    """Which learned map each of hidden[0…M] goes through.
+    """Which learned map each of hidden[0…M] goes through; none where `kind` is "none".
 
     "split": W_e for the embeddings, one W_h for all layers (paper). "shared": one for all (`fit_dense`, released code).
     "layer": one each (`fit_denses.m`, its second version).
     """
-    if kind not in PROJECTIONS:
-        raise InputError(f"projection {kind!r}: choose one of {', '.join(PROJECTIONS)}")
     return {
         "split": ["fit_dense_embedding"] + ["fit_dense_hidden"] * M,
         "shared": ["fit_dense"] * (M + 1),
@@ -63,40 +59,31 @@ def projection_names(kind: str, M: int) -> list[str]:
 
 
 class Intermediate:
-    """The first step: embedding, hidden and attention losses of every student layer (eqs. 7–9), means over real tokens.
+    """The first step: embedding, hidden and attention losses of every student layer (eqs. 7–9), as the recipe has them.
 
-    weights: λ of the terms "embedding", "hidden" and "attention"; 0 leaves a term out.
+    weights: λ of the terms "embedding", "hidden" and "attention"; 0 leaves a term out. InputError where head counts or widths
+    differ and the recipe does not say what then.
     """
 
-    def __init__(
-        self,
-        student: Config,
-        teacher: Config,
-        layers: str | Sequence[int] = "uniform",
-        projection: str = "split",
-        bias: bool = False,
-        weights: Mapping[str, float] | None = None,
-    ):
-        M, h = student.num_hidden_layers, student.num_attention_heads
-        self.map = layer_map(layers, M, teacher.num_hidden_layers)
+    def __init__(self, student: Config, teacher: Config, recipe: Recipe = DEFAULT, weights: Mapping[str, float] | None = None):
+        M = student.num_hidden_layers
+        self.M, self.recipe = M, recipe
+        self.map = layer_map(recipe.layer_map, M, teacher.num_hidden_layers)
+        self.heads = HeadPairs(student.num_attention_heads, teacher.num_attention_heads)
         self.weights = {"embedding": 1.0, "hidden": 1.0, "attention": 1.0, **(weights or {})}
-        if self.weights["attention"] and h != teacher.num_attention_heads:
-            raise InputError(
-                f"the student has {h} attention heads, the teacher {teacher.num_attention_heads}: "
-                f"the attention loss compares head with head; give the student as many, or leave the term out"
-            )
-        if projection == "none" and student.hidden_size != teacher.hidden_size:
+        if self.weights["attention"] and not self.heads.fit(recipe.heads):
+            self.weights["attention"] = 0.0
+        equal = student.hidden_size == teacher.hidden_size
+        self.names = projection_names("none" if equal and not recipe.project_equal_widths else recipe.projection, M)
+        if not self.names and not equal:
             raise InputError(f"widths {student.hidden_size} and {teacher.hidden_size} differ: a projection is needed")
-        self.heads = h
-        self.names = projection_names(projection, M)
-        self.slots = _projection_slots(self.names, bias, teacher.hidden_size, student.hidden_size)
+        self.slots = _projection_slots(self.names, recipe.projection_bias, teacher.hidden_size, student.hidden_size)
         compared = [0] * bool(self.weights["embedding"]) + list(range(1, M + 1)) * bool(self.weights["hidden"])
         self.hidden_pairs = [(m, (0, *self.map)[m]) for m in compared]
         self.score_pairs = [(m, n - 1) for m, n in enumerate(self.map)] if self.weights["attention"] else []
-        self.student_view, self.teacher_view = (
-            View(frozenset(p[i] for p in self.hidden_pairs), frozenset(p[i] for p in self.score_pairs)) for i in (0, 1)
-        )
-        self.M = M
+        views = [View(frozenset(p[i] for p in self.hidden_pairs), frozenset(p[i] for p in self.score_pairs)) for i in (0, 1)]
+        self.student_view: View = views[0]
+        self.teacher_view: View | None = views[1]
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         assert teacher is not None
@@ -110,12 +97,15 @@ class Intermediate:
         return Terms(losses, dtrace, dprojections)
 
     def _hidden(self, m, H_S, H_T, batch, parameters, losses, dtrace, dprojections) -> None:
-        """L_embd at m = 0, L_hidn above."""
+        """L_embd at m = 0, L_hidn above; a mean over the real tokens, or over all rows where padding counts."""
         term, loss_of = ("embedding", embedding) if m == 0 else ("hidden", hidden)
+        mask, rows = batch.attention_mask, batch.totals.tokens
+        if self.recipe.padding == "count":
+            mask, rows = None, batch.totals.rows
         W = b = None
         if self.names:
             W, b = parameters[self.names[m] + ".weight"], parameters.get(self.names[m] + ".bias")
-        loss, cache = loss_of.forward(H_S, H_T, W, b, batch.attention_mask, batch.totals.tokens * H_T.shape[-1])
+        loss, cache = loss_of.forward(H_S, H_T, W, b, mask, rows * H_T.shape[-1])
         dtrace.hidden[m], dW, db = loss_of.backward(self.weights[term], cache)
         _accumulate(losses, term, self.weights[term] * loss)
         if W is not None:
@@ -123,16 +113,64 @@ class Intermediate:
         if b is not None:
             _accumulate(dprojections, self.names[m] + ".bias", db)
 
-    def _attention(self, m, A_S, A_T, batch, losses, dtrace) -> None:
-        """L_attn. Entries whose query or key is padding do not count."""
-        mask = None
-        if batch.attention_mask is not None:
-            (A_S,), (A_T,) = (split_runs(A, batch.runs, self.heads) for A in (A_S, A_T))
-            real = batch.attention_mask.reshape(len(A_S), 1, -1)
-            mask = real[..., :, None] & real[..., None, :]
-        loss, cache = attention.forward(A_S, A_T, mask, self.heads * batch.totals.pairs)
-        dtrace.scores[m] = attention.backward(self.weights["attention"], cache).reshape(-1)
-        _accumulate(losses, "attention", self.weights["attention"] * loss)
+    def _attention(self, m, scores_S, scores_T, batch, losses, dtrace) -> None:
+        """L_attn; a mean over the entries whose query and key are real, or over all where padding counts."""
+        weight, counts = self.weights["attention"], self.recipe.padding == "count"
+        count = self.heads.compared * (batch.totals.row_pairs if counts else batch.totals.pairs)
+        if batch.attention_mask is None and self.heads.same and not counts:  # packed: nothing is masked, the flat scores will do
+            loss, cache = attention.forward(scores_S, scores_T, None, count)
+            dtrace.scores[m] = attention.backward(weight, cache)
+            _accumulate(losses, "attention", weight * loss)
+            return
+        dscores = dtrace.scores[m] = array_module(scores_S).empty_like(scores_S)
+        views = (split_runs(a, batch.runs, h) for a, h in zip((scores_S, scores_T, dscores), self.heads.of_three, strict=True))
+        for run, A_S, A_T, dA in zip(batch.runs, *views, strict=True):
+            keys = _real(batch, run)[:, None, None, :]
+            seen_S, seen_T = (keys & (A > _UNSEEN) for A in (A_S, A_T)) if counts else (keys, keys)
+            mask = None if counts else keys & keys.swapaxes(-1, -2)
+            loss, cache = attention.forward(self.heads.average(A_S * seen_S), self.heads.average(A_T * seen_T), mask, count)
+            dA[...] = self.heads.spread(attention.backward(weight, cache)) * seen_S
+            _accumulate(losses, "attention", weight * loss)
+
+
+_UNSEEN = -100.0  # the released code's mark for masked scores: what is not above it becomes 0, in the student and in the teacher
+
+
+class HeadPairs:
+    """Which heads the attention loss compares, of S student heads and T teacher heads: one by one where there are as many, else
+    means over groups of neighbouring heads of the side that has more."""
+
+    def __init__(self, S: int, T: int):
+        self.S, self.T, self.same, self.compared = S, T, S == T, min(S, T)
+        self.of_three = (S, T, S)  # of the student's scores, the teacher's, and the student's gradient
+
+    def fit(self, choice: str) -> bool:
+        """Whether the recipe's choice leaves an attention loss; InputError where it is "refuse", or groups do not come out even."""
+        if self.same:
+            return True
+        differ = f"the student has {self.S} attention heads, the teacher {self.T}"
+        if choice == "refuse":
+            raise InputError(f"{differ}: give the student as many, or set heads to drop (no attention loss) or average (groups)")
+        if choice == "average" and max(self.S, self.T) % self.compared:
+            raise InputError(f"{differ}: groups to average need one number to be a multiple of the other")
+        return choice == "average"
+
+    def average(self, A: Array) -> Array:
+        """(n, S or T, L, L) -> (n, compared, L, L)."""
+        n, heads, L, _ = A.shape
+        return A if heads == self.compared else A.reshape(n, self.compared, heads // self.compared, L, L).mean(axis=2)
+
+    def spread(self, dA: Array) -> Array:
+        """The backward of `average` for the student: each of its g heads in a group gets 1/g.  (n, compared, L, L) -> (n, S, L, L)"""
+        g = self.S // self.compared
+        return dA if g == 1 else array_module(dA).repeat(dA, g, axis=1) / g
+
+
+def _real(batch: Batch, run: Run) -> Array:
+    """(n, L) bool: which of a run's rows are not padding."""
+    if batch.attention_mask is None:
+        return array_module(batch.input_ids).ones((run.n, run.length), bool)
+    return batch.attention_mask[run.start : run.stop].reshape(run.n, run.length)
 
 
 class Prediction:
@@ -143,18 +181,21 @@ class Prediction:
 
     slots: tuple[Slot, ...] = ()
     student_view = View(logits=True)
-    teacher_view = View(logits=True)
+    teacher_view: View | None = View(logits=True)
 
-    def __init__(self, temperature: float = 1.0, regression: bool = False):
-        self.temperature, self.regression = temperature, regression
+    def __init__(self, recipe: Recipe = DEFAULT, regression: bool = False):
+        self.recipe, self.regression = recipe, regression
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
+        z_S, n = student.logits, batch.totals.sentences
         z_T = batch.extra["teacher_logits"] if teacher is None else teacher.logits  # type: ignore[index]
-        n = batch.totals.sentences
         if self.regression:
-            error, cache = mse.forward(student.logits, z_T, count=n)
+            if self.recipe.regression_target == "labels":
+                z_T = batch.labels[:, None].astype(z_S.dtype)  # type: ignore[union-attr,index]
+            error, cache = mse.forward(z_S, z_T, count=n)
             return Terms({"prediction": error}, Trace(logits=mse.backward(1.0, cache)), {})
-        loss, c = prediction.forward(student.logits, z_T, self.temperature, n)
+        count = n * z_S.shape[-1] if self.recipe.prediction_mean == "elements" else n  # type: ignore[union-attr]
+        loss, c = prediction.forward(z_S, z_T, self.recipe.temperature, count)
         return Terms({"prediction": loss}, Trace(logits=prediction.backward(1.0, c)), {})
 
 

@@ -16,6 +16,7 @@ from .parameters import Parameters
 class ClassifierCache(NamedTuple):
     pooler: linear.Cache
     pooled: Array  # (S, d)
+    relu: bool
     dropout: dropout.Cache
     classifier: linear.Cache | None  # None: a pooler alone
 
@@ -25,17 +26,21 @@ def classify(x: Array, p: Parameters, config: Config, keys: Array | None) -> tup
     u, pooler = linear.forward(x, *_dense(p, "pooler.dense"))
     pooled = array_module(x).tanh(u)
     rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
-    kept, drop = dropout.forward(pooled, rate, keys)
+    if config.classifier_relu:
+        kept, drop = dropout.forward(array_module(x).maximum(pooled, 0), 0.0, None)
+    else:
+        kept, drop = dropout.forward(pooled, rate, keys)
     logits, classifier = linear.forward(kept, *_dense(p, "classifier")) if config.head == "classifier" else (None, None)
-    return pooled, logits, ClassifierCache(pooler, pooled, drop, classifier)
+    return pooled, logits, ClassifierCache(pooler, pooled, config.classifier_relu, drop, classifier)
 
 
 def classify_backward(dpooled: Array | None, dlogits: Array | None, cache: ClassifierCache, grads: Parameters) -> Array:
-    """dpooled (S, d) and dlogits (S, C), either None -> dx (S, d).    pooled = tanh(u), so  du = dpooled (1 − pooled²)."""
+    """dpooled (S, d) and dlogits (S, C), either None -> dx (S, d).    tanh′(u) = 1 − pooled²;  relu′ is 1 above 0, else 0."""
     total = array_module(cache.pooled).zeros_like(cache.pooled)
     if dlogits is not None and cache.classifier is not None:
         dkept, _, _ = linear.backward(dlogits, cache.classifier, _dense(grads, "classifier"))
-        total += dropout.backward(dkept, cache.dropout)
+        dkept = dropout.backward(dkept, cache.dropout)
+        total += dkept * (cache.pooled > 0) if cache.relu else dkept
     if dpooled is not None:
         total += dpooled
     du = total * (1 - cache.pooled * cache.pooled)

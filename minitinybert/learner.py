@@ -22,9 +22,18 @@ class Learner:
     the same at every run with as many threads.
     """
 
-    def __init__(self, student: Bert, objective: Objective, workers: Workers, teacher: Bert | None = None, seed: int = 0):
+    def __init__(
+        self,
+        student: Bert,
+        objective: Objective,
+        workers: Workers,
+        teacher: Bert | None = None,
+        seed: int = 0,
+        teacher_dropout: bool = False,
+    ):
         self.student = _extended(student, objective, seed)
         self.objective, self.teacher, self.workers, self.seed = objective, teacher, workers, seed
+        self.teacher_dropout = teacher_dropout
         self._gradients = [self.student.parameters.zeros_like() for _ in range(workers.threads)]
 
     def gradients(self, batch: Batch, step: int) -> tuple[dict[str, Array], Parameters]:
@@ -44,8 +53,10 @@ class Learner:
     def _share(self, share: Batch, grads: Parameters, step: int) -> dict[str, Array]:
         teacher_trace = None
         if self.teacher is not None and self.objective.teacher_view is not None:
-            teacher_trace, _ = self.teacher.forward_batch(share, keep_cache=False, **self.objective.teacher_view._asdict())
-        trace, cache = self.student.forward_batch(share, key(self.seed, step), **self.objective.student_view._asdict())
+            teacher_key = key(self.seed, step, 1) if self.teacher_dropout else None
+            view = self.objective.teacher_view.arguments(share)
+            teacher_trace, _ = self.teacher.forward_batch(share, teacher_key, keep_cache=False, **view)
+        trace, cache = self.student.forward_batch(share, key(self.seed, step), **self.objective.student_view.arguments(share))
         terms = self.objective(trace, share, teacher_trace, self.student.parameters)
         self.student.backward(cache, terms.dtrace, out=grads)
         for name, gradient in terms.dprojections.items():

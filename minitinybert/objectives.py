@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .batch import Batch
 from .device import Array
@@ -19,11 +19,17 @@ from .trace import Trace
 
 
 class View(NamedTuple):
-    """Which parts of a trace an objective looks at; the keyword arguments of `Bert.forward_batch`."""
+    """Which parts of a trace an objective looks at."""
 
     hidden: frozenset[int] = frozenset()
     scores: frozenset[int] = frozenset()
     logits: bool = False
+    masked: bool = False  # of a masked language model's logits only the masked rows'
+
+    def arguments(self, batch: Batch) -> dict[str, Any]:
+        """The keyword arguments of `Bert.forward_batch`."""
+        positions = batch.masked.rows if self.masked and batch.masked is not None else None
+        return {"hidden": self.hidden, "scores": self.scores, "logits": self.logits, "positions": positions}
 
 
 class Terms(NamedTuple):
@@ -44,7 +50,7 @@ class Supervised:
     """Fine-tuning: cross-entropy with the batch's labels, or mean squared error where they are numbers (one logit)."""
 
     student_view = View(logits=True)
-    teacher_view = None
+    teacher_view: View | None = None
     slots: tuple[Slot, ...] = ()
 
     def __init__(self, regression: bool = False):
@@ -58,3 +64,16 @@ class Supervised:
             return Terms({"mse": loss}, Trace(logits=mse.backward(1.0, cache)), {})
         entropy, c = cross_entropy.forward(student.logits, batch.labels, n)
         return Terms({"cross_entropy": entropy}, Trace(logits=cross_entropy.backward(1.0, c)), {})
+
+
+class MaskedLM:
+    """Masked language modelling (BERT, section 3.1): cross-entropy with the words at the masked rows; logits exist for these alone."""
+
+    student_view = View(logits=True, masked=True)
+    teacher_view: View | None = None
+    slots: tuple[Slot, ...] = ()
+
+    def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
+        assert batch.masked is not None
+        entropy, c = cross_entropy.forward(student.logits, batch.masked.labels, batch.totals.masked)
+        return Terms({"mlm": entropy}, Trace(logits=cross_entropy.backward(1.0, c)), {})

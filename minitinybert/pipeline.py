@@ -24,6 +24,7 @@ from .errors import InputError
 from .learner import Learner
 from .objectives import Objective, Supervised
 from .parallel import Workers
+from .recipes import DEFAULT, Recipe
 from .train import Options, train
 
 
@@ -77,7 +78,7 @@ def finetune(
     student = load_classifier(model, task, options.seed)
     files = TaskData(task, data, Tokenizer.load(student.tokenizer_files), max_length, student)
     objective = Supervised(task.labels is None)
-    _train(student, objective, files, options, Path(out), machine, resume, f"finetune {task.name}")
+    _train(student, objective, files, files.split("train"), options, Path(out), machine, resume, f"finetune {task.name}")
     return evaluate(str(out), task, data, machine, max_length)
 
 
@@ -91,10 +92,7 @@ def distill_task(
     stage: str = "both",
     intermediate: Options | None = None,
     prediction: Options | None = None,
-    layers: str | Sequence[int] = "uniform",
-    projection: str = "split",
-    bias: bool = False,
-    temperature: float = 1.0,
+    recipe: Recipe = DEFAULT,
     max_length: int = 128,
     resume: bool = False,
 ) -> dict[str, Any]:
@@ -104,23 +102,23 @@ def distill_task(
     The first step's model is kept in out/intermediate. Returns {split: metrics} on dev, {} after the first step alone.
     """
     out = Path(out)
-    options = {
-        "intermediate": intermediate or Options(epochs=20, lr=5e-5, schedule="constant"),
-        "prediction": prediction or Options(epochs=3, lr=3e-5),
-    }
+    first, second = intermediate or Options(epochs=20, lr=5e-5), prediction or Options(epochs=3, lr=3e-5)
+    first = replace(first, schedule=recipe.intermediate_schedule, optimizer=recipe.optimizer)
+    second = replace(second, optimizer=recipe.optimizer)
     master = load_teacher(teacher, task, machine)
-    pupil = load_student(student, master, task, options["intermediate"].seed)
+    pupil = load_student(student, master, task, first.seed, recipe)
     files = TaskData(task, data, Tokenizer.load(pupil.tokenizer_files), max_length, pupil)
     files.tokenizer.check_same_vocabulary(Tokenizer.load(master.tokenizer_files))
+    examples = files.split("train")
     if stage in ("intermediate", "both"):
-        objective = Intermediate(pupil.config, master.config, layers, projection, bias)
+        objective = Intermediate(pupil.config, master.config, recipe)
         place = out / "intermediate"
-        _train(pupil, objective, files, options["intermediate"], place, machine, resume, "distill intermediate", master)
+        _train(pupil, objective, files, examples, first, place, machine, resume, "distill intermediate", master, recipe)
         pupil = Bert.load(place)
     if stage == "intermediate":
         return {}
-    soft = Prediction(temperature, task.labels is None)
-    _train(pupil, soft, files, options["prediction"], out, machine, resume, "distill prediction", master)
+    soft = Prediction(recipe, task.labels is None)
+    _train(pupil, soft, files, examples, second, out, machine, resume, "distill prediction", master, recipe)
     return evaluate(str(out), task, data, machine, max_length)
 
 
@@ -128,19 +126,22 @@ def _train(
     model: Bert,
     objective: Objective,
     files: TaskData,
+    examples: EncodedExamples,
     options: Options,
     out: Path,
     machine: Machine,
     resume: bool,
     description: str,
     teacher: Bert | None = None,
+    recipe: Recipe = DEFAULT,
 ) -> None:
-    examples, task, extra = files.split("train"), files.task, None
-    if isinstance(objective, Prediction):
-        assert teacher is not None
+    task, extra = files.task, None
+    if recipe.padding == "count":
+        examples = replace(examples, pad_to=files.max_length)
+    if isinstance(objective, Prediction) and teacher is not None and not recipe.teacher_dropout:
         # A frozen teacher says the same of a sentence at every epoch: it is asked once.
         extra, teacher = {"teacher_logits": evaluation.logits(teacher, examples, machine.workers)}, None
-    learner = Learner(model.to(machine.xp), objective, machine.workers, teacher, options.seed)
+    learner = Learner(model.to(machine.xp), objective, machine.workers, teacher, options.seed, recipe.teacher_dropout)
     judge: Callable[[Bert], dict[str, float]] | None = None
     if not isinstance(objective, Intermediate):
         dev = files.split(task.dev_splits[0])
@@ -171,13 +172,13 @@ def load_teacher(path: str, task: Task, machine: Machine) -> Bert:
     return in_task_order(teacher, task).to(machine.xp)
 
 
-def load_student(student: str, teacher: Bert, task: Task, seed: int) -> Bert:
+def load_student(student: str, teacher: Bert, task: Task, seed: int, recipe: Recipe = DEFAULT) -> Bert:
     """A directory, or a shape: then random weights, with the teacher's vocabulary and tokenizer."""
     if Path(student).exists() or "/" in student:
-        return load_classifier(student, task, seed)
-    config = replace(teacher.config, **parse_shape(student), id2label=dict(enumerate(label_names(task))))
-    fresh = Bert.new(config, seed)
-    return Bert(fresh.config, fresh.parameters, teacher.tokenizer_files)
+        loaded = load_classifier(student, task, seed)
+        return Bert(replace(loaded.config, classifier_relu=recipe.classifier_relu), loaded.parameters, loaded.tokenizer_files)
+    config = replace(teacher.config, **parse_shape(student), classifier_relu=recipe.classifier_relu)
+    return Bert(config, Bert.new(config, seed).parameters, teacher.tokenizer_files)
 
 
 def _check_labels(model: Bert, task: Task, path: str) -> None:
@@ -202,6 +203,7 @@ def in_task_order(model: Bert, task: Task) -> Bert:
 
 
 def _score(model: Bert, task: Task, examples: EncodedExamples, machine: Machine) -> dict[str, float]:
+    assert examples.labels is not None
     values = evaluation.logits(model, examples, machine.workers)
     return metrics.evaluate(task.metrics, evaluation.predictions(values, task.labels is None), examples.labels)
 

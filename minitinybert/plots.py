@@ -51,7 +51,11 @@ def loss_curves(runs: Mapping[str, Path], path: Path) -> None:
 
 
 def attention_maps(
-    tokens: Sequence[str], teacher: Sequence[np.ndarray], student: Sequence[np.ndarray], titles: Sequence[tuple[str, str]], path: Path
+    tokens: Sequence[str],
+    teacher: Sequence[np.ndarray],
+    student: Sequence[np.ndarray],
+    titles: Sequence[tuple[str, str]],
+    path: Path,
 ) -> None:
     """Teacher above student, a column for each mapped pair of layers; each map (L, L) is a mean over heads of softmax(A).
 
@@ -59,7 +63,8 @@ def attention_maps(
     """
     columns = len(student)
     size = max(2.6, 0.24 * len(tokens))
-    figure, axes = plt.subplots(2, columns, figsize=(size * columns + 1.2, size * 2 + 0.8), squeeze=False, layout="constrained")
+    inches = (size * columns + 1.2, size * 2 + 0.8)
+    figure, axes = plt.subplots(2, columns, figsize=inches, squeeze=False, layout="constrained")
     top = max(float(a.max()) for a in (*teacher, *student))
     for column in range(columns):
         for row, maps in enumerate((teacher, student)):

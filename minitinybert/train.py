@@ -24,7 +24,7 @@ import numpy as np
 
 from . import checkpoint
 from .bert import Bert
-from .data.batching import EncodedExamples, epoch_batches
+from .data.batching import TrainingExamples, epoch_batches
 from .errors import InputError
 from .learner import Learner
 from .optim import PRESETS, SCHEDULES, Adam
@@ -72,7 +72,7 @@ class Progress:
 
 def train(
     learner: Learner,
-    examples: EncodedExamples,
+    examples: TrainingExamples,
     options: Options,
     out: Path,
     evaluate: Callable[[Bert], dict[str, float]] | None = None,
@@ -92,7 +92,7 @@ def train(
         bar = progress(range(run.at.step, run.total), run.total, description, initial=run.at.step)
         for step in bar:
             run.step(step)
-            if run.at.step % options.log_every == 0:
+            if run.at.window_steps and run.at.step % options.log_every == 0:
                 bar.set(**run.log())
             if stop.signal is not None and run.at.step < run.total:
                 run.save()
@@ -105,7 +105,6 @@ class _Run:
         self.learner, self.examples, self.options, self.out = learner, examples, options, out
         self.evaluate, self.metric, self.extra = evaluate, metric, extra
         self.adam = Adam(learner.student.parameters, PRESETS[options.optimizer], learner.workers.map)
-        self.lengths = np.array([len(ids) for ids in examples.input_ids])
         self.epoch_steps = -(-len(examples) // options.batch_size)
         self.total = max(1, round(options.epochs * self.epoch_steps))
         self.at = Progress()
@@ -128,8 +127,9 @@ class _Run:
     def step(self, step: int) -> None:
         epoch, index = divmod(step, self.epoch_steps)
         if epoch != self.epoch:
-            self.epoch, self.batches = epoch, epoch_batches(self.lengths, self.options.batch_size, self.options.seed, epoch)
-        batch = self.examples.batch(self.batches[index], self.extra)
+            lengths = self.examples.lengths(epoch)
+            self.epoch, self.batches = epoch, epoch_batches(lengths, self.options.batch_size, self.options.seed, epoch)
+        batch = self.examples.batch(self.batches[index], self.extra, epoch)
         losses, gradients = self.learner.gradients(batch, step)
         self.adam.step(gradients, self.rate(step))
         for name, loss in losses.items():

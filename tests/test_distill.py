@@ -1,5 +1,7 @@
 """Layer maps by the paper's formulas, projections, and the objectives' gradients by finite differences through both models."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,9 +15,11 @@ from minitinybert.errors import InputError
 from minitinybert.learner import Learner
 from minitinybert.objectives import Supervised
 from minitinybert.parallel import Workers
+from minitinybert.recipes import RECIPES, Recipe
 
-COMMON = dict(vocab_size=23, max_position_embeddings=12, head="classifier", id2label={0: "a", 1: "b", 2: "c"})
+COMMON = {"vocab_size": 23, "max_position_embeddings": 12, "head": "classifier", "id2label": {0: "a", 1: "b", 2: "c"}}
 STUDENT = Config(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12, **COMMON)
+FOUR_HEADS = Config(hidden_size=12, num_hidden_layers=4, num_attention_heads=4, intermediate_size=20, **COMMON)
 TEACHER = Config(hidden_size=12, num_hidden_layers=4, num_attention_heads=2, intermediate_size=20, **COMMON)
 
 
@@ -48,7 +52,7 @@ def test_head_counts_and_widths_that_do_not_fit_are_said():
     with pytest.raises(InputError, match="2 attention heads, the teacher 3"):
         Intermediate(STUDENT, Config(**{**TEACHER.__dict__, "num_attention_heads": 3}))
     with pytest.raises(InputError, match="a projection is needed"):
-        Intermediate(STUDENT, TEACHER, projection="none")
+        Intermediate(STUDENT, TEACHER, Recipe(projection="none"))
 
 
 def batch_of(lengths, kind):
@@ -65,17 +69,20 @@ def batch_of(lengths, kind):
 
 OBJECTIVES = {
     "split": lambda: Intermediate(STUDENT, TEACHER),
-    "shared with bias": lambda: Intermediate(STUDENT, TEACHER, "top", "shared", True),
-    "one a layer": lambda: Intermediate(STUDENT, TEACHER, [4, 2], "layer", True, {"attention": 0.5, "hidden": 2.0}),
+    "shared with bias": lambda: Intermediate(STUDENT, TEACHER, Recipe(layers="top", projection="shared", projection_bias=True)),
+    "one a layer": lambda: Intermediate(STUDENT, TEACHER, Recipe(layers="4,2", projection="layer"), {"attention": 0.5, "hidden": 2.0}),
     "attention alone": lambda: Intermediate(STUDENT, TEACHER, weights={"hidden": 0, "embedding": 0}),
     "no attention": lambda: Intermediate(STUDENT, TEACHER, weights={"attention": 0}),
-    "prediction": lambda: Prediction(2.0),
+    "teacher's heads averaged": lambda: Intermediate(STUDENT, FOUR_HEADS, Recipe(heads="average")),
+    "prediction": lambda: Prediction(Recipe(temperature=2.0)),
+    "prediction over elements": lambda: Prediction(Recipe(prediction_mean="elements")),
     "supervised": Supervised,
 }
 
 
-def learner_of(objective, threads=1):
-    student, teacher = Bert.new(STUDENT, 1, np.float64), Bert.new(TEACHER, 2, np.float64)
+def learner_of(objective, threads=1, student_config=STUDENT):
+    heads = objective.heads.T if isinstance(objective, Intermediate) else 2
+    student, teacher = Bert.new(student_config, 1, np.float64), Bert.new(replace(TEACHER, num_attention_heads=heads), 2, np.float64)
     for model in (student, teacher):
         model.parameters.flat += 0.3 * np.random.default_rng(3).standard_normal(model.parameters.flat.size)
     return Learner(student, objective, Workers(threads), teacher, seed=4)
@@ -84,9 +91,32 @@ def learner_of(objective, threads=1):
 @pytest.mark.parametrize("kind", ["packed", "padded"])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_whole_step_s_gradient_by_finite_differences(name, kind):
+    check_gradient(learner_of(OBJECTIVES[name]()), batch_of([3, 9, 1, 5, 5], kind))
+
+
+@pytest.mark.parametrize(
+    "student, recipe",
+    [
+        (STUDENT, RECIPES["huawei-2019"]),
+        (replace(STUDENT, num_attention_heads=8), Recipe(heads="average")),
+        (replace(STUDENT, num_attention_heads=8), Recipe(heads="average", padding="count")),
+        (replace(STUDENT, num_attention_heads=8), Recipe(heads="drop")),
+        (replace(STUDENT, hidden_size=12), Recipe(project_equal_widths=False)),
+    ],
+)
+def test_the_gradient_under_other_recipes(student, recipe):
+    objective = Intermediate(student, TEACHER, recipe)
+    assert bool(objective.slots) == (student.hidden_size != 12)
+    assert bool(objective.score_pairs) == (recipe.heads != "drop")
+    check_gradient(learner_of(objective, student_config=student), batch_of([3, 9, 1, 5, 5], "padded"))
+
+
+def test_the_classifier_with_relu():
+    check_gradient(learner_of(Prediction(), student_config=replace(STUDENT, classifier_relu=True)), batch_of([3, 9, 1], "padded"))
+
+
+def check_gradient(learner, batch):
     """d loss/d(every tensor along a random direction), dropout on, projections among the tensors."""
-    learner = learner_of(OBJECTIVES[name]())
-    batch = batch_of([3, 9, 1, 5, 5], kind)
     with learner.workers:
         losses, grads = learner.gradients(batch, step=11)
         gradient = grads.flat.copy()

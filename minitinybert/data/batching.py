@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from ..batch import Batch, packed
+from ..batch import Batch, packed, padded_to
 from ..random import generator
 
 _POOL = 50  # batches' worth of shuffled examples that are sorted by length together
+
+
+class TrainingExamples(Protocol):
+    """What the training loop asks of its examples: as many at every epoch, each a function of its index and the epoch alone."""
+
+    def __len__(self) -> int: ...
+
+    def lengths(self, epoch: int) -> np.ndarray: ...  # (n,) rows an example
+
+    def batch(self, indices: np.ndarray, extra: dict[str, np.ndarray] | None = None, epoch: int = 0) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -20,15 +31,20 @@ class EncodedExamples:
     input_ids: Sequence[np.ndarray]
     token_type_ids: Sequence[np.ndarray]
     labels: np.ndarray | None = None
+    pad_to: int | None = None  # batches are rectangles of this length instead of packed (recipes whose means count padding)
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
-    def batch(self, indices: np.ndarray, extra: dict[str, np.ndarray] | None = None) -> Batch:
+    def lengths(self, epoch: int = 0) -> np.ndarray:
+        return np.array([len(ids) for ids in self.input_ids])
+
+    def batch(self, indices: np.ndarray, extra: dict[str, np.ndarray] | None = None, epoch: int = 0) -> Batch:
         """The examples `indices` as a packed batch; rows `indices` of each (n, …) array of `extra` travel along."""
         ids = [self.input_ids[i] for i in indices]
         types = [self.token_type_ids[i] for i in indices]
-        batch = packed(ids, types, indices, None if self.labels is None else self.labels[indices])
+        labels = None if self.labels is None else self.labels[indices]
+        batch = packed(ids, types, indices, labels) if self.pad_to is None else padded_to(self.pad_to, ids, types, indices, labels)
         if not extra:
             return batch
         return batch.with_extra({name: array[batch.sentences] for name, array in extra.items()})

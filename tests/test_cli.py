@@ -1,0 +1,124 @@
+"""The command line as a user meets it: exit statuses, one line for what was wrong, results as JSON."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from minitinybert.bert import Bert
+from minitinybert.cli import main
+from minitinybert.config import Config
+
+WORDS = ["good", "bad", "fine", "awful", "film", "plot", "actor", "scene", "great", "poor", "the", "a", "is", "was", "very"]
+
+
+def vocabulary():
+    return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """A small random BERT with a tokenizer of a few words."""
+    directory = tmp_path_factory.mktemp("model")
+    (directory / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
+    config = Config(
+        vocab_size=len(vocabulary()), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        max_position_embeddings=128,
+    )
+    fresh = Bert.new(config, 3)
+    fresh.tokenizer_files = {"vocab.txt": directory / "vocab.txt"}
+    fresh.save(directory / "saved")
+    return str(directory / "saved")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """SST-2's layout; the label is whether a good word is there, so that it can be learned."""
+    directory = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for name, n in (("train", 160), ("dev", 40)):
+        lines = ["sentence\tlabel"]
+        for _ in range(n):
+            words = list(rng.choice(WORDS[4:8] + WORDS[10:], rng.integers(1, 7)))
+            label = int(rng.integers(2))
+            words.insert(int(rng.integers(len(words) + 1)), "good" if label else "bad")
+            lines.append(" ".join(words) + f"\t{label}")
+        (directory / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(directory)
+
+
+def run(capsys, *arguments):
+    status = main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_fine_tune_distil_evaluate_predict(capsys, model, data, tmp_path):
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    common = ("--task", "sst-2", "--data", data)
+    status, out, err = run(capsys, "finetune", "--model", model, *common, "--out", teacher, "--epochs", 12, "--lr", 3e-3, "--json")
+    assert status == 0, err
+    assert json.loads(out)["results"]["dev"]["accuracy"] > 0.9
+    status, out, err = run(
+        capsys, "distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", *common, "--out", student,
+        "--intermediate-epochs", 8, "--intermediate-lr", 5e-3, "--epochs", 12, "--lr", 1e-2, "--json",
+    )  # fmt: skip
+    assert status == 0, err
+    distilled = json.loads(out)["results"]["dev"]["accuracy"]
+    assert distilled > 0.8
+    status, out, _ = run(capsys, "evaluate", "--model", student, *common, "--json")
+    assert status == 0 and json.loads(out)["results"]["dev"]["accuracy"] == distilled
+    status, out, _ = run(capsys, "predict", "--model", student, "good film", "bad plot", "--json")
+    assert status == 0 and [a["label"] for a in json.loads(out)] == ["1", "0"]
+    status, out, _ = run(capsys, "predict", "--model", student, "good film")
+    assert status == 0 and out.split("\t")[0] == "1" and out.endswith("good film\n")
+    losses = [json.loads(line) for line in (student / "intermediate" / "metrics.jsonl").read_text().splitlines()]
+    assert set(losses[0]["losses"]) == {"embedding", "hidden", "attention"}
+    assert losses[-1]["losses"]["hidden"] < 0.8 * losses[0]["losses"]["hidden"]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("finetune", "--model", "{nowhere}", "--task", "sst-2", "--data", "{data}", "--out", "{out}"), "nowhere"),
+        (("finetune", "--model", "{model}", "--task", "sst-3", "--data", "{data}", "--out", "{out}"), "sst-3"),
+        (("finetune", "--model", "{model}", "--task", "sst-2", "--data", "{nowhere}", "--out", "{out}"), "nowhere"),
+        (("finetune", "--model", "{model}", "--task", "sst-2", "--data", "{data}", "--out", "{out}", "--lr", "0"), "--lr 0"),
+        (("finetune", "--model", "{model}", "--task", "sst-2", "--data", "{data}", "--out", "{out}", "--max-length", "999"), "128 positions"),
+        (("finetune", "--model", "{model}", "--task", "sst-2", "--data", "{data}", "--out", "{out}", "--device", "tpu"), "--device tpu"),
+        (("evaluate", "--model", "{model}", "--task", "sst-2", "--data", "{data}"), "no classifier"),
+        (("predict", "--model", "{model}", "text"), "no classifier"),
+        (
+            ("distill", "task", "--teacher", "{model}", "--student", "{model}", "--task", "sst-2", "--data", "{data}", "--out", "{out}"),
+            "no classifier",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(capsys, model, data, tmp_path, arguments, words):
+    places = {"model": model, "data": data, "out": tmp_path / "out", "nowhere": tmp_path / "nowhere"}
+    status, out, err = run(capsys, *(a.format(**places) for a in arguments))
+    assert status == 2 and out == ""
+    assert err.startswith("minitinybert: ") and err.count("\n") == 1 and words in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_is_not_written_over(capsys, model, data, tmp_path):
+    arguments = ("finetune", "--model", model, "--task", "sst-2", "--data", data, "--out", tmp_path / "out", "--epochs", 1)
+    assert run(capsys, *arguments)[0] == 0
+    status, _, err = run(capsys, *arguments)
+    assert status == 2 and "--resume" in err
+    assert run(capsys, *arguments, "--resume")[0] == 0
+
+
+def test_help_of_every_command():
+    for command in (["demo"], ["convert"], ["finetune"], ["distill", "task"], ["evaluate"], ["predict"], ["audit"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--help"])
+        assert stop.value.code == 0
+
+
+def test_usage_errors_end_with_status_2():
+    done = subprocess.run([sys.executable, "-m", "minitinybert.cli", "no-such-command"], capture_output=True, text=True)
+    assert done.returncode == 2 and "no-such-command" in done.stderr

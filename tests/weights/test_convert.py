@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import save_file
+
+from minitinybert import weights
+from minitinybert.errors import InputError
+from minitinybert.weights.convert import convert
+
+from .helpers import assert_same
+
+TF = Path(__file__).parent / "tf_tiny"
+
+
+@pytest.fixture
+def source(tmp_path, tensors, config):
+    """make(kind) -> the path of the same model in another format, with a tokenizer beside it."""
+
+    def make(kind):
+        directory = tmp_path / "source"
+        directory.mkdir()
+        (directory / "config.json").write_text(json.dumps(config))
+        (directory / "vocab.txt").write_text("[PAD]\n")
+        if kind.endswith("safetensors"):
+            save_file(tensors, directory / "model.safetensors")
+        else:
+            torch = pytest.importorskip("torch")
+            state = {name: torch.from_numpy(array) for name, array in tensors.items()}
+            torch.save(state, directory / "pytorch_model.bin", _use_new_zipfile_serialization=kind != "legacy.bin")
+        return directory / "pytorch_model.bin" if kind == "lone.bin" else directory
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "format"),
+    [("safetensors", "safetensors"), ("bin", "PyTorch .bin"), ("legacy.bin", "PyTorch .bin"), ("lone.bin", "PyTorch .bin")],
+)
+def test_each_format(tmp_path, source, tensors, config, kind, format):
+    path = source(kind)
+    assert convert(path, tmp_path / "to") == {
+        "source": str(path),
+        "format": format,
+        "tensors": 5,
+        "parameters": 13 * 4 + 4 + 6 * 4 + 6 + 13,
+        "destination": str(tmp_path / "to"),
+    }
+    checkpoint = weights.read(tmp_path / "to")
+    assert_same(checkpoint.tensors, tensors)
+    assert checkpoint.config == config
+    assert checkpoint.tokenizer_files["vocab.txt"].read_text() == "[PAD]\n"
+
+
+def test_tensorflow_to_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    assert convert(TF / "model.ckpt-7", tmp_path / "to")["format"] == "TensorFlow checkpoint"
+    expected = weights.read(TF).tensors
+    model, problems = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "to", output_loading_info=True)
+    assert not problems["missing_keys"]
+    assert not problems["mismatched_keys"]
+    assert all(key.startswith("cls.") for key in problems["unexpected_keys"])
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    assert_same(state, {name: array for name, array in expected.items() if not name.startswith("cls.")})
+
+
+def test_in_place(source, tensors):
+    path = source("bin")
+    convert(path, path)
+    assert_same(weights.read(path / "model.safetensors").tensors, tensors)
+
+
+def test_destinations(tmp_path, source, tensors):
+    path = source("safetensors")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file: a file; the destination must be a directory"):
+        convert(path, tmp_path / "file")
+    (tmp_path / "other").mkdir()
+    convert(path, tmp_path / "other")  # empty: may be filled
+    convert(path, tmp_path / "other")  # a model directory: may be replaced
+    assert_same(weights.read(tmp_path / "other").tensors, tensors)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/config.json").write_text("{}")
+    with pytest.raises(InputError, match="thesis: holds files but no model"):
+        convert(path, tmp_path / "thesis")
+    assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["config.json"]
+
+
+def test_a_source_that_cannot_be_read_leaves_nothing(tmp_path):
+    shutil.copy(TF / "model.ckpt-7.index", tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="data-00000-of-00001: missing"):
+        convert(tmp_path, tmp_path / "to")
+    assert not (tmp_path / "to").exists()
