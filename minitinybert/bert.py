@@ -125,9 +125,7 @@ class Bert:
 
     # ------------------------------------------------------------------------------------------------ forward
 
-    def forward(
-        self, input_ids: Array, attention_mask: Array | None = None, token_type_ids: Array | None = None
-    ) -> tuple[Trace, Cache]:
+    def forward(self, input_ids: Array, attention_mask: Array | None = None, token_type_ids: Array | None = None) -> tuple[Trace, Cache]:
         """Without dropout, on a rectangle. input_ids, attention_mask (1 real, 0 padding), token_type_ids: (B, L) integers.
 
         Returns a Trace with hidden (B, L, d), scores (B, h, L, L), pooled (B, d), logits (B, C) or (B, L, V), and the cache for

@@ -112,6 +112,7 @@ def _distill(commands: Any) -> None:
     parser.add_argument("--intermediate-lr", type=float, default=5e-5)
     parser.add_argument("--epochs", type=float, default=3.0, help="of the prediction step")
     parser.add_argument("--lr", type=float, default=3e-5, help="of the prediction step")
+    parser.add_argument("--cache-gb", type=float, default=4.0, metavar="GB", help="at most this much disk for the teacher's answers")
     parser.add_argument("--recipe", default="default", metavar="NAME|FILE", help=f"{', '.join(RECIPES)}, or a .toml file of switches")
     _training_options(parser)
 
@@ -184,6 +185,7 @@ def _run_distill_task(args: argparse.Namespace) -> int:
             recipe=recipes.load(args.recipe),
             max_length=args.max_length,
             resume=args.resume,
+            cache_gb=args.cache_gb,
         )
     return _report(args, {"model": str(args.out), "results": results})
 
@@ -245,9 +247,7 @@ def _run_audit(args: argparse.Namespace) -> int:
 def _options(args: argparse.Namespace, epochs: float, lr: float) -> Any:
     from .train import Options
 
-    return Options(
-        epochs, args.batch_size, lr, args.warmup, seed=args.seed, log_every=args.log_every, save_every=args.save_every
-    )
+    return Options(epochs, args.batch_size, lr, args.warmup, seed=args.seed, log_every=args.log_every, save_every=args.save_every)
 
 
 def _task(args: argparse.Namespace) -> Any:

@@ -41,9 +41,7 @@ class Config:
         if self.hidden_act not in _GELU:
             raise InputError(f"config: hidden_act {self.hidden_act!r} is not supported; choose one of {', '.join(_GELU)}")
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
-            raise InputError(
-                f"config: hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
-            )
+            raise InputError(f"config: hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}")
         if self.head not in HEADS:
             raise InputError(f"config: head {self.head!r}; choose one of {', '.join(HEADS)}")
 

@@ -153,7 +153,7 @@ def format_report(report: dict[str, Any]) -> str:
         "",
         f"{report['test_sentences']} test sentences, in no training file. {report['seconds'] / 60:.1f} minutes in all.",
         f"pictures: {report['out']}/losses.png, {report['out']}/attention.png",
-        f"try it:   minitinybert predict --model {report['out']}/student \"a gripping, funny and humane film\"",
+        f'try it:   minitinybert predict --model {report["out"]}/student "a gripping, funny and humane film"',
     ]
     return "\n".join(lines)
 

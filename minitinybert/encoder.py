@@ -1,7 +1,7 @@
 """One encoder layer (paper section 2), forward and, line for line in reverse, backward.
 
-    a = attention(x) Wₒᵀ + bₒ        y = LayerNorm(x + dropout(a))
-    u = feed_forward(y)              z = LayerNorm(y + dropout(u))
+a = attention(x) Wₒᵀ + bₒ        y = LayerNorm(x + dropout(a))
+u = feed_forward(y)              z = LayerNorm(y + dropout(u))
 """
 
 from __future__ import annotations
@@ -81,9 +81,7 @@ def forward(
 ) -> tuple[Array, Array, Cache]:
     """x (T, d) -> z (T, d), the layer's attention scores (flat), cache."""
     qkv, c_qkv = linear.forward(x, *W.qkv)  # [T, d] -> [T, 3d]
-    context, scores, c_attention = attention.forward(
-        qkv, batch.runs, heads, batch.attention_mask, drop.attention, drop.keys[0]
-    )
+    context, scores, c_attention = attention.forward(qkv, batch.runs, heads, batch.attention_mask, drop.attention, drop.keys[0])
     a, c_output = linear.forward(context, *W.output)
     a, c_drop_a = dropout.forward(a, drop.hidden, drop.keys[1])
     a += x

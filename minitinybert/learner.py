@@ -1,7 +1,7 @@
 """One step of learning: teacher and student forward, the objective, the student backward, for each share of a batch on a thread.
 
-    batch ─┬▶ teacher.forward ─▶ Trace(T) ─┐
-           └▶ student.forward ─▶ Trace(S) ─┴▶ objective ─▶ losses, dTrace(S) ─▶ student.backward ─▶ gradients
+batch ─┬▶ teacher.forward ─▶ Trace(T) ─┐
+       └▶ student.forward ─▶ Trace(S) ─┴▶ objective ─▶ losses, dTrace(S) ─▶ student.backward ─▶ gradients
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from .objectives import Objective
 from .parallel import Workers
 from .parameters import Parameters
 from .random import generator, key
+from .teacher_cache import TeacherCache
+from .trace import Trace
 
 
 class Learner:
@@ -30,10 +32,11 @@ class Learner:
         teacher: Bert | None = None,
         seed: int = 0,
         teacher_dropout: bool = False,
+        teacher_cache: TeacherCache | None = None,
     ):
         self.student = _extended(student, objective, seed)
         self.objective, self.teacher, self.workers, self.seed = objective, teacher, workers, seed
-        self.teacher_dropout = teacher_dropout
+        self.teacher_dropout, self.teacher_cache = teacher_dropout, teacher_cache
         self._gradients = [self.student.parameters.zeros_like() for _ in range(workers.threads)]
 
     def gradients(self, batch: Batch, step: int) -> tuple[dict[str, Array], Parameters]:
@@ -51,17 +54,22 @@ class Learner:
         return losses, total
 
     def _share(self, share: Batch, grads: Parameters, step: int) -> dict[str, Array]:
-        teacher_trace = None
-        if self.teacher is not None and self.objective.teacher_view is not None:
-            teacher_key = key(self.seed, step, 1) if self.teacher_dropout else None
-            view = self.objective.teacher_view.arguments(share)
-            teacher_trace, _ = self.teacher.forward_batch(share, teacher_key, keep_cache=False, **view)
+        teacher_trace = self._ask_teacher(share, step)
         trace, cache = self.student.forward_batch(share, key(self.seed, step), **self.objective.student_view.arguments(share))
         terms = self.objective(trace, share, teacher_trace, self.student.parameters)
         self.student.backward(cache, terms.dtrace, out=grads)
         for name, gradient in terms.dprojections.items():
             grads[name][...] = gradient
         return terms.losses
+
+    def _ask_teacher(self, share: Batch, step: int) -> Trace | None:
+        if self.teacher_cache is not None:
+            return self.teacher_cache.get(share)
+        if self.teacher is None or self.objective.teacher_view is None:
+            return None
+        teacher_key = key(self.seed, step, 1) if self.teacher_dropout else None
+        trace, _ = self.teacher.forward_batch(share, teacher_key, keep_cache=False, **self.objective.teacher_view.arguments(share))
+        return trace
 
 
 def _extended(student: Bert, objective: Objective, seed: int) -> Bert:

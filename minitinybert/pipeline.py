@@ -1,6 +1,6 @@
 """What the commands do, as functions: fine-tune a teacher, distil a student on a task, evaluate, predict.
 
-    finetune ─▶ teacher directory ─▶ distill_task ─▶ student directory ─▶ evaluate, predict
+finetune ─▶ teacher directory ─▶ distill_task ─▶ student directory ─▶ evaluate, predict
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from .errors import InputError
 from .learner import Learner
 from .objectives import Objective, Supervised
 from .parallel import Workers
+from .progress import log
 from .recipes import DEFAULT, Recipe
+from .teacher_cache import TeacherCache, gigabytes
 from .train import Options, train
 
 
@@ -95,10 +97,12 @@ def distill_task(
     recipe: Recipe = DEFAULT,
     max_length: int = 128,
     resume: bool = False,
+    cache_gb: float = 4.0,
 ) -> dict[str, Any]:
     """Task-specific distillation (paper section 3.2): the intermediate layers first, then the prediction layer.
 
     teacher: a directory fine-tuned on the task; student: a directory, or a shape such as 4L-312D-12H-1200F for random weights.
+    cache_gb bounds the file that keeps what the teacher says of each example, so that it is asked once and not at every epoch.
     The first step's model is kept in out/intermediate. Returns {split: metrics} on dev, {} after the first step alone.
     """
     out = Path(out)
@@ -113,7 +117,7 @@ def distill_task(
     if stage in ("intermediate", "both"):
         objective = Intermediate(pupil.config, master.config, recipe)
         place = out / "intermediate"
-        _train(pupil, objective, files, examples, first, place, machine, resume, "distill intermediate", master, recipe)
+        _train(pupil, objective, files, examples, first, place, machine, resume, "distill intermediate", master, recipe, cache_gb)
         pupil = Bert.load(place)
     if stage == "intermediate":
         return {}
@@ -134,6 +138,7 @@ def _train(
     description: str,
     teacher: Bert | None = None,
     recipe: Recipe = DEFAULT,
+    cache_gb: float = 0.0,
 ) -> None:
     task, extra = files.task, None
     if recipe.padding == "count":
@@ -141,12 +146,37 @@ def _train(
     if isinstance(objective, Prediction) and teacher is not None and not recipe.teacher_dropout:
         # A frozen teacher says the same of a sentence at every epoch: it is asked once.
         extra, teacher = {"teacher_logits": evaluation.logits(teacher, examples, machine.workers)}, None
-    learner = Learner(model.to(machine.xp), objective, machine.workers, teacher, options.seed, recipe.teacher_dropout)
+    cache = None
+    if isinstance(objective, Intermediate) and teacher is not None:
+        cache = _teacher_cache(teacher, objective, examples, options, out, machine, recipe, cache_gb)
+    learner = Learner(model.to(machine.xp), objective, machine.workers, teacher, options.seed, recipe.teacher_dropout, cache)
     judge: Callable[[Bert], dict[str, float]] | None = None
     if not isinstance(objective, Intermediate):
         dev = files.split(task.dev_splits[0])
         judge = lambda m: _score(m, task, dev, machine)
     train(learner, examples, options, out, judge, task.main_metric, resume, description, extra)
+
+
+def _teacher_cache(
+    teacher: Bert,
+    objective: Intermediate,
+    examples: EncodedExamples,
+    options: Options,
+    out: Path,
+    machine: Machine,
+    recipe: Recipe,
+    limit: float,
+) -> TeacherCache | None:
+    """The teacher's traces of all examples, where they are the same at every epoch, asked for more than once, and not too large."""
+    assert objective.teacher_view is not None
+    if recipe.teacher_dropout or recipe.padding == "count" or options.epochs <= 1:
+        return None
+    size = gigabytes(examples.lengths(), teacher.config, objective.teacher_view)
+    if size > limit:
+        log(f"the teacher is run at every epoch: a cache of its answers would take {size:.1f} GB (--cache-gb {limit:g})")
+        return None
+    out.mkdir(parents=True, exist_ok=True)
+    return TeacherCache(teacher, examples, objective.teacher_view, out, machine.workers)
 
 
 # ------------------------------------------------------------------------------------------------------------ loading models
@@ -249,5 +279,3 @@ def _answer(text: str, logits: np.ndarray, config: Config) -> dict[str, Any]:
     p /= p.sum()
     probabilities = {config.id2label[i]: round(float(p[i]), 6) for i in range(len(p))}
     return {"text": text, "label": config.id2label[int(p.argmax())], "probabilities": probabilities}
-
-

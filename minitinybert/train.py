@@ -181,7 +181,7 @@ class _Run:
     def _settings(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
         steering = {k: v for k, v in asdict(self.options).items() if k not in ("log_every", "save_every")}
-        return {**steering, "examples": len(self.examples), "shape": self.learner.student.config.shape}
+        return {**steering, **self.examples.settings, "examples": len(self.examples), "shape": self.learner.student.config.shape}
 
     def _write(self, row: dict[str, Any]) -> None:
         with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:

@@ -24,7 +24,11 @@ def model(tmp_path_factory):
     directory = tmp_path_factory.mktemp("model")
     (directory / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
     config = Config(
-        vocab_size=len(vocabulary()), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        vocab_size=len(vocabulary()),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
         max_position_embeddings=128,
     )
     fresh = Bert.new(config, 3)
@@ -86,7 +90,10 @@ def test_fine_tune_distil_evaluate_predict(capsys, model, data, tmp_path):
         (("finetune", "--model", "{model}", "--task", "sst-3", "--data", "{data}", "--out", "{out}"), "sst-3"),
         (("finetune", "--model", "{model}", "--task", "sst-2", "--data", "{nowhere}", "--out", "{out}"), "nowhere"),
         (("finetune", "--model", "{model}", "--task", "sst-2", "--data", "{data}", "--out", "{out}", "--lr", "0"), "--lr 0"),
-        (("finetune", "--model", "{model}", "--task", "sst-2", "--data", "{data}", "--out", "{out}", "--max-length", "999"), "128 positions"),
+        (
+            ("finetune", "--model", "{model}", "--task", "sst-2", "--data", "{data}", "--out", "{out}", "--max-length", "999"),
+            "128 positions",
+        ),
         (("finetune", "--model", "{model}", "--task", "sst-2", "--data", "{data}", "--out", "{out}", "--device", "tpu"), "--device tpu"),
         (("evaluate", "--model", "{model}", "--task", "sst-2", "--data", "{data}"), "no classifier"),
         (("predict", "--model", "{model}", "text"), "no classifier"),

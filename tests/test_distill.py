@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from minitinybert.batch import packed, padded
 from minitinybert.bert import Bert
 from minitinybert.config import Config
+from minitinybert.data.batching import EncodedExamples
 from minitinybert.distill import Intermediate, Prediction, layer_map
 from minitinybert.errors import InputError
 from minitinybert.learner import Learner
 from minitinybert.objectives import Supervised
 from minitinybert.parallel import Workers
 from minitinybert.recipes import RECIPES, Recipe
+from minitinybert.teacher_cache import TeacherCache, gigabytes
 
 COMMON = {"vocab_size": 23, "max_position_embeddings": 12, "head": "classifier", "id2label": {0: "a", 1: "b", 2: "c"}}
 STUDENT = Config(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12, **COMMON)
@@ -164,3 +166,25 @@ def test_cached_teacher_logits_stand_in_for_the_teacher():
         learner.teacher = None
         found, _ = learner.gradients(batch.with_extra({"teacher_logits": trace.logits}), 0)
     assert found["prediction"] == pytest.approx(expected["prediction"], rel=1e-12)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_cached_traces_stand_in_for_the_teacher(tmp_path, threads):
+    objective = Intermediate(STUDENT, TEACHER)
+    learner = learner_of(objective, threads)
+    rng = np.random.default_rng(8)
+    ids = [rng.integers(0, 23, n).astype(np.int32) for n in (3, 9, 1, 5, 5, 7, 3)]
+    examples = EncodedExamples(ids, [np.zeros_like(i) for i in ids])
+    batch = examples.batch(np.array([6, 1, 4, 0, 3]))
+    with learner.workers as workers:
+        expected, grads = learner.gradients(batch, 0)
+        before = grads.flat.copy()
+        learner.teacher_cache = TeacherCache(learner.teacher, examples, objective.teacher_view, tmp_path, workers)
+        learner.teacher = None
+        found, grads = learner.gradients(batch, 0)
+    assert np.linalg.norm(grads.flat - before) <= 1e-12 * np.linalg.norm(before)
+    for term in expected:
+        assert found[term] == pytest.approx(expected[term], rel=1e-12)
+    values = learner.teacher_cache.values
+    assert values.nbytes / 1e9 == gigabytes(examples.lengths(), TEACHER, objective.teacher_view, 8)
+    assert np.isfinite(values).all() and (values != 0).mean() > 0.99

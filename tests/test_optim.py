@@ -60,7 +60,7 @@ def test_first_step_by_hand(preset):
     g = filled(1)
     Adam(parameters, settings).step(grads, 0.01)
     for name in parameters:
-        m, v = ((1.0, 1.0) if settings.bias_correction else (1 - settings.beta1, 1 - settings.beta2))
+        m, v = (1.0, 1.0) if settings.bias_correction else (1 - settings.beta1, 1 - settings.beta2)
         update = m * g[name] / (np.sqrt(v) * abs(g[name]) + settings.eps)
         decay = settings.weight_decay if name == "a.weight" else 0
         assert np.allclose(parameters[name], before[name] - 0.01 * (update + decay * before[name]), rtol=1e-12)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,6 +16,9 @@ _POOL = 50  # batches' worth of shuffled examples that are sorted by length toge
 
 class TrainingExamples(Protocol):
     """What the training loop asks of its examples: as many at every epoch, each a function of its index and the epoch alone."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...  # what must be the same for a run to go on
 
     def __len__(self) -> int: ...
 
@@ -32,6 +35,10 @@ class EncodedExamples:
     token_type_ids: Sequence[np.ndarray]
     labels: np.ndarray | None = None
     pad_to: int | None = None  # batches are rectangles of this length instead of packed (recipes whose means count padding)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"pad_to": self.pad_to}
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -88,8 +88,13 @@ TASKS: dict[str, Task] = {
         _task("sts-b", [("sentence1", 7), ("sentence2", 8)], ("score", -1), None, ("pearson", "spearman"), "STS-B"),
         _task("qqp", [("question1", 3), ("question2", 4)], ("is_duplicate", 5), _01, ("accuracy", "f1"), "QQP", skip_short_rows=True),
         _task(
-            "mnli", [("sentence1", 8), ("sentence2", 9)], ("gold_label", -1), ("contradiction", "entailment", "neutral"),
-            ("accuracy",), "MNLI", _MNLI,
+            "mnli",
+            [("sentence1", 8), ("sentence2", 9)],
+            ("gold_label", -1),
+            ("contradiction", "entailment", "neutral"),
+            ("accuracy",),
+            "MNLI",
+            _MNLI,
         ),  # fmt: skip
         _task("qnli", [("question", 1), ("sentence", 2)], ("label", -1), _ENTAILMENT, ("accuracy",), "QNLI"),
         _task("rte", [("sentence1", 1), ("sentence2", 2)], ("label", -1), _ENTAILMENT, ("accuracy",), "RTE"),

@@ -30,7 +30,7 @@ class Tokenizer:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
-        ids = [tokenizer.token_to_id(token) for token in _SPECIAL]
+        ids: list = [tokenizer.token_to_id(token) for token in _SPECIAL]
         for token, id in zip(_SPECIAL, ids, strict=True):
             if id is None:
                 raise InputError(f"{where}: the vocabulary has no {token}; a BERT vocabulary is needed")

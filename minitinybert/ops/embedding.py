@@ -14,9 +14,7 @@ class Cache(NamedTuple):
     rows: tuple[int, int, int]  # V, positions, segments: how many rows each table has
 
 
-def forward(
-    word_ids: Array, position_ids: Array, segment_ids: Array, W: Array, P: Array, S: Array
-) -> tuple[Array, Cache]:
+def forward(word_ids: Array, position_ids: Array, segment_ids: Array, W: Array, P: Array, S: Array) -> tuple[Array, Cache]:
     """ids (...) integers in range; W (V, d), P (positions, d), S (segments, d) -> y (..., d)."""
     y = W[word_ids]
     y += P[position_ids]
@@ -24,9 +22,7 @@ def forward(
     return y, Cache(word_ids, position_ids, segment_ids, (len(W), len(P), len(S)))
 
 
-def backward(
-    dy: Array, cache: Cache, out: tuple[Array, Array, Array] | None = None
-) -> tuple[Array, Array, Array]:
+def backward(dy: Array, cache: Cache, out: tuple[Array, Array, Array] | None = None) -> tuple[Array, Array, Array]:
     """dy (..., d) -> dW (V, d), dP (positions, d), dS (segments, d); *added* into `out` where given.
 
     ∂y_t/∂W[v] = 1 where id_t = v, else 0, so  dW[v] = Σ_{t: id_t = v} dy_t ; the same for P and S.

@@ -14,9 +14,7 @@ class Cache(NamedTuple):
     down: linear.Cache
 
 
-def forward(
-    x: Array, W1: Array, b1: Array, W2: Array, b2: Array, approximate: str = "none"
-) -> tuple[Array, Cache]:
+def forward(x: Array, W1: Array, b1: Array, W2: Array, b2: Array, approximate: str = "none") -> tuple[Array, Cache]:
     """x (..., d), W1 (f, d), b1 (f,), W2 (d, f), b2 (d,) -> y (..., d)."""
     u, up = linear.forward(x, W1, b1)
     a, activation = gelu.forward(u, approximate)
@@ -24,9 +22,7 @@ def forward(
     return y, Cache(up, activation, down)
 
 
-def backward(
-    dy: Array, cache: Cache, out: tuple[Array, Array, Array, Array] | None = None
-) -> tuple[Array, Array, Array, Array, Array]:
+def backward(dy: Array, cache: Cache, out: tuple[Array, Array, Array, Array] | None = None) -> tuple[Array, Array, Array, Array, Array]:
     """dy (..., d) -> dx (..., d), dW1, db1, dW2, db2 (written into `out` where given).
 
     The chain rule through the forward's three lines, last line first.

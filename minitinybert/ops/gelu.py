@@ -1,8 +1,8 @@
 """GELU (Hendrycks and Gimpel 2016):  y = x Φ(x),   Φ(x) = ½(1 + erf(x/√2))
 
-    exact   Φ by erf in float64. In float32 Φ(x) = ½(1 + tanh(x P(x²))), P the polynomial that makes it so to 2e-7, about float32's
-            own rounding, and several times cheaper than erf: fitted to atanh(erf(x/√2))/x on |x| ≤ 5.2, beyond which Φ is 0 or 1.
-    tanh    y = ½x(1 + tanh(u)),  u = √(2/π)(x + 0.044715 x³):  Google's first BERT, `gelu_new` in Hugging Face's configs.
+exact   Φ by erf in float64. In float32 Φ(x) = ½(1 + tanh(x P(x²))), P the polynomial that makes it so to 1e-7, about float32's
+        own rounding, and several times cheaper than erf: fitted to atanh(erf(x/√2))/x on |x| ≤ 5.8, beyond which Φ is 0 or 1.
+tanh    y = ½x(1 + tanh(u)),  u = √(2/π)(x + 0.044715 x³):  Google's first BERT, `gelu_new` in Hugging Face's configs.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 from ..device import Array, array_module, erf
 
 _P = (
-    0.7978842624420083,
-    0.03633416506738326,
-    -3.303922713190905e-05,
-    -5.52693053345879e-05,
-    3.973456705769383e-06,
-    -1.337413413190388e-07,
-    1.8128927168543124e-09,
+    0.7978845305242946,
+    0.03633379710762801,
+    -3.286103042303848e-05,
+    -5.5309138686564445e-05,
+    3.977866655101529e-06,
+    -1.3397382081850497e-07,
+    1.8175048803606737e-09,
 )  # P(s) = Σ _P[k] s^k
-_LIMIT = 5.2
+_LIMIT = 5.8  # where tanh(x P(x²)) has become 1 in float32
 _BLOCK = 48 * 1024  # elements: the passes over one block stay in the cache
 
 
