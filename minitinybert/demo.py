@@ -35,10 +35,10 @@ from .train import Options
 STUDENT = "3L-192D-12H-768F"
 TASK = TASKS["sst-2"]  # the layout of the demo's files
 MAX_LENGTH = 64
-TEACHER = Options(epochs=1, lr=5e-5)
-INTERMEDIATE = Options(epochs=3, lr=1e-3)
-PREDICTION = Options(epochs=3, lr=5e-4)
-BASELINE = Options(epochs=4, lr=5e-4)
+TEACHER = Options(epochs=1, lr=5e-5, log_every=10)
+INTERMEDIATE = Options(epochs=3, lr=1e-3, log_every=20)
+PREDICTION = Options(epochs=3, lr=5e-4, log_every=20)
+BASELINE = Options(epochs=4, lr=5e-4, log_every=20)
 
 
 def run(out: Path, machine: Machine, seed: int = 0, resume: bool = False, teacher: str | None = None) -> dict[str, Any]:

@@ -31,13 +31,20 @@ def read_metrics(path: Path) -> tuple[dict[str, tuple[list[int], list[float]]], 
 
 
 def loss_curves(runs: Mapping[str, Path], path: Path) -> None:
-    """A panel a run ({title: metrics.jsonl}): its losses, on a log scale, and the dev metric where there is one. Writes a PNG."""
-    figure, axes = plt.subplots(1, len(runs), figsize=(4.2 * len(runs), 3.4), squeeze=False, layout="constrained")
+    """A panel a run ({title: metrics.jsonl}): its losses (on a log scale where they span much), the dev metric where there is one.
+
+    Writes a PNG.
+    """
+    figure, axes = plt.subplots(1, len(runs), figsize=(4.8 * len(runs), 3.6), squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(wspace=0.08)
     for axis, (title, metrics) in zip(axes[0], runs.items(), strict=True):
         losses, dev = read_metrics(metrics)
         for name, (steps, values) in losses.items():
             axis.plot(steps, values, label=name.replace("_", " "), linewidth=1.6)
-        axis.set(title=title, xlabel="step", ylabel="loss", yscale="log")
+        seen = [value for _, values in losses.values() for value in values]
+        axis.set(title=title, xlabel="step", ylabel="loss", yscale="log" if max(seen) > 30 * min(seen) > 0 else "linear")
+        if axis.get_yscale() == "linear":
+            axis.set_ylim(bottom=0)
         axis.grid(alpha=0.25)
         lines, labels = axis.get_legend_handles_labels()
         if dev[0]:

@@ -157,8 +157,8 @@ class _Run:
         return means
 
     def end_of_epoch(self) -> None:
-        if self.at.window_steps:
-            self.log()
+        if self.at.step == self.total and 2 * self.at.window_steps >= min(self.options.log_every, self.total):
+            self.log()  # a shorter rest would be too noisy a mean
         if self.evaluate is not None:
             result = self.evaluate(self.learner.student)
             self._write({"step": self.at.step, "dev": result})
