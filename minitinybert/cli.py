@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     _demo(commands)
     _convert(commands)
     _finetune(commands)
+    _pretrain(commands)
     _distill(commands)
     _evaluate(commands)
     _predict(commands)
@@ -99,9 +100,40 @@ def _finetune(commands: Any) -> None:
     _training_options(parser)
 
 
+def _pretrain(commands: Any) -> None:
+    parser = _command(commands, "pretrain", "masked-language-model training on raw text", _run_pretrain)
+    parser.add_argument("--model", required=True, metavar="DIR|ID|SHAPE", help="weights to go on from, or a shape for random ones")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="of a tokenizer.json or vocab.txt, where --model is a shape")
+    _corpus_options(parser)
+    parser.add_argument("--mask-rate", type=float, default=0.15, help="share of the positions that are predicted")
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--optimizer", choices=("adamw", "bert-adam"), default="adamw")
+    _training_options(parser)
+
+
+def _corpus_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--corpus", required=True, nargs="+", metavar="FILE", help="a sentence a line, a blank line between documents")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--plain-text", action="store_true", help="the corpus has paragraphs, not a sentence a line")
+    parser.add_argument("--pairs", action="store_true", help="examples of two segments, half of them from another document")
+    parser.add_argument("--static", action="store_true", help="the same examples and masks at every epoch")
+    parser.add_argument("--shards", type=Path, metavar="DIR", help="where the tokenised corpus is kept (without it: in --out)")
+    parser.add_argument("--processes", type=_positive, default=1, help="that tokenise")
+    _length_option(parser)
+
+
 def _distill(commands: Any) -> None:
-    distill = commands.add_parser("distill", help="distil a student from a teacher")
-    stages = distill.add_subparsers(dest="what", required=True, metavar="task")
+    distill = commands.add_parser("distill", help="distil a student from a teacher: general, then on a task")
+    stages = distill.add_subparsers(dest="what", required=True, metavar="general|task")
+    general = _command(stages, "general", "general distillation: a pre-trained teacher, raw text, no labels", _run_distill_general)
+    general.add_argument("--teacher", required=True, metavar="DIR|ID", help="a BERT that was pre-trained, not fine-tuned")
+    general.add_argument("--student", required=True, metavar="DIR|SHAPE", help="a model directory, or a shape: 4L-312D-12H-1200F")
+    _corpus_options(general)
+    _recipe_option(general)
+    general.add_argument("--epochs", type=float, default=3.0)
+    general.add_argument("--lr", type=float, default=1e-4)
+    _training_options(general)
     parser = _command(stages, "task", "task-specific distillation: intermediate layers, then prediction", _run_distill_task)
     parser.add_argument("--teacher", required=True, metavar="DIR|ID", help="a BERT fine-tuned on the task")
     parser.add_argument("--student", required=True, metavar="DIR|SHAPE", help="a model directory, or a shape: 4L-312D-12H-1200F")
@@ -113,8 +145,12 @@ def _distill(commands: Any) -> None:
     parser.add_argument("--epochs", type=float, default=3.0, help="of the prediction step")
     parser.add_argument("--lr", type=float, default=3e-5, help="of the prediction step")
     parser.add_argument("--cache-gb", type=float, default=4.0, metavar="GB", help="at most this much disk for the teacher's answers")
-    parser.add_argument("--recipe", default="default", metavar="NAME|FILE", help=f"{', '.join(RECIPES)}, or a .toml file of switches")
+    _recipe_option(parser)
     _training_options(parser)
+
+
+def _recipe_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", default="default", metavar="NAME|FILE", help=f"{', '.join(RECIPES)}, or a .toml file of switches")
 
 
 def _evaluate(commands: Any) -> None:
@@ -127,8 +163,10 @@ def _evaluate(commands: Any) -> None:
 def _predict(commands: Any) -> None:
     parser = _command(commands, "predict", "a model's answer to each text (a pair: 'first ||| second')", _run_predict)
     parser.add_argument("--model", required=True, metavar="DIR|ID")
-    parser.add_argument("--task", metavar="NAME", help="accepted for symmetry; the model's own labels are used")
-    parser.add_argument("text", nargs="+", metavar="TEXT")
+    parser.add_argument("--task", metavar="NAME", help="with --data: whose test file is answered")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the task's directory; its test files are answered")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="with --data: where the leaderboard's files go")
+    parser.add_argument("text", nargs="*", metavar="TEXT")
     _length_option(parser)
 
 
@@ -168,6 +206,26 @@ def _run_finetune(args: argparse.Namespace) -> int:
     return _report(args, {"model": str(args.out), "results": results})
 
 
+def _run_pretrain(args: argparse.Namespace) -> int:
+    from . import pipeline, pretrain
+
+    with pipeline.Machine(args.device, args.threads) as machine:
+        options = replace(_options(args, args.epochs, args.lr), optimizer=args.optimizer)
+        results = pretrain.pretrain(
+            args.model, _text(args), args.out, options, machine, args.tokenizer, rate=args.mask_rate, resume=args.resume
+        )
+    return _report(args, {"model": str(args.out), "results": results})
+
+
+def _run_distill_general(args: argparse.Namespace) -> int:
+    from . import pipeline, pretrain
+
+    with pipeline.Machine(args.device, args.threads) as machine:
+        options, recipe = _options(args, args.epochs, args.lr), recipes.load(args.recipe)
+        results = pretrain.distill_general(args.teacher, args.student, _text(args), args.out, options, machine, recipe, args.resume)
+    return _report(args, {"model": str(args.out), "results": results})
+
+
 def _run_distill_task(args: argparse.Namespace) -> int:
     from . import pipeline
 
@@ -201,7 +259,12 @@ def _run_evaluate(args: argparse.Namespace) -> int:
 def _run_predict(args: argparse.Namespace) -> int:
     from . import pipeline
 
+    if bool(args.text) == bool(args.data) or (args.data and not (args.task and args.out)):
+        raise InputError("predict needs either TEXT…, or --task, --data and --out for a task's test files")
     with pipeline.Machine(args.device, args.threads) as machine:
+        if args.data:
+            files = pipeline.predict_test(args.model, _task(args), args.data, args.out, machine, args.max_length)
+            return _print_json(files) if args.json else print("\n".join(files)) or 0
         answers = pipeline.predict(args.model, args.text, machine, args.max_length)
     if args.json:
         return _print_json(answers)
@@ -248,6 +311,12 @@ def _options(args: argparse.Namespace, epochs: float, lr: float) -> Any:
     from .train import Options
 
     return Options(epochs, args.batch_size, lr, args.warmup, seed=args.seed, log_every=args.log_every, save_every=args.save_every)
+
+
+def _text(args: argparse.Namespace) -> Any:
+    from .pretrain import Text
+
+    return Text(args.corpus, args.max_length, args.pairs, not args.static, not args.plain_text, args.shards, args.processes)
 
 
 def _task(args: argparse.Namespace) -> Any:

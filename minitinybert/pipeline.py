@@ -17,7 +17,7 @@ from .bert import Bert
 from .config import Config, parse_shape
 from .data import metrics
 from .data.batching import EncodedExamples
-from .data.glue import Examples, Task, label_order, read_split
+from .data.glue import Examples, Task, label_order, read_split, write_predictions
 from .data.tokenizer import Tokenizer
 from .distill import Intermediate, Prediction
 from .errors import InputError
@@ -114,6 +114,7 @@ def distill_task(
     files = TaskData(task, data, Tokenizer.load(pupil.tokenizer_files), max_length, pupil)
     files.tokenizer.check_same_vocabulary(Tokenizer.load(master.tokenizer_files))
     examples = files.split("train")
+    _preflight(teacher, master, files, machine)
     if stage in ("intermediate", "both"):
         objective = Intermediate(pupil.config, master.config, recipe)
         place = out / "intermediate"
@@ -124,6 +125,20 @@ def distill_task(
     soft = Prediction(recipe, task.labels is None)
     _train(pupil, soft, files, examples, second, out, machine, resume, "distill prediction", master, recipe)
     return evaluate(str(out), task, data, machine, max_length)
+
+
+def _preflight(path: str, teacher: Bert, files: TaskData, machine: Machine) -> None:
+    """Before hours are spent: InputError where the teacher is no better on dev than always saying the most frequent label."""
+    task, dev = files.task, files.split(files.task.dev_splits[0])
+    scores = _score(teacher, task, dev, machine)
+    log(f"teacher {path} on dev: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    assert dev.labels is not None
+    floor = float(np.bincount(dev.labels).max() / len(dev)) if task.main_metric == "accuracy" else 0.0
+    if scores[task.main_metric] <= floor:
+        raise InputError(
+            f"{path}: the teacher's dev {task.main_metric} is {scores[task.main_metric]:.4f}, that of a constant answer {floor:.4f}; "
+            "is it fine-tuned on this task, and are its labels (id2label) in the order of its outputs?"
+        )
 
 
 def _train(
@@ -242,12 +257,7 @@ def evaluate(
     model: str, task: Task, data: Path, machine: Machine, max_length: int = 128, splits: Sequence[str] | None = None
 ) -> dict[str, dict[str, float]]:
     """{split: {metric: value}} of a model on a task's labelled files, by default its dev ones (MNLI has two)."""
-    loaded = Bert.load(model)
-    if loaded.config.head != "classifier":
-        raise InputError(f"{model}: has no classifier; fine-tune or distil it on the task first")
-    _check_labels(loaded, task, model)
-    judged = in_task_order(loaded, task).to(machine.xp)
-    files = TaskData(task, data, Tokenizer.load(judged.tokenizer_files), max_length, judged)
+    judged, files = _judged(model, task, data, machine, max_length)
     results = {}
     for split in splits or task.dev_splits:
         examples = files.split(split)
@@ -255,6 +265,16 @@ def evaluate(
             raise InputError(f"{data}: split {split} has no labels; nothing to compare with")
         results[split] = _score(judged, task, examples, machine)
     return results
+
+
+def _judged(model: str, task: Task, data: Path, machine: Machine, max_length: int) -> tuple[Bert, TaskData]:
+    """A model with a classifier for the task, its labels in the task's order, and the task's files in its ids."""
+    loaded = Bert.load(model)
+    if loaded.config.head != "classifier":
+        raise InputError(f"{model}: has no classifier; fine-tune or distil it on the task first")
+    _check_labels(loaded, task, model)
+    judged = in_task_order(loaded, task).to(machine.xp)
+    return judged, TaskData(task, data, Tokenizer.load(judged.tokenizer_files), max_length, judged)
 
 
 def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int = 128) -> list[dict[str, Any]]:
@@ -270,6 +290,20 @@ def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int 
     encoded = encode(examples, Tokenizer.load(loaded.tokenizer_files), max_length, loaded)
     values = evaluation.logits(loaded, encoded, machine.workers)
     return [_answer(text, row, loaded.config) for text, row in zip(texts, values, strict=True)]
+
+
+def predict_test(model: str, task: Task, data: Path, out: Path, machine: Machine, max_length: int = 128) -> list[str]:
+    """Answer a task's test files in GLUE's leaderboard format, RTE.tsv or MNLI-m.tsv and MNLI-mm.tsv in `out`; returns their paths."""
+    judged, files = _judged(model, task, data, machine, max_length)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    written = []
+    for split in task.test_splits:
+        suffix = {"test_matched": "-m", "test_mismatched": "-mm"}.get(split, "")
+        path = Path(out) / f"{task.leaderboard}{suffix}.tsv"
+        values = evaluation.logits(judged, files.split(split), machine.workers)
+        write_predictions(path, task, evaluation.predictions(values, task.labels is None))
+        written.append(str(path))
+    return written
 
 
 def _answer(text: str, logits: np.ndarray, config: Config) -> dict[str, Any]:

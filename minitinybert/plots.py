@@ -35,8 +35,8 @@ def loss_curves(runs: Mapping[str, Path], path: Path) -> None:
 
     Writes a PNG.
     """
-    figure, axes = plt.subplots(1, len(runs), figsize=(4.8 * len(runs), 3.6), squeeze=False, layout="constrained")
-    figure.get_layout_engine().set(wspace=0.08)
+    figure, axes = plt.subplots(1, len(runs), figsize=(4.8 * len(runs), 3.6), squeeze=False)
+    figure.set_layout_engine("constrained", wspace=0.08)
     for axis, (title, metrics) in zip(axes[0], runs.items(), strict=True):
         losses, dev = read_metrics(metrics)
         for name, (steps, values) in losses.items():

@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from minitinybert import recipes
 from minitinybert.bert import Bert
 from minitinybert.cli import main
 from minitinybert.config import Config
+from minitinybert.errors import InputError
 
 WORDS = ["good", "bad", "fine", "awful", "film", "plot", "actor", "scene", "great", "poor", "the", "a", "is", "was", "very"]
 
@@ -67,7 +70,7 @@ def test_fine_tune_distil_evaluate_predict(capsys, model, data, tmp_path):
     assert json.loads(out)["results"]["dev"]["accuracy"] > 0.9
     status, out, err = run(
         capsys, "distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", *common, "--out", student,
-        "--intermediate-epochs", 8, "--intermediate-lr", 5e-3, "--epochs", 12, "--lr", 1e-2, "--json",
+        "--intermediate-epochs", 8, "--intermediate-lr", 5e-3, "--epochs", 12, "--lr", 1e-2, "--log-every", 5, "--json",
     )  # fmt: skip
     assert status == 0, err
     distilled = json.loads(out)["results"]["dev"]["accuracy"]
@@ -129,3 +132,74 @@ def test_help_of_every_command():
 def test_usage_errors_end_with_status_2():
     done = subprocess.run([sys.executable, "-m", "minitinybert.cli", "no-such-command"], capture_output=True, text=True)
     assert done.returncode == 2 and "no-such-command" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def teacher(model, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("teacher") / "fine-tuned"
+    arguments = ["finetune", "--model", model, "--task", "sst-2", "--data", data, "--out", str(out), "--epochs", "12", "--lr", "3e-3"]
+    assert main(arguments) == 0
+    return out
+
+
+def test_a_teacher_with_its_labels_the_wrong_way_round_is_found_out_before_training(capsys, teacher, data, tmp_path):
+    wrong = Bert.load(teacher)
+    for name in ("classifier.weight", "classifier.bias"):
+        wrong.parameters[name][...] = wrong.parameters[name][::-1].copy()
+    wrong.save(tmp_path / "wrong")
+    arguments = ("distill", "task", "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data, "--out", tmp_path / "out")
+    status, _, err = run(capsys, *arguments, "--teacher", tmp_path / "wrong")
+    assert status == 2 and "constant answer" in err.splitlines()[-1] and not (tmp_path / "out").exists()
+
+
+def test_labels_of_another_order_are_put_right(capsys, teacher, data, tmp_path):
+    """Outputs and id2label both the other way round: the same answers."""
+    turned = Bert.load(teacher)
+    for name in ("classifier.weight", "classifier.bias"):
+        turned.parameters[name][...] = turned.parameters[name][::-1].copy()
+    turned = Bert(replace(turned.config, id2label={0: "1", 1: "0"}), turned.parameters, turned.tokenizer_files)
+    turned.save(tmp_path / "turned")
+    results = []
+    for path in (teacher, tmp_path / "turned"):
+        status, out, err = run(capsys, "evaluate", "--model", path, "--task", "sst-2", "--data", data, "--json")
+        assert status == 0, err
+        results.append(json.loads(out)["results"]["dev"]["accuracy"])
+    assert results[0] == results[1] > 0.9
+
+
+def test_test_files_are_answered_for_the_leaderboard(capsys, teacher, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "test.tsv").write_text("index\tsentence\n0\tgood film\n1\tbad plot\n2\tthe good actor\n")
+    out = tmp_path / "out"
+    arguments = ("predict", "--model", teacher, "--task", "sst-2", "--data", tmp_path / "data", "--out", out)
+    status, shown, err = run(capsys, *arguments)
+    assert status == 0 and shown.strip() == str(out / "SST-2.tsv"), err
+    assert (out / "SST-2.tsv").read_text() == "index\tprediction\n0\t1\n1\t0\n2\t1\n"
+    assert run(capsys, "predict", "--model", teacher)[0] == 2
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ('recipe = "paperr"', "recipe is 'paperr'"),
+        ("temprature = 2.0", "no switch 'temprature'; there are projection"),
+        ("temperature = 0", "temperature is 0.0"),
+        ('projection_bias = "yes"', "projection_bias is 'yes'; a bool"),
+        ('projection = "both"', "choose one of split, shared, layer, none"),
+        ('layers = "3;6"', "layers is '3;6'"),
+        ("=", "not TOML"),
+    ],
+)
+def test_bad_recipes_are_refused_by_name(content, words, tmp_path):
+    (tmp_path / "mine.toml").write_text(content)
+    with pytest.raises(InputError) as error:
+        recipes.load(str(tmp_path / "mine.toml"))
+    assert words in str(error.value) and "mine.toml" in str(error.value)
+
+
+def test_a_recipe_file_changes_what_it_names_and_no_more(tmp_path):
+    (tmp_path / "mine.toml").write_text('recipe = "huawei-2019"\ntemperature = 2\nlayers = "2,4"\n')
+    mine = recipes.load(str(tmp_path / "mine.toml"))
+    assert mine == replace(recipes.RECIPES["huawei-2019"], temperature=2.0, layers="2,4") and mine.layer_map == [2, 4]
+    with pytest.raises(InputError, match="--recipe mine: choose one of default, paper, huawei-2019"):
+        recipes.load("mine")

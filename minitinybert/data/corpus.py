@@ -1,0 +1,294 @@
+"""Raw text as memory-mapped word pieces: tokenised once, then read without being loaded.
+
+    files ─▶ shards of some 32 MB of text, each a job for a process ─▶ one index of sentences and documents ─▶ Corpus
+
+Input: UTF-8, one sentence a line, a blank line (or a file's end) between documents; or plain text, whose lines are split into sentences
+at `. ! ?` before white space and a capital letter, a digit or an opening quote. A directory of shards holds
+
+    plan.json                   what was asked: sources (name, size, time), tokenizer, sizes
+    shard-00000.tokens.npy      (t,) uint16 or uint32, sentence after sentence
+    shard-00000.lengths.npy     (s,) uint32 tokens of each sentence
+    shard-00000.documents.npy   sentences (0 … s) before which a document ends; written after the other two: the shard is done
+    sentences.npy               (n + 1,) int64 where each sentence starts, all shards' tokens counted through
+    documents.npy               (D + 1,) int64 the sentence each document starts with
+    manifest.json               plan and counts; written last of all: the corpus is whole
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import json
+import multiprocessing
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from ..errors import InputError
+from ..progress import progress
+from ..weights.files import read_json, replacing
+
+_FORMAT = 1
+_SHARD_BYTES = 32 << 20  # of text
+_LINE_BYTES = 1 << 20  # the longest line
+_BATCH_BYTES = 1 << 18  # characters handed to the tokenizer at once
+_SENTENCE_END = re.compile(r"""(?:(?<=[.!?])|(?<=[.!?]["'”’)\]]))\s+(?=["'“‘(\[]?[A-ZÀ-Þ0-9])""")
+
+
+class Job(NamedTuple):
+    """The lines of `path` that begin in bytes start … stop − 1, as shard `number` of `directory`: all that a process needs to know."""
+
+    number: int
+    path: Path
+    start: int
+    stop: int
+    directory: Path
+    tokenizer: str  # its JSON
+    sentences: bool
+
+
+class Corpus:
+    """The sentences of some files as ids: `corpus.sentence(i)`, `corpus.tokens(a, b)`; nothing is held in memory but the page cache.
+
+    starts (n+1,)      where each sentence starts among all tokens
+    documents (D+1,)   the sentence each document starts with, then n
+    """
+
+    def __init__(self, directory: Path):
+        """Open a finished directory of shards; InputError where it is none."""
+        self.directory = Path(directory)
+        if not (self.directory / "manifest.json").is_file():
+            raise InputError(f"{directory}: no manifest.json; not a directory of corpus shards, or one that is not finished")
+        self.manifest = read_json(self.directory / "manifest.json")
+        self.starts = np.load(self.directory / "sentences.npy", mmap_mode="r")
+        self.documents = np.load(self.directory / "documents.npy", mmap_mode="r")
+        self._shards = [np.load(_part(self.directory, k, "tokens"), mmap_mode="r") for k in range(self.manifest["shards"])]
+        self._ends = np.cumsum([len(tokens) for tokens in self._shards]).tolist()
+
+    def __len__(self) -> int:
+        """n, the number of sentences."""
+        return len(self.starts) - 1
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.starts[-1])
+
+    def tokens(self, start: int, stop: int) -> np.ndarray:
+        """Tokens start … stop − 1 of the whole corpus, (stop − start,) int32."""
+        parts = []
+        shard = bisect.bisect_right(self._ends, start)
+        while start < stop:
+            before = self._ends[shard - 1] if shard else 0
+            end = min(stop, self._ends[shard])
+            parts.append(self._shards[shard][start - before : end - before].astype(np.int32))
+            start, shard = end, shard + 1
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int32), *parts])
+
+    def sentence(self, i: int) -> np.ndarray:
+        """(L,) int32"""
+        return self.tokens(int(self.starts[i]), int(self.starts[i + 1]))
+
+    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """InputError where the shards were made by another tokenizer."""
+        if self.manifest["plan"]["tokenizer"] != fingerprint(tokenizer):
+            raise InputError(f"{self.directory}: these shards were made by another tokenizer; make them anew in another directory")
+
+
+# --------------------------------------------------------------------------------------------------------------------- making
+
+
+def build_shards(
+    files: Sequence[str | Path],
+    tokenizer: Tokenizer,
+    directory: str | Path,
+    workers: int = 1,
+    sentences: bool = True,
+    shard_bytes: int = _SHARD_BYTES,
+) -> Corpus:
+    """Tokenise `files` into `directory` on `workers` processes, or go on where a build was stopped; a finished one is only opened.
+
+    sentences: one sentence a line; False: plain text. The shards do not depend on `workers`. InputError names file and line of bad
+    UTF-8 and of a line over 1 MiB; a missing or empty file; a directory that holds another corpus's or another tokenizer's shards.
+    """
+    directory, paths = Path(directory), [Path(file) for file in files]
+    plan = _plan(paths, tokenizer, sentences, shard_bytes)
+    if not _finished(directory, plan):
+        directory.mkdir(parents=True, exist_ok=True)
+        _begin(directory, plan)
+        jobs = list(_jobs(paths, directory, tokenizer.to_str(), sentences, shard_bytes))
+        _tokenise(jobs, workers)
+        _write_index(directory, len(jobs), plan)
+    return Corpus(directory)
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """Of what the ids depend on: the tokenizer's JSON but for padding and truncation."""
+    steps = json.loads(tokenizer.to_str())
+    relevant = {name: step for name, step in steps.items() if name not in ("version", "padding", "truncation")}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
+
+
+def _plan(paths: Sequence[Path], tokenizer: Tokenizer, sentences: bool, shard_bytes: int) -> dict[str, Any]:
+    sources = []
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{path}: not a file; name the corpus's text files one by one")
+        status = path.stat()
+        sources.append({"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns})
+    if not any(source["size"] for source in sources):
+        raise InputError(f"{', '.join(map(str, paths)) or 'the corpus'}: no text; name at least one file that holds some")
+    dtype = "uint16" if tokenizer.get_vocab_size() <= 1 << 16 else "uint32"
+    rest = {"tokenizer": fingerprint(tokenizer), "sentences": sentences, "shard_bytes": shard_bytes, "dtype": dtype}
+    return {"format": _FORMAT, "sources": sources, **rest}
+
+
+def _finished(directory: Path, plan: dict[str, Any]) -> bool:
+    """Whether the shards of this plan are all there; InputError where a finished corpus of another plan is."""
+    if not (directory / "manifest.json").exists():
+        return False
+    then = read_json(directory / "manifest.json")["plan"]
+    for name, value in plan.items():
+        if then.get(name) != value:
+            what = {"tokenizer": "by another tokenizer", "sources": "from other files, or from these before they were changed"}
+            raise InputError(f"{directory}: holds shards made {what.get(name, 'with another ' + name)}; remove it, or name another")
+    return True
+
+
+def _begin(directory: Path, plan: dict[str, Any]) -> None:
+    """Note the plan; shards that were begun with another are not gone on with."""
+    path = directory / "plan.json"
+    if path.exists() and read_json(path) != plan:
+        for shard in directory.glob("shard-*.npy"):
+            shard.unlink()
+    _write_json(path, plan)
+
+
+def _jobs(paths: Sequence[Path], directory: Path, tokenizer: str, sentences: bool, shard_bytes: int) -> Iterator[Job]:
+    number = 0
+    for path in paths:
+        size = path.stat().st_size
+        for start in range(0, size, shard_bytes):
+            yield Job(number, path.resolve(), start, min(start + shard_bytes, size), directory.resolve(), tokenizer, sentences)
+            number += 1
+
+
+def _tokenise(jobs: Sequence[Job], workers: int) -> None:
+    left = [job for job in jobs if not _part(job.directory, job.number, "documents").exists()]
+    workers = min(workers, len(left))
+    # spawn: a fork would copy the tokenizer's and the BLAS's threads in whatever state they are
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context) if workers > 1 else nullcontext() as pool:
+        for _ in progress((pool.map if pool else map)(_make_shard, left), len(jobs), "tokenise", initial=len(jobs) - len(left)):
+            pass
+
+
+def _make_shard(job: Job) -> None:
+    """One job, from the text to its three files."""
+    tokenizer = Tokenizer.from_str(job.tokenizer)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
+    tokens, lengths, documents = [np.empty(0, dtype)], array("I"), [] if job.start else [0]
+    for texts in _batches(job):
+        encodings = iter(tokenizer.encode_batch([text for text in texts if text], add_special_tokens=False))
+        ids = [next(encodings).ids if text else None for text in texts]
+        tokens.append(np.fromiter(chain.from_iterable(piece for piece in ids if piece), dtype))
+        for piece in ids:
+            if piece:
+                lengths.append(len(piece))
+            elif piece is None:
+                documents.append(len(lengths))
+    _save(_part(job.directory, job.number, "tokens"), np.concatenate(tokens))
+    _save(_part(job.directory, job.number, "lengths"), np.array(lengths, np.uint32))
+    _save(_part(job.directory, job.number, "documents"), np.unique(np.array(documents, np.int64)))
+
+
+def _batches(job: Job) -> Iterator[list[str]]:
+    """The job's sentences in lists of some 256 kB; "" stands where a document ends."""
+    texts: list[str] = []
+    size = 0
+    for line in _lines(job):
+        texts += _SENTENCE_END.split(line) if line and not job.sentences else [line]
+        size += len(line)
+        if size >= _BATCH_BYTES:
+            yield texts
+            texts, size = [], 0
+    yield texts
+
+
+def _lines(job: Job) -> Iterator[str]:
+    """The job's lines without outer white space."""
+    with open(job.path, "rb") as file:
+        at = max(job.start - 1, 0)
+        file.seek(at)
+        if job.start:
+            at += len(_read_line(file, job.path, at))  # the rest of a line that is the job before's
+        while at < job.stop:
+            line = _read_line(file, job.path, at)
+            try:
+                yield line.decode("utf-8-sig" if at == 0 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                number = _line_number(job.path, at)
+                raise InputError(f"{job.path}, line {number}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
+            at += len(line)
+
+
+def _read_line(file: BinaryIO, path: Path, at: int) -> bytes:
+    line = file.readline(_LINE_BYTES)
+    if len(line) == _LINE_BYTES:
+        raise InputError(f"{path}, line {_line_number(path, at)}: longer than 1 MiB; put one sentence (or paragraph) on a line")
+    return line
+
+
+def _line_number(path: Path, at: int) -> int:
+    """The number of the line that byte `at` belongs to: looked up only for an error's sake."""
+    number = 1
+    with open(path, "rb") as file:
+        while at > 0 and (block := file.read(min(at, 1 << 20))):
+            number += block.count(b"\n")
+            at -= len(block)
+    return number
+
+
+def _write_index(directory: Path, shards: int, plan: dict[str, Any]) -> None:
+    """sentences.npy and documents.npy of all shards, then the manifest."""
+    load = lambda name: (np.load(_part(directory, k, name)) for k in range(shards))
+    n = sum(len(lengths) for lengths in load("lengths"))
+    if not n:
+        raise InputError(f"{', '.join(source['name'] for source in plan['sources'])}: no text; every line is empty")
+    first, breaks = 0, []
+    with replacing(directory / "sentences.npy") as beside:
+        starts = np.lib.format.open_memmap(beside, mode="w+", dtype=np.int64, shape=(n + 1,))
+        starts[0] = 0
+        for lengths, documents in zip(load("lengths"), load("documents"), strict=True):
+            last = first + len(lengths)
+            starts[first + 1 : last + 1] = starts[first] + np.cumsum(lengths, dtype=np.int64)
+            breaks.append(documents + first)
+            first = last
+        starts.flush()
+    documents = np.unique(np.concatenate([*breaks, [n]]))
+    _save(directory / "documents.npy", documents)
+    counts = {"shards": shards, "documents": len(documents) - 1, "sentences": n, "tokens": int(starts[-1])}
+    _write_json(directory / "manifest.json", {"plan": plan, **counts})
+
+
+def _part(directory: Path, number: int, name: str) -> Path:
+    return directory / f"shard-{number:05d}.{name}.npy"
+
+
+def _save(path: Path, values: np.ndarray) -> None:
+    with replacing(path) as beside, open(beside, "wb") as file:
+        np.save(file, values)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

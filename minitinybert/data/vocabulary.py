@@ -1,0 +1,42 @@
+"""A word-piece vocabulary from raw text, for those who have none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from ..errors import InputError
+from ..weights.files import replacing
+from .text import read_lines
+
+_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # [PAD] is 0
+
+
+def train_vocabulary(files: Sequence[str | Path], size: int, directory: str | Path, lower_case: bool = True) -> Path:
+    """Learn up to `size` word pieces and write `directory`/tokenizer.json, BERT's pipeline with them; one that is there is kept.
+
+    Returns the directory. InputError where a file cannot be read, is no UTF-8, or `size` holds no more than the special tokens.
+    """
+    directory = Path(directory)
+    if (directory / "tokenizer.json").exists():
+        return directory
+    if size <= len(_SPECIAL):
+        raise InputError(f"a vocabulary of {size} word pieces: more than the {len(_SPECIAL)} special tokens are needed")
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=_SPECIAL, show_progress=False)
+    tokenizer.train_from_iterator(_lines(files), trainer)
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    directory.mkdir(parents=True, exist_ok=True)
+    with replacing(directory / "tokenizer.json") as beside:
+        tokenizer.save(str(beside))
+    return directory
+
+
+def _lines(files: Sequence[str | Path]) -> Iterator[str]:
+    for file in files:
+        yield from read_lines(Path(file))
