@@ -1,0 +1,8 @@
+"""The judge: minitinybert's operations, losses, BERT and distillation step in PyTorch, differentiated by autograd, and what they gave.
+
+    twin.py    every operation and loss, and BERT, as plain functions of tensors
+    step.py    a distillation step through teacher and student, and the optimisers
+    store.py   `python -m minitinybert_reference.store` writes stored/, which needs no PyTorch to be read
+
+twin.py knows nothing of the code it judges; step.py and store.py take drawn inputs, layer maps and dropout masks from it.
+"""

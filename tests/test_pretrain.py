@@ -14,6 +14,7 @@ from minitinybert.batch import packed
 from minitinybert.bert import Bert
 from minitinybert.config import Config
 from minitinybert.data.masking import Masking, mask_batch
+from minitinybert.data.segments import Segments
 from minitinybert.errors import InputError
 from minitinybert.learner import Learner
 from minitinybert.losses import mlm
@@ -125,6 +126,19 @@ def run(grammar, out, model=SHAPE, threads=1, options=OPTIONS, resume=False, tex
         return pretrain(model, text, out, options, machine, grammar, resume=resume, **settings)
 
 
+@pytest.fixture
+def batches(monkeypatch):
+    """Every (Segments, epoch, Batch) that is asked for."""
+    seen, real = [], Segments.batch
+
+    def batch(self, indices, extra=None, epoch=0):
+        seen.append((self, epoch, real(self, indices, extra, epoch)))
+        return seen[-1][2]
+
+    monkeypatch.setattr(Segments, "batch", batch)
+    return seen
+
+
 def rows_of(out):
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
@@ -138,6 +152,18 @@ def test_pretraining_learns_the_grammar_and_saves_a_language_model(grammar, tmp_
     assert result["dev"]["log_likelihood"] > -2.2 and result["dev"]["top10"] > 0.9
     model = Bert.load(tmp_path / "out")
     assert model.config.head == "mlm" and model.config.vocab_size == 100 and (tmp_path / "out" / "tokenizer.json").exists()
+
+
+def test_each_epoch_has_its_own_examples_and_the_dev_text_is_no_training_text(grammar, tmp_path, batches):
+    run(grammar, tmp_path / "out", options=replace(OPTIONS, epochs=3))
+    training = [(epoch, batch) for segments, epoch, batch in batches if segments.first == 0]
+    (dev,) = {segments.first for segments, _, _ in batches if segments.first}
+    assert {segments.last for segments, _, _ in batches if segments.first == 0} == {dev} and dev == 380
+    per_epoch = len(training) // 3
+    assert [epoch for epoch, _ in training] == [0] * per_epoch + [1] * per_epoch + [2] * per_epoch
+    for epoch in range(3):
+        rows = sum(batch.totals.rows for e, batch in training if e == epoch)
+        assert rows == batches[0][0].lengths(epoch).sum()
 
 
 class StopAfter(MaskedLM):
@@ -164,6 +190,16 @@ def test_a_stopped_run_goes_on_to_the_same_bits(grammar, tmp_path, monkeypatch, 
     assert run(grammar, tmp_path / "parts", text=text, resume=True) == whole
     assert (tmp_path / "whole" / "model.safetensors").read_bytes() == (tmp_path / "parts" / "model.safetensors").read_bytes()
     assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("change", [{"pairs": True}, {"max_length": 23}, {"dynamic": False}, {"rate": 0.2}])
+def test_resuming_with_other_examples_is_refused_by_name(grammar, tmp_path, change):
+    options = replace(OPTIONS, epochs=0.2)
+    run(grammar, tmp_path / "out", options=options)
+    rate = {"rate": change["rate"]} if "rate" in change else {}
+    text = Text([grammar / "text"], **{"max_length": 24, **{k: v for k, v in change.items() if k != "rate"}})
+    with pytest.raises(InputError, match="--resume needs the same (masked|" + next(iter(change)) + ")"):
+        run(grammar, tmp_path / "out", options=options, text=text, resume=True, **rate)
 
 
 def test_a_checkpoint_without_a_head_for_words_gets_one(grammar, tmp_path):
@@ -235,6 +271,22 @@ def test_general_distillation_lowers_its_three_losses(grammar, tmp_path, recipe,
         assert again["train"].keys() == losses[0].keys()
 
 
+def test_a_recipe_decides_padding_and_masks(grammar, tmp_path, batches):
+    teacher = Bert.new(CONFIG, 5)
+    teacher.tokenizer_files = {"tokenizer.json": grammar / "tokenizer.json"}
+    teacher.save(tmp_path / "teacher")
+    text, options = Text([grammar / "text"], max_length=24), replace(OPTIONS, epochs=0.1)
+    with Machine("cpu", 1) as machine:
+        for name, recipe in RECIPES.items():
+            distill_general(str(tmp_path / "teacher"), SHAPE, text, tmp_path / name, options, machine, recipe)
+            batch = batches[-1][2]
+            assert (
+                (batch.attention_mask is not None) == (recipe.padding == "count") == (batch.runs[0].length == batch.runs[-1].length == 24)
+            )
+            assert (batch.masked is not None) == (name == "huawei-2019")
+            assert batch.masked is None or batch.totals.masked == batch.size
+
+
 def test_general_distillation_refuses_what_does_not_belong_together(grammar, tmp_path):
     teacher = Bert.new(replace(CONFIG, type_vocab_size=1), 5)
     teacher.tokenizer_files = {"tokenizer.json": grammar / "tokenizer.json"}
@@ -247,3 +299,8 @@ def test_general_distillation_refuses_what_does_not_belong_together(grammar, tmp
             go(max_length=24, pairs=True)
         with pytest.raises(InputError, match="32 positions"):
             go(max_length=64)
+        Bert.new(replace(CONFIG, max_position_embeddings=64)).save(tmp_path / "student")
+        (tmp_path / "student" / "tokenizer.json").write_bytes((grammar / "tokenizer.json").read_bytes())
+        with pytest.raises(InputError, match="32 positions"):
+            text = Text([grammar / "text"], max_length=64)
+            distill_general(str(tmp_path / "teacher"), str(tmp_path / "student"), text, tmp_path / "out", OPTIONS, machine)

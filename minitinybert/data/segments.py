@@ -166,10 +166,8 @@ class Segments:
         return _index(start_a, stop_a, np.where(is_random, other[0], stop_a), np.where(is_random, other[1], stop_b), is_random)
 
     def _document_ends(self, first: int, last: int) -> np.ndarray:
-        """For each sentence of a block, counted from `first`, the sentence that its document (or the block) ends before."""
-        sentences = np.arange(first, last)
-        following = self.documents[np.searchsorted(self.documents, sentences, "right")]
-        return np.minimum(following, last) - first
+        """For each sentence of a block, counted from `first`, the sentence that its document ends before."""
+        return self.documents[np.searchsorted(self.documents, np.arange(first, last), "right")] - first
 
     def _other(self, sentences: np.ndarray, room: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """For each of `sentences` up to `room` tokens of another document, from a random sentence on: start and stop."""

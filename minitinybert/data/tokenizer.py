@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from ..errors import InputError
+from ..weights.files import read_json
+from ..weights.hf import tokenizer_files
 
-FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -23,39 +23,50 @@ class Encoded(NamedTuple):
 
 
 class Tokenizer:
-    """`files` are those it was made of: they go along when a model is saved."""
+    """`files` are those it was made of: they go along when a model is saved. `vocab_size` is its highest id + 1."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, files: Mapping[str, Path], where: str):
         self.tokenizer, self.files, self.where = tokenizer, dict(files), where
-        tokenizer.no_padding()
+        tokenizer.no_padding()  # sentence-transformers' files pad and cut
         tokenizer.no_truncation()
-        self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
-        ids: list = [tokenizer.token_to_id(token) for token in _SPECIAL]
-        for token, id in zip(_SPECIAL, ids, strict=True):
-            if id is None:
-                raise InputError(f"{where}: the vocabulary has no {token}; a BERT vocabulary is needed")
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = _special_ids(vocabulary, where)
+        # Not the number of entries: a vocabulary that holds a piece twice has fewer entries than ids.
+        self.vocab_size = max(vocabulary.values()) + 1
+        if tokenizer.encode("").ids != [self.cls_id, self.sep_id]:
+            raise InputError(f"{where}: does not put [CLS] and [SEP] around a text, as BERT does; take the model's own tokenizer.json")
 
     @classmethod
     def load(cls, source: str | Path | Mapping[str, Path]) -> Tokenizer:
-        """From a model directory, or its files by name. tokenizer.json comes first; InputError where neither it nor vocab.txt is there."""
+        """From a model directory, or its files by name. tokenizer.json comes first.
+
+        InputError where neither it nor vocab.txt is there, a file is not what its name says, or it is no BERT tokenizer.
+        """
         if isinstance(source, Mapping):
             files, where = dict(source), "the model's directory"
+            for path in files.values():
+                if not Path(path).is_file():
+                    raise InputError(f"{path}: no such file; the tokenizer needs it")
         else:
-            files = {name: Path(source) / name for name in FILES if (Path(source) / name).is_file()}
-            where = str(source)
+            files, where = tokenizer_files(Path(source)), str(source)
         if "tokenizer.json" in files:
             return cls(_from_json(files["tokenizer.json"]), files, str(files["tokenizer.json"]))
         if "vocab.txt" in files:
-            return cls(_from_vocabulary(files["vocab.txt"], _settings(files)), files, str(files["vocab.txt"]))
+            return cls(_from_vocabulary(files["vocab.txt"], files.get("tokenizer_config.json")), files, str(files["vocab.txt"]))
         raise InputError(f"{where}: no tokenizer.json and no vocab.txt; put the model's own there")
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int = 128) -> list[Encoded]:
-        """Ids with [CLS] and [SEP], at most max_length; of a pair the longer text is cut first, token by token, as BERT does."""
+        """Ids with [CLS] and [SEP], at most max_length; of a pair the longer text is cut first.
+
+        As transformers' fast tokenizer does it: where both are cut and an odd length is left, the text that was longer, or else B,
+        has the extra piece (Google's script gives it to A). InputError where max_length leaves no room for a piece of each text.
+        """
+        least = 3 if pairs is None else 5
+        if max_length < least:
+            raise InputError(f"max_length {max_length}: at least {least} are needed, for [CLS], [SEP] and a piece of each text")
         self.tokenizer.enable_truncation(max_length, strategy="longest_first")
         try:
-            inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-            encodings = self.tokenizer.encode_batch(inputs)
+            encodings = self.tokenizer.encode_batch(list(texts) if pairs is None else list(zip(texts, pairs, strict=True)))
         finally:
             self.tokenizer.no_truncation()
         return [Encoded(np.array(e.ids, np.int32), np.array(e.type_ids, np.int32)) for e in encodings]
@@ -71,15 +82,30 @@ class Tokenizer:
         if self.vocab_size > vocab_size:
             raise InputError(f"{self.where}: {self.vocab_size} word pieces, the model has {vocab_size} rows; they do not belong together")
 
+    def same_vocabulary(self, other: Tokenizer) -> bool:
+        """Whether every id means the same piece to both."""
+        return self._first_difference(other) is None
+
     def check_same_vocabulary(self, other: Tokenizer) -> None:
         """InputError naming the first id that means something else to `other`: a student reads its teacher's ids."""
-        for id in range(max(self.vocab_size, other.vocab_size)):
+        id = self._first_difference(other)
+        if id is not None:
             mine, theirs = self.tokenizer.id_to_token(id), other.tokenizer.id_to_token(id)
-            if mine != theirs:
-                raise InputError(
-                    f"{self.where} and {other.where} differ: id {id} is {mine!r} in one and {theirs!r} in the other; "
-                    "student and teacher need one vocabulary"
-                )
+            raise InputError(
+                f"{self.where} and {other.where} differ: id {id} is {mine!r} in one and {theirs!r} in the other; "
+                "student and teacher need one vocabulary"
+            )
+
+    def _first_difference(self, other: Tokenizer) -> int | None:
+        ids = range(max(self.vocab_size, other.vocab_size))
+        return next((id for id in ids if self.tokenizer.id_to_token(id) != other.tokenizer.id_to_token(id)), None)
+
+
+def _special_ids(vocabulary: Mapping[str, int], where: str) -> list[int]:
+    for token in _SPECIAL:
+        if token not in vocabulary:
+            raise InputError(f"{where}: the vocabulary has no {token}; a BERT vocabulary is needed")
+    return [vocabulary[token] for token in _SPECIAL]
 
 
 def _from_json(path: Path) -> tokenizers.Tokenizer:
@@ -89,35 +115,32 @@ def _from_json(path: Path) -> tokenizers.Tokenizer:
         raise InputError(f"{path}: not a tokenizer.json ({error})") from None
 
 
-def _settings(files: Mapping[str, Path]) -> dict:
-    if "tokenizer_config.json" not in files:
-        return {}
-    try:
-        return json.loads(files["tokenizer_config.json"].read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{files['tokenizer_config.json']}: not JSON ({error})") from None
+def _switch(settings: Mapping[str, Any], path: Path | None, name: str, default: bool | None) -> Any:
+    """true or false of tokenizer_config.json; null and an absent entry are the default."""
+    value = settings.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise InputError(f"{path}: {name} is {value!r}; true or false is needed")
+    return default if value is None else value
 
 
-def _from_vocabulary(path: Path, settings: dict) -> tokenizers.Tokenizer:
+def _from_vocabulary(path: Path, config: Path | None) -> tokenizers.Tokenizer:
     """BERT's pipeline: clean, lower-case and strip accents (uncased), split at white space and punctuation, WordPiece."""
     try:
-        words = path.read_text(encoding="utf-8").split("\n")
+        words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 (byte {error.start}); download it again") from None
-    vocabulary = {word.rstrip("\r"): id for id, word in enumerate(words) if word.rstrip("\r") or id < len(words) - 1}
-    missing = [token for token in _SPECIAL if token not in vocabulary]
-    if missing:
-        raise InputError(f"{path}: the vocabulary has no {missing[0]}; a BERT vocabulary is needed")
+    vocabulary = {word: id for id, word in enumerate(words)}
+    cls_id, sep_id = _special_ids(vocabulary, str(path))[2:4]
+    settings = read_json(config) if config else {}
     tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True,
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        strip_accents=settings.get("strip_accents"),
-        lowercase=settings.get("do_lower_case", True),
+        handle_chinese_chars=_switch(settings, config, "tokenize_chinese_chars", True),
+        strip_accents=_switch(settings, config, "strip_accents", None),  # None: as lower-casing says
+        lowercase=_switch(settings, config, "do_lower_case", True),
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     tokenizer.add_special_tokens(list(_SPECIAL))
-    cls_id, sep_id = vocabulary["[CLS]"], vocabulary["[SEP]"]
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep_id), ("[CLS]", cls_id))
     return tokenizer

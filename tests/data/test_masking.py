@@ -81,6 +81,14 @@ def test_masks_depend_on_key_and_example_not_on_the_batch():
     assert (masked(ids, key=6)[1].masked.rows.tolist()) != whole.masked.rows.tolist()
 
 
+def test_another_key_makes_other_words_of_the_same_positions():
+    ids = sequences(50)
+    one, two = (masked(ids, rate=0.99, key=key)[1] for key in (5, 6))
+    assert (one.masked.rows == two.masked.rows).mean() > 0.9
+    kinds = [(batch.input_ids == MASK).astype(int) for batch in (one, two)]
+    assert 0.2 < (kinds[0] != kinds[1]).mean() < 0.4  # 2 · 0.8 · 0.2
+
+
 def test_padding_neither_counts_nor_is_chosen():
     ids = sequences(30)
     types = [np.zeros_like(i) for i in ids]

@@ -72,7 +72,9 @@ def test_pairs_hold_every_token_once_but_for_random_ones(tmp_path, monkeypatch, 
         a = document_of(corpus, np.array([start_a, start_a + length_a - 1]))
         b = document_of(corpus, np.array([start_b, start_b + length_b - 1]))
         assert a[0] == a[1] and b[0] == b[1] and (a[0] != b[0] if is_random else start_b == start_a + length_a and a[0] == b[0])
-        assert not is_random or start_b in corpus.starts
+        if is_random:  # whole sentences, or the start of one
+            assert start_b in corpus.starts
+            assert start_b + length_b in corpus.starts or start_b + length_b < corpus.starts[np.searchsorted(corpus.starts, start_b) + 1]
         at = start_a + length_a + (0 if is_random else length_b)
     assert at == corpus.num_tokens
 

@@ -1,0 +1,172 @@
+"""A whole distillation step in PyTorch: teacher and student forward, the losses of both stages, and the two optimisers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minitinybert.audit_models import dropout_masks
+from minitinybert.distill import Intermediate
+from minitinybert.random import key
+from minitinybert.recipes import Recipe
+
+from . import twin
+
+
+def intermediate(student, teacher, recipe, batch, keep, map: Sequence[int], **tensors: Any) -> twin.Outputs:
+    """L_embd, Σ L_hidn, Σ L_attn (eqs. 7–9), the student under given dropout masks, the teacher without."""
+    S, T = _traces(student, teacher, batch, keep, tensors)
+    own = _part(tensors, "student.")
+    layers = range(1, student["num_hidden_layers"] + 1)
+    heads = student["num_attention_heads"], teacher["num_attention_heads"]
+    counts = recipe["padding"] == "count"
+    project = lambda x, m: F.linear(x, *_projection(own, recipe["projection"], m))
+    return {
+        "embedding": _rows_mse(project(S["embedding"], 0), T["embedding"], batch, counts),
+        "hidden": sum(_rows_mse(project(S[f"hidden.{m}"], m), T[f"hidden.{map[m - 1]}"], batch, counts) for m in layers),
+        "attention": sum(_scores_mse(S[f"scores.{m - 1}"], T[f"scores.{map[m - 1] - 1}"], batch, heads, counts) for m in layers),
+    }
+
+
+def prediction(student, teacher, recipe, batch, keep, map: Sequence[int], **tensors: Any) -> twin.Outputs:
+    """L_pred (eq. 10): a mean over sentences, or with the released code over sentences × classes."""
+    S, T = _traces(student, teacher, batch, keep, tensors)
+    count = batch.totals.sentences * (S["logits"].shape[-1] if recipe["prediction_mean"] == "elements" else 1)
+    return {"prediction": twin.prediction(S["logits"], T["logits"], recipe["temperature"], count)["loss"]}
+
+
+def _traces(student, teacher, batch, keep, tensors) -> tuple[twin.Outputs, twin.Outputs]:
+    nothing = {"embedding": None, "classifier": None}
+    runs = [None] * len(batch.runs)
+    teacher_keep = {**nothing, "layers": [{"probabilities": runs} for _ in range(teacher["num_hidden_layers"])]}
+    with torch.no_grad():
+        T = twin.bert_batch(_part(tensors, "teacher."), teacher, batch, teacher_keep)
+    return twin.bert_batch(_part(tensors, "student."), student, batch, keep), T
+
+
+def _part(tensors: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _projection(own: Mapping[str, Tensor], kind: str, m: int) -> tuple[Tensor, Tensor | None]:
+    name = {"split": "fit_dense_hidden" if m else "fit_dense_embedding", "shared": "fit_dense", "layer": f"fit_denses.{m}"}[kind]
+    return own[name + ".weight"], own.get(name + ".bias")
+
+
+def _rows_mse(x: Tensor, y: Tensor, batch: Any, counts: bool) -> Tensor:
+    """Mean over the entries of the whole batch's real rows, or of all its rows."""
+    square = (x - y).square()
+    if not counts and batch.attention_mask is not None:
+        square = square[torch.from_numpy(batch.attention_mask)]
+    return square.sum() / ((batch.totals.rows if counts else batch.totals.tokens) * y.shape[-1])
+
+
+def _scores_mse(flat_S: Tensor, flat_T: Tensor, batch: Any, heads: tuple[int, int], counts: bool) -> Tensor:
+    """Mean over heads and pairs of real tokens of one sentence. counts: over all pairs, scores of masked keys, and those of −100 or
+    less, set to 0 on both sides. Of the side with more heads, means over neighbours are compared."""
+    total, compared, at = 0.0, min(heads), 0
+    for start, n, L in batch.runs:
+        real = torch.ones(n, L, dtype=torch.bool)
+        if batch.attention_mask is not None:
+            real = torch.from_numpy(batch.attention_mask[start : start + n * L]).reshape(n, L)
+        sides = []
+        for flat, h in zip((flat_S, flat_T), heads, strict=True):
+            A = flat[at * h : (at + n * L * L) * h].reshape(n, h, L, L)
+            if counts:
+                A = torch.where(real[:, None, None, :] & (A > -100), A, 0.0)
+            sides.append(A.unflatten(1, (compared, h // compared)).mean(2))
+        at += n * L * L
+        square = (sides[0] - sides[1]).square()
+        total = total + (square if counts else square * (real[:, None, :, None] & real[:, None, None, :])).sum()
+    return total / (compared * (batch.totals.row_pairs if counts else batch.totals.pairs))
+
+
+# ---------------------------------------------------------------------------------------------------------------- optimisers
+
+
+def decays(name: str) -> bool:
+    return not ("bias" in name or "LayerNorm" in name)
+
+
+def adamw(parameters: Mapping[str, Tensor]) -> torch.optim.AdamW:
+    """PyTorch's own, with BERT's two groups."""
+    groups = [
+        {"params": [p for name, p in parameters.items() if decays(name)], "weight_decay": 0.01},
+        {"params": [p for name, p in parameters.items() if not decays(name)], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
+
+
+class BertAdam:
+    """The released code's optimiser, from its equations: each tensor's gradient clipped at 1, no bias correction, ε 1e-6."""
+
+    def __init__(self, parameters: Mapping[str, Tensor]):
+        self.parameters = parameters
+        self.state = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in parameters.items()}
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        for name, p in self.parameters.items():
+            torch.nn.utils.clip_grad_norm_([p], 1.0)
+            m, v = self.state[name]
+            m.mul_(0.9).add_(p.grad, alpha=0.1)
+            v.mul_(0.999).addcmul_(p.grad, p.grad, value=0.001)
+            update = m / (v.sqrt() + 1e-6)
+            if decays(name):
+                update = update + 0.01 * p
+            p.sub_(lr * update)
+
+
+def train(
+    step_losses: Any, parameters: Mapping[str, Tensor], optimizer: str, rates: Iterable[float]
+) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    """A step for each learning rate, in place: step_losses(i) -> losses by name. AdamW clips the whole gradient at 1 (as BERT does).
+
+    Returns the losses of each step, and the last step's gradients before they are clipped.
+    """
+    adam, bert_adam = adamw(parameters), BertAdam(parameters)
+    history: list[dict[str, float]] = []
+    last: dict[str, Tensor] = {}
+    for i, rate in enumerate(rates):
+        for p in parameters.values():
+            p.grad = None
+        losses = step_losses(i)
+        sum(losses.values()).backward()
+        for p in parameters.values():  # PyTorch's AdamW passes over a tensor without a gradient, decay and all
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        last = {name: p.grad.clone() for name, p in parameters.items()}
+        if optimizer == "adamw":
+            torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
+            for group in adam.param_groups:
+                group["lr"] = rate
+            adam.step()
+        else:
+            bert_adam.step(rate)
+        history.append({name: float(loss.detach()) for name, loss in losses.items()})
+    return history, last
+
+
+def imitate(student: Any, teacher: Any, recipe: Mapping[str, Any], batch: Any, seed: int, optimizer: str, rates: Sequence[float]):
+    """What a minitinybert Learner and Adam should do from here: the losses of each step by name, and at the end weights and gradients.
+
+    student, teacher: minitinybert models, left as they are; dropout's masks are taken from the student, the rest is PyTorch.
+    recipe: switches, as the audit's distillation cases have them.
+    """
+    in_between = "projection" in recipe
+    losses_of = intermediate if in_between else prediction
+    layers = Intermediate(student.config, teacher.config, Recipe(**recipe)).map if in_between else ()
+    own = {name: twin.tensor(student.parameters[name]).requires_grad_() for name in student.parameters}
+    fixed = {f"teacher.{name}": twin.tensor(teacher.parameters[name]) for name in teacher.parameters}
+    s, t = (model.config.to_hf() for model in (student, teacher))
+
+    def step_losses(i: int) -> twin.Outputs:
+        _, cache = student.forward_batch(batch, key(seed, i))
+        named = {f"student.{name}": p for name, p in own.items()} | fixed
+        return losses_of(s, t, recipe, batch, dropout_masks(cache), layers, **named)
+
+    history, last = train(step_losses, own, optimizer, rates)
+    return history, {name: p.detach().numpy() for name, p in own.items()}, {name: g.numpy() for name, g in last.items()}

@@ -1,0 +1,264 @@
+"""Every operation, loss and BERT in PyTorch: forward only, autograd does the rest. Names and arguments are those of minitinybert.
+
+Written from the equations, not from minitinybert's code: torch.nn.functional where it has the function, plain tensors elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Outputs = dict[str, Tensor]
+
+
+def differentiate(
+    name: str,
+    arrays: Mapping[str, np.ndarray],
+    settings: Mapping[str, Any],
+    given: Mapping[str, Any],
+    doutputs: Mapping[str, np.ndarray],
+    wanted: Sequence[str],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Case `name` on NumPy arrays: its outputs, and by autograd the gradients of the `wanted` arguments for `doutputs`."""
+    tensors = {key: tensor(a).requires_grad_(key in wanted) for key, a in arrays.items()}
+    outputs = twins()[name](**tensors, **settings, **given)
+    seen = list(doutputs)
+    grads = torch.autograd.grad(
+        [outputs[key] for key in seen],
+        [tensors[key] for key in wanted],
+        [tensor(doutputs[key]).reshape(outputs[key].shape) for key in seen],
+        allow_unused=True,
+    )
+    zero_or = lambda key, g: torch.zeros_like(tensors[key]) if g is None else g
+    gradients = {key: zero_or(key, g).numpy() for key, g in zip(wanted, grads, strict=True)}
+    return {key: y.detach().numpy() for key, y in outputs.items()}, gradients
+
+
+def tensor(a: np.ndarray) -> Tensor:
+    """A copy. Dropout's keys (uint64) stay what they are; other integers become int64."""
+    a = np.array(a)
+    return torch.from_numpy(a.astype(np.int64) if a.dtype.kind in "iu" and a.dtype != np.uint64 else a)
+
+
+# ---------------------------------------------------------------------------------------------------------------- operations
+
+
+def linear(x: Tensor, W: Tensor, b: Tensor | None = None) -> Outputs:
+    return {"y": F.linear(x, W, b)}
+
+
+def embedding(word_ids: Tensor, position_ids: Tensor, segment_ids: Tensor, W: Tensor, P: Tensor, S: Tensor) -> Outputs:
+    return {"y": F.embedding(word_ids, W) + F.embedding(position_ids, P) + F.embedding(segment_ids, S)}
+
+
+def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Outputs:
+    return {"y": F.layer_norm(x, gain.shape, gain, bias, eps)}
+
+
+def gelu(x: Tensor, approximate: str) -> Outputs:
+    return {"y": F.gelu(x, approximate=approximate)}
+
+
+def softmax(s: Tensor, bias: Tensor | None = None) -> Outputs:
+    return {"y": torch.softmax(s if bias is None else s + bias, -1)}
+
+
+def dropout(x: Tensor, keep: np.ndarray | None, scale: float, **_: Any) -> Outputs:
+    return {"y": _dropped(x, keep, scale)}
+
+
+def attention(
+    qkv: Tensor,
+    runs: Sequence[Sequence[int]],
+    heads: int,
+    keep: Sequence[np.ndarray | None],
+    scale: float,
+    attention_mask: Tensor | None = None,
+    **_: Any,
+) -> Outputs:
+    contexts, scores = [], []
+    for (start, n, L), kept in zip(runs, keep, strict=True):
+        rows = slice(start, start + n * L)
+        mask = None if attention_mask is None else attention_mask[rows].reshape(n, L)
+        context, A = attend(*qkv[rows].reshape(n, L, -1).chunk(3, -1), heads, mask, kept, scale)
+        contexts.append(context.reshape(n * L, -1))
+        scores.append(A.reshape(-1))
+    return {"context": torch.cat(contexts), "scores": torch.cat(scores)}
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None, keep: np.ndarray | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """q, k, v (B, L, d), mask (B, L) bool -> context (B, L, d), scores before the mask (B, h, L, L)."""
+    split = lambda x: x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    A = torch.einsum("bhid,bhjd->bhij", split(q), split(k)) / math.sqrt(q.shape[-1] // heads)
+    lowest = torch.finfo(A.dtype).min
+    seen = A if mask is None else A + A.new_zeros(mask.shape).masked_fill(~mask, lowest)[:, None, None, :]
+    P = _dropped(seen.softmax(-1), keep, scale)
+    return torch.einsum("bhij,bhjd->bhid", P, split(v)).transpose(1, 2).flatten(2), A
+
+
+def feed_forward(x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, approximate: str) -> Outputs:
+    return {"y": F.linear(F.gelu(F.linear(x, W1, b1), approximate=approximate), W2, b2)}
+
+
+def _dropped(x: Tensor, keep: np.ndarray | None, scale: float) -> Tensor:
+    return x if keep is None else x * torch.from_numpy(np.array(keep)).reshape(x.shape).to(x.dtype) * scale
+
+
+# ---------------------------------------------------------------------------------------------------------------- losses
+
+
+def mse(x: Tensor, y: Tensor, mask: Tensor | None = None, count: float | None = None) -> Outputs:
+    square = (x - y).square()
+    weight = torch.ones_like(square) if mask is None else mask.to(square.dtype).expand_as(square)
+    return {"loss": (weight * square).sum() / (weight.sum() if count is None else count)}
+
+
+def attention_loss(scores_S: Tensor, scores_T: Tensor, mask: Tensor | None = None, count: float | None = None) -> Outputs:
+    """As the paper has it, a mean over heads of each head's mean, where every entry counts."""
+    if mask is None and count is None:
+        heads = zip(scores_S.unbind(1), scores_T.unbind(1), strict=True)
+        return {"loss": torch.stack([F.mse_loss(A_S, A_T) for A_S, A_T in heads]).mean()}
+    return mse(scores_S, scores_T, mask, count)
+
+
+def hidden(
+    H_S: Tensor,
+    H_T: Tensor,
+    W: Tensor | None = None,
+    b: Tensor | None = None,
+    mask: Tensor | None = None,
+    count: float | None = None,
+) -> Outputs:
+    projected = H_S if W is None else F.linear(H_S, W, b)
+    return mse(projected, H_T, None if mask is None else mask[..., None], count)
+
+
+def prediction(z_S: Tensor, z_T: Tensor, temperature: float, count: float | None = None) -> Outputs:
+    entropy = F.cross_entropy(z_S / temperature, torch.softmax(z_T / temperature, -1), reduction="sum")
+    return {"loss": entropy / (len(z_S) if count is None else count)}
+
+
+def cross_entropy(z: Tensor, labels: Tensor, count: float | None = None) -> Outputs:
+    return {"loss": F.cross_entropy(z, labels, reduction="sum") / (len(z) if count is None else count)}
+
+
+def mlm(z: Tensor, labels: Tensor, count: float | None = None) -> Outputs:
+    total = F.cross_entropy(z.flatten(0, -2), labels.flatten(), ignore_index=-100, reduction="sum")
+    return {"loss": total / (max(int((labels != -100).sum()), 1) if count is None else count)}
+
+
+# ---------------------------------------------------------------------------------------------------------------- BERT
+
+
+def bert_trace(
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    input_ids: Tensor,
+    mask: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    keep: Mapping[str, Any] | None = None,
+) -> Outputs:
+    """BERT on one rectangle of ids (B, L), from tensors by their Hugging Face names (`bert.` or bare), dropout by given masks.
+
+    Returns embedding, hidden.0 …, scores.0 … (before mask and softmax), and pooled, logits where there is a pooler and classifier.
+    """
+    t = {name.removeprefix("bert."): a for name, a in tensors.items()}
+    c, B, L = config, *input_ids.shape
+    h, eps, rate = c["num_attention_heads"], c["layer_norm_eps"], c.get("hidden_dropout_prob", 0.0)
+    approximate = "tanh" if c["hidden_act"] in ("gelu_new", "gelu_pytorch_tanh") else "none"
+    dense = lambda x, name: F.linear(x, t[name + ".weight"], t[name + ".bias"])
+    norm = lambda x, name: F.layer_norm(x, x.shape[-1:], t[name + ".weight"], t[name + ".bias"], eps)
+    keep = keep or {"embedding": None, "classifier": None, "layers": [None] * c["num_hidden_layers"]}
+    segments = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+    table = lambda name, ids: F.embedding(ids, t[f"embeddings.{name}_embeddings.weight"])
+    x = table("word", input_ids) + table("position", torch.arange(L).expand(B, L)) + table("token_type", segments)
+    x = _dropped(norm(x, "embeddings.LayerNorm"), keep["embedding"], dropout_scale(rate))
+    parts = {"embedding": x, "hidden.0": x}
+    for l in range(c["num_hidden_layers"]):
+        at, kept = f"encoder.layer.{l}.", keep["layers"][l] or {}
+        q, k, v = (dense(x, f"{at}attention.self.{name}") for name in ("query", "key", "value"))
+        P_scale = dropout_scale(c.get("attention_probs_dropout_prob", 0.0))
+        context, A = attend(q, k, v, h, mask, kept.get("probabilities"), P_scale)
+        a = _dropped(dense(context, at + "attention.output.dense"), kept.get("attention_output"), dropout_scale(rate))
+        y = norm(x + a, at + "attention.output.LayerNorm")
+        u = dense(F.gelu(dense(y, at + "intermediate.dense"), approximate=approximate), at + "output.dense")
+        x = norm(y + _dropped(u, kept.get("feed_forward_output"), dropout_scale(rate)), at + "output.LayerNorm")
+        parts |= {f"hidden.{l + 1}": x, f"scores.{l}": A}
+    if "pooler.dense.weight" in t:
+        parts["pooled"] = torch.tanh(dense(x[:, 0], "pooler.dense"))
+    if "classifier.weight" in t:
+        classifier_rate = rate if c.get("classifier_dropout") is None else c["classifier_dropout"]
+        kept = _dropped(parts["pooled"], keep["classifier"], dropout_scale(classifier_rate))
+        parts["logits"] = dense(torch.relu(parts["pooled"]) if c.get("classifier_relu") else kept, "classifier")
+    return parts
+
+
+def mlm_logits(tensors: Mapping[str, Tensor], config: Mapping[str, Any], x: Tensor) -> Tensor:
+    """The masked-language-model head with its tied decoder: x (…, d) -> (…, V)."""
+    t = {name.removeprefix("bert."): a for name, a in tensors.items()}
+    approximate = "tanh" if config["hidden_act"] in ("gelu_new", "gelu_pytorch_tanh") else "none"
+    transform = "cls.predictions.transform."
+    u = F.linear(x, t[transform + "dense.weight"], t[transform + "dense.bias"])
+    gain, bias = t[transform + "LayerNorm.weight"], t[transform + "LayerNorm.bias"]
+    y = F.layer_norm(F.gelu(u, approximate=approximate), gain.shape, gain, bias, config["layer_norm_eps"])
+    return F.linear(y, t["embeddings.word_embeddings.weight"], t["cls.predictions.bias"])
+
+
+def dropout_scale(p: float) -> float:
+    """1/(1 − p), p a multiple of 2⁻¹⁶ as minitinybert draws its masks."""
+    return 1 / (1 - round(p * 65536) / 65536)
+
+
+def bert_batch(tensors: Mapping[str, Tensor], config: Mapping[str, Any], batch: Any, keep: Mapping[str, Any]) -> Outputs:
+    """A minitinybert Batch: each run of equally long sentences is a rectangle of its own; rows and flat scores one after another."""
+    pieces: list[Outputs] = []
+    for i, (start, n, L) in enumerate(batch.runs):
+        rows, sentences = slice(start, start + n * L), slice(sum(run.n for run in batch.runs[:i]), None)
+        part = lambda a, rows=rows, n=n, L=L: None if a is None else tensor(a[rows]).reshape(n, L)
+        kept = {
+            "embedding": _cut(keep["embedding"], rows),
+            "classifier": _cut(_cut(keep["classifier"], sentences), slice(0, n)),
+            "layers": [{name: a[i] if name == "probabilities" else _cut(a, rows) for name, a in layer.items()} for layer in keep["layers"]],
+        }
+        ids, types, mask = (part(a) for a in (batch.input_ids, batch.token_type_ids, batch.attention_mask))
+        pieces.append(bert_trace(tensors, config, ids, mask, types, kept))
+    flat = lambda name, a: a if name in ("pooled", "logits") else a.reshape(-1) if "scores" in name else a.flatten(0, 1)
+    return {name: torch.cat([flat(name, piece[name]) for piece in pieces]) for name in pieces[0]}
+
+
+def _cut(keep: np.ndarray | None, rows: slice) -> np.ndarray | None:
+    return None if keep is None else keep[rows]
+
+
+def bert(config: Mapping[str, Any], batch: Any, keep: Mapping[str, Any], positions: Tensor | None = None, **tensors: Any) -> Outputs:
+    """The audit's case: the batch lies as `given` says, so the drawn rectangle is not looked at."""
+    weights = {name: t for name, t in tensors.items() if name.endswith((".weight", ".bias"))}
+    parts = bert_batch(weights, config, batch, keep)
+    if config["head"] == "mlm":
+        last = parts[f"hidden.{config['num_hidden_layers']}"]
+        parts["logits"] = mlm_logits(weights, config, last if positions is None else last[positions])
+    return parts
+
+
+def twins() -> dict[str, Callable[..., Outputs]]:
+    """The twin of each case of the audit, by the case's name."""
+    from . import step
+
+    operations = (linear, embedding, layer_norm, gelu, softmax, dropout, attention, feed_forward)
+    return {
+        **{f"ops.{operation.__name__}": operation for operation in operations},
+        **{f"losses.{loss.__name__}": loss for loss in (mse, hidden, prediction, cross_entropy, mlm)},
+        "losses.attention": attention_loss,
+        "losses.embedding": hidden,
+        **{f"bert.{head}": bert for head in ("none", "classifier", "classifier-relu", "mlm")},
+        "distill.intermediate": step.intermediate,
+        "distill.prediction": step.prediction,
+    }

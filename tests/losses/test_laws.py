@@ -1,0 +1,23 @@
+"""Every loss under every law, over shapes, options and layouts that Hypothesis chooses."""
+
+import laws
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minitinybert.audit import CASES
+
+LOSSES = [case for case in CASES if case.name.startswith("losses.")]
+named = pytest.mark.parametrize("case", LOSSES, ids=lambda case: case.name)
+
+
+@named
+@pytest.mark.parametrize("law", laws.PURE, ids=lambda law: law.__name__)
+@given(data=st.data())
+def test_law(case, law, data):
+    law(case, laws.HypothesisDraw(data))
+
+
+@named
+def test_stored(case):
+    laws.check_stored(case)

@@ -1,0 +1,376 @@
+"""Mutants: every backward made wrong by hand, one place at a time, and which of the audit's judges notices.
+
+    python tests/mutants.py [part of a file's name]        prints the table; exit 1 where a mutant lives or no longer applies
+
+A mutant is a replacement in a source file that must match exactly once. The file is compiled in memory with it, and the code of the
+one function is exchanged while the audit's cases run; nothing is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType
+from typing import NamedTuple
+
+import numpy as np
+from tabulate import tabulate
+
+from minitinybert import audit
+from minitinybert.audit import CASES, MODEL_CASES, Case, Draw
+from minitinybert.random import generator
+
+PACKAGE = Path(importlib.import_module("minitinybert").__file__).parent
+
+
+class Mutant(NamedTuple):
+    file: str  # below minitinybert/
+    function: str  # "backward", "Bert.backward"
+    old: str
+    new: str
+    cases: str  # the beginning of the names of the cases that must notice
+
+
+def _of(file: str, function: str, cases: str, *changes: tuple[str, str]) -> list[Mutant]:
+    return [Mutant(file, function, old, new, cases) for old, new in changes]
+
+
+MUTANTS = [
+    *_of(
+        "ops/linear.py",
+        "backward",
+        "ops.linear",
+        ("(rows @ W)", "(rows @ -W)"),
+        ("(rows @ W)", "(rows @ W.T)"),
+        ("xp.matmul(rows.T, _rows(x), out=dW)", "xp.matmul(rows.T, 2 * _rows(x), out=dW)"),
+        ("xp.matmul(rows.T, _rows(x), out=dW)", "xp.matmul(_rows(x).T, rows, out=dW)"),
+        ("db = xp.sum(rows, axis=0, out=db)", "db = xp.mean(rows, axis=0, out=db)"),
+        ("db = xp.sum(rows, axis=0, out=db)", "db = xp.sum(-rows, axis=0, out=db)"),
+    ),
+    *_of(
+        "ops/embedding.py",
+        "backward",
+        "ops.embedding",
+        ("add_rows(table, ids.reshape(-1), dy.reshape(-1, d))", "add_rows(table, ids.reshape(-1), -dy.reshape(-1, d))"),
+        ("add_rows(table, ids.reshape(-1), dy.reshape(-1, d))", "table[ids.reshape(-1)] += dy.reshape(-1, d)"),
+        ("zip(out, cache[:3], strict=True)", "zip(out[:2], cache[:2], strict=True)"),
+        ("zip(out, cache[:3], strict=True)", "zip(out[1:], cache[1:3], strict=True)"),
+    ),
+    *_of(
+        "ops/layer_norm.py",
+        "backward",
+        "ops.layer_norm",
+        ("xp.sum((dy * x_hat).reshape(-1, d), axis=0, out=dgain)", "xp.sum(dy.reshape(-1, d), axis=0, out=dgain)"),
+        ("xp.sum((dy * x_hat).reshape(-1, d), axis=0, out=dgain)", "xp.sum((dy * x_hat * gain).reshape(-1, d), axis=0, out=dgain)"),
+        ("xp.sum(dy.reshape(-1, d), axis=0, out=dbias)", "xp.sum(-dy.reshape(-1, d), axis=0, out=dbias)"),
+        ("dx = dy * gain", "dx = dy.copy()"),
+        ("dx -= dx.mean(axis=-1, keepdims=True)", "pass"),
+        ("dx -= dx.mean(axis=-1, keepdims=True)", "dx -= dx.sum(axis=-1, keepdims=True)"),
+        ("dx -= x_hat * projection", "pass"),
+        ("dx -= x_hat * projection", "dx += x_hat * projection"),
+        ("dx *= inverse_std", "pass"),
+        ("dx *= inverse_std", "dx *= 0"),
+    ),
+    *_of(
+        "ops/gelu.py",
+        "backward",
+        "ops.gelu",
+        ("return dy * cache.slope", "return dy"),
+        ("return dy * cache.slope", "return -dy * cache.slope"),
+        ("return dy * cache.slope", "return dy * (cache.slope > 0)"),
+    ),
+    *_of(
+        "ops/gelu.py",
+        "_exact",
+        "ops.gelu",
+        ("slope += density", "slope -= density"),
+        ("slope += density", "pass"),
+        ("density *= x\n", "pass\n"),
+        ("1 / math.sqrt(2 * math.pi)", "1 / math.sqrt(math.pi)"),
+        ("square *= -0.5", "square *= -1"),
+    ),
+    *_of(
+        "ops/gelu.py",
+        "_tanh",
+        "ops.gelu",
+        ("0.5 * (1 + t) + 0.5 * x * (1 - t * t)", "0.5 * (1 + t) - 0.5 * x * (1 - t * t)"),
+        ("* (1 - t * t) *", "* (1 - t) *"),
+        ("(1 + 3 * cubic * square)", "(1 + cubic * square)"),
+        ("(root * (1 + 3 * cubic * square))", "(1 + 3 * cubic * square)"),
+    ),
+    *_of(
+        "ops/softmax.py",
+        "backward",
+        "ops.softmax",
+        ("ds = dp * p", "ds = dp + 0"),
+        ("ds -= p * ds.sum(axis=-1, keepdims=True)", "ds += p * ds.sum(axis=-1, keepdims=True)"),
+        ("ds -= p * ds.sum(axis=-1, keepdims=True)", "pass"),
+        ("ds -= p * ds.sum(axis=-1, keepdims=True)", "ds -= ds.sum(axis=-1, keepdims=True)"),
+        ("ds -= p * ds.sum(axis=-1, keepdims=True)", "ds -= p * ds.mean(axis=-1, keepdims=True)"),
+        ("return ds", "return 0 * ds"),
+    ),
+    *_of(  # the forward's own line: difference quotients follow it, PyTorch and the stored answers do not
+        "ops/dropout.py",
+        "backward",
+        "ops.dropout",
+        ("dx = dy * cache.keep", "dx = dy * ~cache.keep"),
+        ("dx *= cache.scale", "pass"),
+        ("dx *= cache.scale", "dx *= -cache.scale"),
+        ("dx *= cache.scale", "dx /= cache.scale"),
+    ),
+    *_of(
+        "ops/attention.py",
+        "backward",
+        "ops.attention",
+        ("scale = 1 / math.sqrt(qkv.shape[-1] // 3 // heads)", "scale = 1 / math.sqrt(qkv.shape[-1] // 3)"),
+        ("D = dropout.backward(p_cache.p, d_cache)", "D = p_cache.p"),
+        ("dv[...] = D.swapaxes(-1, -2) @ dc", "dv[...] = D @ dc"),
+        ("dP = dropout.backward(dc @ v.swapaxes(-1, -2), d_cache)", "dP = dc @ v.swapaxes(-1, -2)"),
+        ("dP = dropout.backward(dc @ v.swapaxes(-1, -2), d_cache)", "dP = dropout.backward(dc @ k.swapaxes(-1, -2), d_cache)"),
+        ("dA = softmax.backward(dP, p_cache)", "dA = dP * p_cache.p"),
+        ("dA += dA_loss", "pass"),
+        ("dA += dA_loss", "dA -= dA_loss"),
+        ("dA += dA_loss", "dA += dA_loss / scale"),
+        ("dA += dA_loss", "dA = dA_loss + 0"),
+        ("dA *= scale", "pass"),
+        ("dA *= scale", "dA *= -scale"),
+        ("dq[...] = dA @ k", "dq[...] = dA @ q"),
+        ("dq[...] = dA @ k", "dq[...] = dA.swapaxes(-1, -2) @ k"),
+        ("dk[...] = dA.swapaxes(-1, -2) @ q", "dk[...] = dA @ q"),
+    ),
+    *_of(
+        "ops/feed_forward.py",
+        "backward",
+        "ops.feed_forward",
+        ("linear.backward(dy, cache.down, second)", "linear.backward(2 * dy, cache.down, second)"),
+        ("du = gelu.backward(da, cache.activation)", "du = da"),
+        ("linear.backward(du, cache.up, first)", "linear.backward(-du, cache.up, first)"),
+        ("return dx, dW1, db1, dW2, db2", "return dx, dW1, 0 * db1, dW2, db2"),
+        ("return dx, dW1, db1, dW2, db2", "return dx, dW1, db1, dW2, -db2"),
+    ),
+    *_of(
+        "losses/mse.py",
+        "backward",
+        "losses.mse",
+        ("(2 * dloss / cache.n)", "(dloss / cache.n)"),
+        ("(2 * dloss / cache.n)", "(-2 * dloss / cache.n)"),
+        ("(2 * dloss / cache.n)", "(2 * dloss)"),
+        ("(2 * dloss / cache.n)", "(2 / cache.n)"),
+    ),
+    *_of(
+        "losses/attention.py",
+        "backward",
+        "losses.attention",
+        ("return mse.backward(dloss, cache)", "return -mse.backward(dloss, cache)"),
+        ("return mse.backward(dloss, cache)", "return mse.backward(1.0, cache)"),
+        ("return mse.backward(dloss, cache)", "return mse.backward(dloss, cache).swapaxes(-1, -2)"),
+    ),
+    *(
+        mutant
+        for cases in ("losses.hidden", "losses.embedding")  # one backward under two names
+        for mutant in _of(
+            "losses/hidden.py",
+            "backward",
+            cases,
+            ("mse.backward(dloss, cache.error)", "-mse.backward(dloss, cache.error)"),
+            ("mse.backward(dloss, cache.error)", "mse.backward(1.0, cache.error)"),
+            ("return dprojected, None, None", "return 2 * dprojected, None, None"),
+            ("linear.backward(dprojected, cache.projection, out)", "linear.backward(dprojected / 2, cache.projection, out)"),
+        )
+    ),
+    *_of(
+        "losses/prediction.py",
+        "backward",
+        "losses.prediction",
+        ("(cache.p_S - cache.p_T)", "(cache.p_T - cache.p_S)"),
+        ("(cache.p_S - cache.p_T)", "cache.p_S"),
+        ("(cache.n * cache.temperature)", "cache.n"),
+        ("(cache.n * cache.temperature)", "(cache.n * cache.temperature**2)"),
+        ("(dloss / (cache.n * cache.temperature))", "(dloss / cache.temperature)"),
+    ),
+    *_of(
+        "losses/cross_entropy.py",
+        "backward",
+        "losses.cross_entropy",
+        ("dz = cache.p.copy()", "dz = 0 * cache.p"),
+        ("cache.labels] -= 1", "cache.labels] += 1"),
+        ("cache.labels] -= 1", "cache.labels] = 1"),
+        ("dz *= dloss / cache.n", "dz *= dloss"),
+        ("dz *= dloss / cache.n", "dz *= 1 / cache.n"),
+    ),
+    *_of(
+        "losses/mlm.py",
+        "backward",
+        "losses.mlm",
+        ("cross_entropy.backward(dloss, cache.entropy)", "cross_entropy.backward(2 * dloss, cache.entropy)"),
+        ("xp.zeros(cache.shape", "xp.ones(cache.shape"),
+        ("[cache.rows] = dz_rows", "[cache.rows] = -dz_rows"),
+        ("[cache.rows] = dz_rows", "[cache.rows[::-1]] = dz_rows"),
+    ),
+    *_of(
+        "encoder.py",
+        "backward",
+        "bert.",
+        ("layer_norm.backward(dz, cache.output_norm", "layer_norm.backward(2 * dz, cache.output_norm"),
+        ("dropout.backward(du, cache.feed_forward_dropout)", "du"),
+        ("dy += du", "pass"),
+        ("dy += du", "dy -= du"),
+        ("dropout.backward(da, cache.output_dropout)", "da"),
+        ("attention.backward(dcontext, cache.attention, dscores)", "attention.backward(dcontext, cache.attention)"),
+        ("dx += da", "pass"),
+        ("dx += da", "dx += dy"),
+    ),
+    *_of(
+        "bert.py",
+        "Bert.backward",
+        "bert.",
+        ("for l in reversed(range(M))", "for l in range(M)"),
+        ("_add(dx, dhidden[l + 1])", "pass"),
+        ("_add(dx, dhidden[l + 1])", "_add(dx, dhidden[l])"),
+        ("_add(dx, dhidden[0])", "pass"),
+        ("_add(dx, dtrace.embedding)", "pass"),
+        ("flat = None if dscores[l] is None else", "flat = None if True else"),
+        ("flat = None if dscores[l] is None else dscores[l]", "flat = None if dscores[l] is None else -dscores[l]"),
+        ("self._heads_backward(cache, dtrace, dx, grads)", "pass"),
+    ),
+    *_of(
+        "bert.py",
+        "Bert._heads_backward",
+        "bert.classifier",
+        ("dx[cache.batch.cls_rows] += ", "dx[cache.batch.cls_rows] -= "),
+        ("dx[cache.batch.cls_rows] += ", "dx[cache.batch.cls_rows[::-1]] += "),
+        ("classify_backward(dtrace.pooled, dtrace.logits,", "classify_backward(None, dtrace.logits,"),
+        ("classify_backward(dtrace.pooled, dtrace.logits,", "classify_backward(dtrace.pooled, None,"),
+    ),
+    *_of(
+        "bert.py",
+        "Bert._heads_backward",
+        "bert.mlm",
+        ("predict_words_backward(dtrace.logits,", "predict_words_backward(-dtrace.logits,"),
+    ),
+    *_of(
+        "bert.py",
+        "Bert._embed_backward",
+        "bert.",
+        ("dropout.backward(dx, cache.dropout)", "dx"),
+        ("embedding.backward(de, ", "embedding.backward(-de, "),
+        ('("word", "position", "token_type")', '("word", "position", "position")'),
+    ),
+    *_of("bert.py", "_add", "bert.", ("total += part.reshape", "total -= part.reshape")),
+    *_of(
+        "heads.py",
+        "classify_backward",
+        "bert.classifier",
+        ("dkept = dropout.backward(dkept, cache.dropout)", "pass"),
+        ("total += dkept * (cache.pooled > 0) if cache.relu else dkept", "total += dkept"),
+        ("total += dpooled", "total -= dpooled"),
+        ("total += dpooled", "pass"),
+        ("(1 - cache.pooled * cache.pooled)", "(1 - cache.pooled)"),
+        ("(1 - cache.pooled * cache.pooled)", "(1 + cache.pooled * cache.pooled)"),
+    ),
+    *_of(
+        "heads.py",
+        "predict_words_backward",
+        "bert.mlm",
+        ("du = gelu.backward(da, cache.gelu)", "du = da"),
+        ("linear.backward(du, cache.transform", "linear.backward(-du, cache.transform"),
+        ("dx += drows", "dx -= drows"),
+        ("array_module(dx).add.at(dx, cache.rows, drows)", "dx[cache.rows] += drows"),
+        ("array_module(dx).add.at(dx, cache.rows, drows)", "pass"),
+    ),
+]
+
+
+class NoLongerApplies(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def applied(mutant: Mutant) -> Iterator[None]:
+    """Within the block the function does what the mutant says."""
+    path = PACKAGE / mutant.file
+    source = path.read_text(encoding="utf-8")
+    if source.count(mutant.old) != 1:
+        raise NoLongerApplies(f"{mutant.file}: {mutant.old!r} occurs {source.count(mutant.old)} times, not once")
+    code = compile(source.replace(mutant.old, mutant.new), str(path), "exec", dont_inherit=True)
+    function = importlib.import_module(f"minitinybert.{mutant.file.removesuffix('.py').replace('/', '.')}")
+    for name in mutant.function.split("."):
+        code = next(const for const in code.co_consts if isinstance(const, CodeType) and const.co_name == name)
+        function = getattr(function, name)
+    original = function.__code__
+    if code.co_code == original.co_code and code.co_consts == original.co_consts and code.co_names == original.co_names:
+        raise NoLongerApplies(f"{mutant.file}: {mutant.old!r} is not in {mutant.function}")
+    function.__code__ = code
+    try:
+        yield
+    finally:
+        function.__code__ = original
+
+
+def killers(cases: list[Case], all_judges: bool = True) -> list[str]:
+    """The judges that notice, on the audit's own draws, or the first that does; with an error's name where a call raises it."""
+    judges = {"finite differences": _by_differences, "PyTorch": _by_twin, "stored": _by_store}
+    found = []
+    for judge, deviations in judges.items():
+        tolerance = audit.TOLERANCES[judge]
+        try:
+            if any(deviation.error > tolerance for case in cases for deviation in deviations(case)):
+                found.append(judge)
+        except (ValueError, IndexError, TypeError, FloatingPointError) as error:
+            found.append(f"{judge} ({type(error).__name__})")
+        if found and not all_judges:
+            break
+    return found
+
+
+def _draws(case: Case) -> Iterator[Draw]:
+    for number in range(case.draws):
+        yield Draw(generator(0, *case.name.encode(), number), large=number == 0)
+
+
+def _by_differences(case: Case) -> Iterator[audit.Deviation]:
+    for draw in _draws(case):
+        yield from audit.check_vjp(case, case.draw(draw).cast(np.float64), draw, {})
+
+
+def _by_twin(case: Case) -> Iterator[audit.Deviation]:
+    twin, _ = audit.reference_twin()
+    for draw in _draws(case) if twin is not None else ():
+        yield from audit.check_twin(case, case.draw(draw).cast(np.float64), draw, twin)
+
+
+def _by_store(case: Case) -> Iterator[audit.Deviation]:
+    for example in audit.stored(case.name):
+        yield from audit.check_stored(case, example)
+
+
+def judge(mutant: Mutant, all_judges: bool = True) -> list[str]:
+    """Who kills it; [] where it lives. NoLongerApplies where the source has moved on."""
+    with applied(mutant):
+        return killers([case for case in (*CASES, *MODEL_CASES) if case.name.startswith(mutant.cases)], all_judges)
+
+
+def main(part: str = "") -> int:
+    rows, bad = [], 0
+    for mutant in (mutant for mutant in MUTANTS if part in mutant.file):
+        try:
+            verdict = ", ".join(judge(mutant)) or "LIVES"
+        except NoLongerApplies as error:
+            verdict = f"NO LONGER APPLIES: {error}"
+        bad += verdict.isupper() or verdict.startswith("NO LONGER")
+        rows.append([f"{mutant.file}:{mutant.function}", _short(mutant.old), _short(mutant.new), verdict])
+    print(tabulate(rows, ["function", "was", "becomes", "killed by"], disable_numparse=True))
+    print(f"{len(rows)} mutants, {bad} not killed")
+    return 1 if bad or not rows else 0
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 48 else line[:47] + "…"
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,58 @@
+"""Every mutant of every backward dies by one of the audit's judges, and the unmutated code by none."""
+
+import ast
+from pathlib import Path
+
+import mutants
+import pytest
+
+from minitinybert.audit import CASES
+
+
+def test_unmutated_code_satisfies_every_judge():
+    assert mutants.killers(list(CASES)) == []
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda m: f"{m.file}-{m.function}-{mutants.MUTANTS.index(m)}")
+def test_dies(mutant):
+    assert mutants.judge(mutant, all_judges=False), f"{mutant.old!r} -> {mutant.new!r} in {mutant.file} lives"
+
+
+def test_the_code_is_itself_again():
+    mutant = mutants.MUTANTS[0]
+    cases = [case for case in CASES if case.name == "ops.linear"]
+    with mutants.applied(mutant):
+        assert mutants.killers(cases)
+    assert mutants.killers(cases) == []
+
+
+def test_a_mutant_whose_source_has_moved_on_is_an_error():
+    for old in ("nowhere to be found", "x", "y = _rows(x) @ W.T"):
+        with pytest.raises(mutants.NoLongerApplies), mutants.applied(mutants.MUTANTS[0]._replace(old=old, new="y = _rows(x) @ W.T * 2")):
+            pass
+
+
+def test_every_backward_has_three_mutants():
+    """Three each, but where there is only one term to be wrong in."""
+    counted = {}
+    for mutant in mutants.MUTANTS:
+        name = mutant.file, mutant.function
+        counted[name] = counted.get(name, 0) + 1
+    few = {name for name, count in counted.items() if count < 3}
+    assert few <= {("bert.py", "_add")}
+    for path in [*mutants.PACKAGE.glob("ops/*.py"), *mutants.PACKAGE.glob("losses/*.py"), *(mutants.PACKAGE / f for f in FILES)]:
+        file = str(Path(path).relative_to(mutants.PACKAGE).as_posix())
+        for name in backwards(path):
+            assert (file, name) in counted, f"no mutant for {name} in {file}"
+
+
+FILES = ("encoder.py", "bert.py", "heads.py")
+
+
+def backwards(path):
+    """The functions and methods of a file whose name says that they go backward."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and "backward" in node.name:
+            yield node.name
+        if isinstance(node, ast.ClassDef):
+            yield from (f"{node.name}.{f.name}" for f in node.body if isinstance(f, ast.FunctionDef) and "backward" in f.name)
