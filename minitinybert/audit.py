@@ -14,6 +14,7 @@ import importlib
 import importlib.resources
 import json
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from types import ModuleType
@@ -265,8 +266,17 @@ def _verdict(found: Sequence[Deviation], tolerance: float, absent: str) -> Verdi
 def format_table(results: Sequence[Result]) -> str:
     """A line for each case; below, what failed and where, and what could not be judged."""
     judges = list(TOLERANCES)
-    rows = [[r.name, r.formula, *(_cell(r.verdicts[judge]) for judge in judges), "ok" if r.passed else "FAILED"] for r in results]
-    headers = ["", "formula", *(f"{judge}\n≤ {TOLERANCES[judge]:.0e}" for judge in judges), ""]
+    rows = [
+        [
+            r.name,
+            r.formula,
+            textwrap.shorten(r.shapes, 44, placeholder=" …"),
+            *(_cell(r.verdicts[judge]) for judge in judges),
+            "ok" if r.passed else "FAILED",
+        ]
+        for r in results
+    ]
+    headers = ["", "formula", "shapes, such as", *(f"{judge}\n≤ {TOLERANCES[judge]:.0e}" for judge in judges), ""]
     lines = [tabulate(rows, headers, disable_numparse=True)]
     lines += [f"{r.name}: {judge}: {v.worst}" for r in results for judge, v in r.verdicts.items() if not v.passed]
     lines += dict.fromkeys(v.absent for r in results for v in r.verdicts.values() if v.absent)

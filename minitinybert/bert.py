@@ -215,6 +215,7 @@ class Bert:
     def backward(self, cache: Cache, dtrace: Trace, out: Parameters | None = None) -> Parameters:
         """The gradients of all parameters by name, from the gradient of the loss with respect to the trace (absent parts: zero).
 
+        Every row of every table has its true gradient, [PAD]'s too (transformers leaves its look-ups out: `padding_idx`).
         dtrace's arrays are shaped as the trace's. `out`, a Parameters of the model's layout, is overwritten and returned.
         """
         p = self.parameters

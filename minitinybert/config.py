@@ -42,6 +42,9 @@ class Config:
             raise InputError(f"config: hidden_act {self.hidden_act!r} is not supported; choose one of {', '.join(_GELU)}")
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise InputError(f"config: hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            if not 0 <= (getattr(self, name) or 0) <= 0.99:
+                raise InputError(f"config: {name} is {getattr(self, name)}; a probability from 0 to 0.99 is needed")
         if self.head not in HEADS:
             raise InputError(f"config: head {self.head!r}; choose one of {', '.join(HEADS)}")
 

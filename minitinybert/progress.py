@@ -24,19 +24,19 @@ def log(line: str) -> None:
         tqdm.write(line, file=sys.stderr)
 
 
-def progress(iterable: Iterable[T], total: int, description: str, initial: int = 0) -> Progress[T]:
-    """`iterable`, shown as it is gone through: `initial` of `total` are done already."""
-    return Progress(iterable, total, description, initial)
+def progress(iterable: Iterable[T], total: int, description: str, initial: int = 0, quiet: bool = False) -> Progress[T]:
+    """`iterable`, shown as it is gone through: `initial` of `total` are done already. Silent with `quiet` or MINITINYBERT_QUIET=1."""
+    return Progress(iterable, total, description, initial, quiet or _quiet())
 
 
 class Progress(Generic[T]):
     """Iterate over it; `set(loss=0.5)` shows values beside the bar, and on the next plain line."""
 
-    def __init__(self, iterable: Iterable[T], total: int, description: str, initial: int):
-        self.iterable, self.total, self.description, self.done = iterable, total, description, initial
+    def __init__(self, iterable: Iterable[T], total: int, description: str, initial: int, quiet: bool):
+        self.iterable, self.total, self.description, self.done, self.quiet = iterable, total, description, initial, quiet
         self.values = ""
         self.bar: tqdm | None = None
-        if sys.stderr.isatty() and not _quiet():
+        if sys.stderr.isatty() and not quiet:
             self.bar = tqdm(total=total, initial=initial, desc=description, dynamic_ncols=True, file=sys.stderr)
 
     def set(self, **values: float) -> None:
@@ -45,21 +45,27 @@ class Progress(Generic[T]):
             self.bar.set_postfix_str(self.values)
 
     def __iter__(self) -> Iterator[T]:
-        first, started, said = self.done, time.monotonic(), time.monotonic()
+        first = said = self.done
+        started = spoken = time.monotonic()
         try:
             for item in self.iterable:
                 yield item
                 self.done += 1
                 if self.bar is not None:
                     self.bar.update()
-                elif time.monotonic() - said >= _SECONDS or self.done == self.total:
-                    said = time.monotonic()
-                    self._line(self.done - first, said - started)
+                elif time.monotonic() - spoken >= _SECONDS:
+                    said, spoken = self.done, time.monotonic()
+                    self._line(said - first, spoken - started)
+            if self.bar is None and said < self.done:
+                self._line(self.done - first, time.monotonic() - started)
         finally:
             if self.bar is not None:
                 self.bar.close()
 
     def _line(self, count: int, seconds: float) -> None:
+        if self.quiet:
+            return
         rate = count / max(seconds, 1e-9)
-        left = (self.total - self.done) / max(rate, 1e-9) / 60
-        log(f"{self.description}: {self.done}/{self.total}, {rate:.1f}/s, {left:.1f} min left{self.values and ', ' + self.values}")
+        left = (self.total - self.done) / rate / 60
+        values = f", {self.values}" if self.values else ""
+        log(f"{self.description}: step {self.done}/{self.total}, {rate:.1f} it/s, {left:.1f} min left{values}")

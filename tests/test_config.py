@@ -22,6 +22,7 @@ def test_round_trip(head):
         ({"hidden_size": "8"}, "hidden_size is '8'"),
         ({"num_attention_heads": 3}, "not a multiple of num_attention_heads 3"),
         ({"hidden_act": "relu"}, "hidden_act 'relu'"),
+        ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob is 1.0"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"is_decoder": True}, "decoder"),
     ],

@@ -1,5 +1,10 @@
 """Progress on something that is no terminal: plain lines, the end always said, silence when asked for."""
 
+import io
+import re
+import sys
+from types import SimpleNamespace
+
 from minitinybert import progress as module
 from minitinybert.progress import log, progress
 
@@ -10,7 +15,7 @@ def test_plain_lines_in_a_log(capsys, monkeypatch):
     for _ in bar:
         bar.set(loss=0.25)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3 and lines[0].startswith("train: 3/5, ") and lines[-1].startswith("train: 5/5, ")
+    assert len(lines) == 3 and lines[0].startswith("train: step 3/5, ") and lines[-1].startswith("train: step 5/5, ")
     assert lines[-1].endswith("loss 0.25") and "\r" not in "".join(lines)
 
 
@@ -19,7 +24,44 @@ def test_the_end_is_said_however_quick(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_an_end_before_the_total_is_said_too_and_what_is_broken_off_is_not(capsys):
+    assert list(progress("ab", 9, "work")) == ["a", "b"]
+    assert capsys.readouterr().err.startswith("work: step 2/9, ")
+    for _ in progress("abc", 3, "work"):
+        break
+    assert capsys.readouterr().err == ""
+
+
+def test_rate_and_time_left(capsys, monkeypatch):
+    now = iter([0.0, 10.0, 30.0, 30.0, 60.0, 60.0])
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    list(progress(range(103, 106), 163, "work", initial=103))
+    assert capsys.readouterr().err.splitlines() == [
+        "work: step 105/163, 0.1 it/s, 14.5 min left",  # 2 steps in 30 s, 58 to go
+        "work: step 106/163, 0.1 it/s, 19.0 min left",
+    ]
+
+
+def test_a_bar_on_a_terminal_and_lines_above_it(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    bar = progress(range(3), 3, "train")
+    for i in bar:
+        bar.set(loss=0.5)
+        if i == 1:
+            log("a plain line")
+    shown = sys.stderr.getvalue()
+    assert "train: 100%" in shown and "loss 0.5" in shown and "\ra plain line\n" in re.sub(r"\r +\r", "\r", shown)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert list(progress(range(3), 3, "train", quiet=True)) == [0, 1, 2] and sys.stderr.getvalue() == ""
+
+
 def test_silence(capsys, monkeypatch):
+    list(progress("ab", 2, "work", quiet=True))
+    assert capsys.readouterr().err == ""
     monkeypatch.setenv("MINITINYBERT_QUIET", "1")
     log("a line")
     list(progress("ab", 2, "work"))

@@ -1,15 +1,12 @@
 """GLUE's tasks and files, and files of one's own.
 
-GLUE's fields are raw: a tab ends a field, a quote is a character like any other. Columns are found by the header's names where there
-is a header, else by place (the positions of GLUE's official files).
+Columns are found by the header's names where there is a header, else by place (the positions of GLUE's official files).
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError
+from ..progress import log
+from ..weights.files import replacing
+from .tables import ENDINGS, Table, open_table
 
 
 class Column(NamedTuple):
@@ -101,47 +101,35 @@ TASKS: dict[str, Task] = {
         _task("wnli", [("sentence1", 1), ("sentence2", 2)], ("label", -1), _01, ("accuracy",), "WNLI"),
     )
 }
-_ENDINGS = (".tsv", ".csv", ".jsonl", ".parquet")
 
 
 # -------------------------------------------------------------------------------------------------------------------- reading
 
 
-class Table(NamedTuple):
-    """A file's rows as they are read: the header (None where there is none) and (line, fields)."""
-
-    path: Path
-    header: list[str] | None
-    rows: Iterator[tuple[int, list[Any]]]
-
-
 def read_split(task: Task, directory: Path, split: str) -> Examples:
-    """The examples of one split. Labels are None where the file has no such column (GLUE's test files).
+    """The examples of one split. Labels are None where a test file has no such column (GLUE's have none).
 
-    InputError names file and line of a row with too few columns, an unknown label, a number that is none, or bad UTF-8; and says
-    what was looked for where there is no file.
+    InputError names file and line of a row with too few or too many columns, an unknown label, a number that is none, no text, or bad
+    UTF-8; and says what was looked for where there is no file.
     """
+    test = split.startswith("test")
     # CoLA's train and dev files have no header; every test file has one.
-    table = _open(_find(task, Path(directory), split), header=task.header or split.startswith("test"))
-    texts, label = _places(task, table, split)
+    table = open_table(_find(task, Path(directory), split), header=task.header or test)
+    texts, label = _places(task, table, test)
     columns: list[list[str]] = [[] for _ in texts]
-    labels: list[Any] = []
+    labels: list[int | float] = []
     lines: list[int] = []
-    width = max(place for place in (*texts, label or 0)) + 1
-    for line, fields in table.rows:
-        if len(fields) < width or (label is not None and label < 0 and len(fields) < width + 1):
-            if task.skip_short_rows:
-                continue
-            raise InputError(f"{table.path}, line {line}: {len(fields)} columns, where {task.name} has at least {width}")
+    for line, fields in _whole_rows(task, table, texts, label):
         for column, place in zip(columns, texts, strict=True):
-            column.append(str(fields[place]))
+            column.append(_text(fields[place], table.path, line))
         if label is not None:
             labels.append(_label(task, fields[label], table.path, line))
         lines.append(line)
     if not lines:
         raise InputError(f"{table.path}: no examples in it")
     kind = np.float64 if task.labels is None else np.int64
-    return Examples(columns[0], columns[1] if len(columns) > 1 else None, np.array(labels, kind) if labels else None, lines, table.path)
+    pairs = columns[1] if len(columns) > 1 else None
+    return Examples(columns[0], pairs, None if label is None else np.array(labels, kind), lines, table.path)
 
 
 def _find(task: Task, directory: Path, split: str) -> Path:
@@ -149,118 +137,68 @@ def _find(task: Task, directory: Path, split: str) -> Path:
         raise InputError(f"split {split!r}: task {task.name} has {', '.join(task.files)}")
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; --data is the directory of the task's files")
-    for ending in _ENDINGS:
+    for ending in ENDINGS:
         path = directory / (task.files[split] + ending)
         if path.is_file():
             return path
-    raise InputError(f"{directory}: no {task.files[split]}{{{','.join(_ENDINGS)}}} in it")
+    raise InputError(f"{directory}: no {task.files[split]}{{{','.join(ENDINGS)}}} in it")
 
 
-def _open(path: Path, header: bool) -> Table:
-    if path.suffix == ".parquet":
-        return _parquet(path)
-    if path.suffix == ".jsonl":
-        return _json_lines(path)
-    rows = _csv_rows(path) if path.suffix == ".csv" else ((n, line.split("\t")) for n, line in _lines(path))
-    if not header:
-        return Table(path, None, rows)
-    first = next(rows, None)
-    if first is None:
-        raise InputError(f"{path}: the file is empty")
-    return Table(path, [name.strip() for name in first[1]], rows)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number, text) of the lines that are not blank."""
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise InputError(f"{path}, line {number}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
-            if line.strip():
-                yield number, line
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True)
-    try:
-        for fields in reader:
-            yield reader.line_num, fields
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
-
-
-def _json_lines(path: Path) -> Table:
-    header: list[str] = []
-
-    def rows() -> Iterator[tuple[int, list[Any]]]:
-        for number, line in _lines(path):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path}, line {number}: not JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise InputError(f"{path}, line {number}: a JSON object is needed on every line")
-            if not header:
-                header.extend(row)
-            missing = [name for name in header if name not in row]
-            if missing:
-                raise InputError(f"{path}, line {number}: no {missing[0]!r}, which the first line has")
-            yield number, [row[name] for name in header]
-
-    iterator = rows()
-    first = next(iterator, None)
-    if first is None:
-        raise InputError(f"{path}: the file is empty")
-
-    def all_rows() -> Iterator[tuple[int, list[Any]]]:
-        yield first
-        yield from iterator
-
-    return Table(path, header, all_rows())
-
-
-def _parquet(path: Path) -> Table:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise InputError(f"{path}: pip install pyarrow to read Parquet, or give TSV, CSV or JSONL") from None
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except Exception as error:
-        raise InputError(f"{path}: not a Parquet file ({error})") from None
-    columns = [column.to_pylist() for column in table.columns]
-    return Table(path, list(table.column_names), ((i, list(row)) for i, row in enumerate(zip(*columns, strict=True), 1)))
-
-
-def _places(task: Task, table: Table, split: str) -> tuple[list[int], int | None]:
-    """Where in a row the texts and the label (None: there is no such column) stand."""
-    test = split.startswith("test")
+def _places(task: Task, table: Table, test: bool) -> tuple[list[int], int | None]:
+    """Where in a row the texts and the label (None: a test file without) stand."""
     if table.header is None:
-        return [column.place for column in task.text_columns], task.label_column.place  # type: ignore[misc]
-    texts = [_find_column(column, table, required=True) for column in task.text_columns]
-    return texts, _find_column(task.label_column, table, required=not test)  # type: ignore[return-value]
+        return [_known(column) for column in task.text_columns], _known(task.label_column)
+    # A test file's columns stand elsewhere (an index comes first), so that only their names count.
+    texts = [_find_column(column, table, by_place=not test) for column in task.text_columns]
+    if test and task.label_column.name not in table.header:
+        return texts, None
+    label = _find_column(task.label_column, table)
+    title = table.header[label]
+    if title != task.label_column.name and (math.isfinite(_number(title)) if task.labels is None else title in task.labels):
+        raise InputError(f"{table.path}, line 1: an example, where the names of the columns belong; add a line with them")
+    return texts, label
 
 
-def _find_column(column: Column, table: Table, required: bool) -> int | None:
+def _known(column: Column) -> int:
+    assert column.place is not None  # only GLUE's tasks have files without a header
+    return column.place
+
+
+def _find_column(column: Column, table: Table, by_place: bool = True) -> int:
     header = table.header or []
     if column.name in header:
         return header.index(column.name)
-    if required and column.place is not None and table.path.suffix == ".tsv" and len(header) > column.place:
-        return column.place
-    if required:
-        raise InputError(f"{table.path}: no column {column.name!r}; the header has {', '.join(header)}")
-    return None
+    if by_place and column.place is not None and table.path.suffix == ".tsv" and len(header) > column.place:
+        return column.place % len(header)
+    raise InputError(f"{table.path}: no column {column.name!r}; the header has {', '.join(header)}")
+
+
+def _whole_rows(task: Task, table: Table, texts: list[int], label: int | None) -> Iterator[tuple[int, list[Any]]]:
+    """Rows as wide as the header. Without labels, columns after the texts do not matter; QQP has short rows, which are left out."""
+    needed = max([*texts, label or 0]) + 1
+    width = len(table.header) if table.header is not None else needed
+    skipped = 0
+    for line, fields in table.rows:
+        if len(fields) == width or (label is None and len(fields) >= needed):
+            yield line, fields
+        elif task.skip_short_rows and len(fields) < width:
+            skipped += 1
+        else:
+            raise InputError(f"{table.path}, line {line}: {len(fields)} columns, where {width} belong")
+    if skipped:
+        log(f"warning: {table.path}: {skipped} rows with fewer than {width} columns are left out")
+
+
+def _text(value: Any, path: Path, line: int) -> str:
+    if value is None or isinstance(value, (list, dict)):
+        raise InputError(f"{path}, line {line}: the text is {value!r}; a string is needed")
+    return str(value)
 
 
 def _label(task: Task, value: Any, path: Path, line: int) -> int | float:
-    text = str(value).strip()
+    text = _label_text(value)
     if task.labels is None:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
+        number = _number(text)
         if not math.isfinite(number):
             raise InputError(f"{path}, line {line}: score {text!r} is not a number")
         return number
@@ -269,35 +207,65 @@ def _label(task: Task, value: Any, path: Path, line: int) -> int | float:
     return task.labels.index(text)
 
 
+def _label_text(value: Any) -> str:
+    """A label as text; 1.0 is 1, since pandas writes whole numbers so beside missing ones."""
+    text = "" if value is None else str(value).strip()
+    return re.sub(r"^(-?[0-9]+)\.0+$", r"\1", text)
+
+
+def _number(text: str) -> float:
+    """NaN for what is none."""
+    try:
+        return math.nan if "_" in text else float(text)
+    except ValueError:
+        return math.nan
+
+
 # --------------------------------------------------------------------------------------------------------------- own data
 
 
-def custom_task(directory: Path, text_columns: Sequence[str], label_column: str) -> Task:
+def custom_task(
+    directory: Path,
+    text_columns: Sequence[str],
+    label_column: str,
+    labels: Sequence[str] | None = None,
+    regression: bool | None = None,
+) -> Task:
     """A task on files of one's own, train.* and dev.* (and test.*) as TSV, CSV, JSONL or Parquet with named columns.
 
-    The labels are those of the training file: whole numbers in their order, other text in alphabetical order; numbers with decimals
-    make it a regression. InputError where there are fewer than two labels, or one or two text columns are not named.
+    `labels` and `regression` decide where they are given. Else the labels are those of the training file: whole numbers in their
+    order, other text in alphabetical order; numbers with decimals make it a regression. InputError where there are fewer than two
+    labels, a row has none, numbers with decimals stand among other text, or not one or two text columns are named.
     """
     if not 1 <= len(text_columns) <= 2:
         raise InputError(f"--text-columns {','.join(text_columns)}: one column, or two for pairs")
     texts = tuple(Column(name, None) for name in text_columns)
-    task = Task("custom", texts, Column(label_column, None), (), ("accuracy",), _SPLITS, leaderboard="custom")
-    table = _open(_find(task, Path(directory), "train"), header=True)
-    place = _find_column(task.label_column, table, required=True)
-    values = {str(fields[place]).strip() for _, fields in table.rows if len(fields) > place}  # type: ignore[operator,index]
-    if values and all(_is_number(v) for v in values) and not all(v.lstrip("-").isdigit() for v in values):
-        return replace(task, labels=None, metrics=("pearson", "spearman"))
-    if len(values) < 2:
-        raise InputError(f"{table.path}: column {label_column!r} holds {len(values)} different labels; at least two are needed")
-    whole = all(v.lstrip("-").isdigit() for v in values)
-    return replace(task, labels=tuple(sorted(values, key=int if whole else str)))  # type: ignore[arg-type]
+    task = Task("custom", texts, Column(label_column, None), None, ("pearson", "spearman"), _SPLITS, leaderboard="custom")
+    if regression:
+        return task
+    found = labels or _labels_in(task, Path(directory), regression is None)
+    return task if found is None else replace(task, labels=tuple(found), metrics=("accuracy",))
 
 
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+def _labels_in(task: Task, directory: Path, may_be_numbers: bool) -> list[str] | None:
+    """The training file's labels in order; None where they are numbers with decimals."""
+    table = open_table(_find(task, directory, "train"))
+    place, name = _find_column(task.label_column, table), task.label_column.name
+    lines: dict[str, int] = {}
+    for line, fields in _whole_rows(task, table, [], place):
+        lines.setdefault(_label_text(fields[place]), line)
+    if "" in lines:
+        raise InputError(f"{table.path}, line {lines['']}: no label in column {name!r}")
+    whole = all(re.fullmatch("-?[0-9]+", text) for text in lines)
+    numbers = {text: math.isfinite(_number(text)) for text in lines}
+    if may_be_numbers and not whole and any(numbers[text] and not _number(text).is_integer() for text in lines):
+        odd = next((text for text in lines if not numbers[text]), None)
+        if odd is not None:
+            raise InputError(f"{table.path}, line {lines[odd]}: {odd!r} in column {name!r}, which has numbers with decimals elsewhere")
+        return None
+    if len(lines) < 2:
+        raise InputError(f"{table.path}: column {name!r} holds {len(lines)} different labels; at least two are needed")
+    return sorted(lines, key=int) if whole else sorted(lines)
 
 
 # ------------------------------------------------------------------------------------------------------------- label orders
@@ -310,43 +278,45 @@ def label_order(task: Task, id2label: Mapping[int, str]) -> list[int]:
     """
     assert task.labels is not None
     names = [id2label[i].lower() for i in sorted(id2label)]
-    if all(name == f"label_{i}" for i, name in enumerate(names)):
-        return list(range(len(task.labels)))
-    if sorted(names) != sorted(label.lower() for label in task.labels):
-        raise InputError(f"the model's labels are {', '.join(names)}, those of task {task.name} {', '.join(task.labels)}")
-    return [names.index(label.lower()) for label in task.labels]
+    wanted = [label.lower() for label in task.labels]
+    if names == [f"label_{i}" for i in range(len(wanted))]:
+        return list(range(len(wanted)))
+    if sorted(names) != sorted(wanted):
+        raise InputError(
+            f"the model's labels are {', '.join(names)}, those of task {task.name} {', '.join(task.labels)}; "
+            "name them so under id2label in its config.json"
+        )
+    return [names.index(label) for label in wanted]
 
 
 # -------------------------------------------------------------------------------------------------------------------- writing
 
+_ENDS = str.maketrans("\t\n\r", "   ")  # what a raw TSV cannot hold in a field
+
 
 def write_examples(path: Path, task: Task, examples: Examples) -> None:
-    """A .tsv that `read_split` reads back, in the task's own layout; written beside, then renamed."""
+    """A .tsv of a training file that `read_split` reads back, in the task's own layout; tabs and line ends in texts become spaces."""
     assert examples.labels is not None
-    width = 1 + max(column.place if column.place is not None else i for i, column in enumerate((*task.text_columns, task.label_column)))
-    beside = path.with_name(path.name + ".partial")
-    with beside.open("w", encoding="utf-8", newline="\n") as file:
-        for row in _layout_rows(task, examples, max(width, 2)):
+    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
+        for row in _layout_rows(task, examples):
             file.write("\t".join(row) + "\n")
-    os.replace(beside, path)
 
 
-def _layout_rows(task: Task, examples: Examples, width: int) -> Iterator[list[str]]:
-    places = [c.place if c.place is not None else i for i, c in enumerate(task.text_columns)]
-    at = task.label_column.place
-    at = len(places) if at is None else at
-    width = width + 1 if at < 0 else max(width, at + 1)
+def _layout_rows(task: Task, examples: Examples) -> Iterator[list[str]]:
+    """Texts and label in their places; columns that nobody reads hold the example's number."""
+    places = [i if column.place is None else column.place for i, column in enumerate((*task.text_columns, task.label_column))]
+    width = max(places) + 1 + (places[-1] < 0)
     if task.header:
         header = [f"column{i}" for i in range(width)]
-        for place, column in zip((*places, at), (*task.text_columns, task.label_column), strict=True):
+        for place, column in zip(places, (*task.text_columns, task.label_column), strict=True):
             header[place] = column.name
         yield header
-    for i, text in enumerate(examples.texts):
+    labels = [repr(float(y)) if task.labels is None else task.labels[int(y)] for y in examples.labels]  # type: ignore[union-attr]
+    texts = [examples.texts] if examples.pairs is None else [examples.texts, examples.pairs]
+    for i, values in enumerate(zip(*texts, labels, strict=True)):
         row = [str(i)] * width
-        for place, value in zip(places, (text, examples.pairs[i] if examples.pairs else ""), strict=False):
-            row[place] = " ".join(value.replace("\t", " ").splitlines())
-        label = examples.labels[i]  # type: ignore[index]
-        row[at] = repr(float(label)) if task.labels is None else task.labels[int(label)]
+        for place, value in zip(places, values, strict=True):
+            row[place] = value.translate(_ENDS)
         yield row
 
 
@@ -356,6 +326,6 @@ def write_predictions(path: Path, task: Task, predictions: np.ndarray) -> None:
         shown = [f"{min(max(float(p), 0.0), 5.0) if task.name == 'sts-b' else float(p):.3f}" for p in predictions]
     else:
         shown = [task.labels[int(p)] for p in predictions]
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text("index\tprediction\n" + "".join(f"{i}\t{p}\n" for i, p in enumerate(shown)), encoding="utf-8")
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        lines = "".join(f"{i}\t{answer}\n" for i, answer in enumerate(shown))
+        beside.write_text("index\tprediction\n" + lines, encoding="utf-8", newline="\n")

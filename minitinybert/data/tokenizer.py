@@ -33,8 +33,8 @@ class Tokenizer:
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = _special_ids(vocabulary, where)
         # Not the number of entries: a vocabulary that holds a piece twice has fewer entries than ids.
         self.vocab_size = max(vocabulary.values()) + 1
-        if tokenizer.encode("").ids != [self.cls_id, self.sep_id]:
-            raise InputError(f"{where}: does not put [CLS] and [SEP] around a text, as BERT does; take the model's own tokenizer.json")
+        if tokenizer.encode("").ids != [self.cls_id, self.sep_id]:  # a tokenizer.json saved without BERT's template
+            tokenizer.post_processor = processors.BertProcessing(("[SEP]", self.sep_id), ("[CLS]", self.cls_id))
 
     @classmethod
     def load(cls, source: str | Path | Mapping[str, Path]) -> Tokenizer:
@@ -59,7 +59,8 @@ class Tokenizer:
         """Ids with [CLS] and [SEP], at most max_length; of a pair the longer text is cut first.
 
         As transformers' fast tokenizer does it: where both are cut and an odd length is left, the text that was longer, or else B,
-        has the extra piece (Google's script gives it to A). InputError where max_length leaves no room for a piece of each text.
+        has the extra piece (Google's script gives it to A).
+        InputError where max_length leaves no room for a piece of each text, or a text is not valid Unicode.
         """
         least = 3 if pairs is None else 5
         if max_length < least:
@@ -67,6 +68,8 @@ class Tokenizer:
         self.tokenizer.enable_truncation(max_length, strategy="longest_first")
         try:
             encodings = self.tokenizer.encode_batch(list(texts) if pairs is None else list(zip(texts, pairs, strict=True)))
+        except TypeError:
+            raise _not_unicode([*texts, *(pairs or ())]) from None
         finally:
             self.tokenizer.no_truncation()
         return [Encoded(np.array(e.ids, np.int32), np.array(e.type_ids, np.int32)) for e in encodings]
@@ -99,6 +102,12 @@ class Tokenizer:
     def _first_difference(self, other: Tokenizer) -> int | None:
         ids = range(max(self.vocab_size, other.vocab_size))
         return next((id for id in ids if self.tokenizer.id_to_token(id) != other.tokenizer.id_to_token(id)), None)
+
+
+def _not_unicode(texts: Sequence[str]) -> InputError:
+    """Half a surrogate pair: bytes of another encoding on the command line, or an escape in JSON."""
+    bad = next(text for text in texts if any("\ud800" <= c <= "\udfff" for c in text))
+    return InputError(f"{bad[:60]!a}: not valid Unicode; write it as UTF-8")
 
 
 def _special_ids(vocabulary: Mapping[str, int], where: str) -> list[int]:

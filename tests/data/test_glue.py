@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitinybert.data import glue
 from minitinybert.data.glue import TASKS, Examples, custom_task, label_order, read_split, write_examples, write_predictions
 from minitinybert.errors import InputError
 
-FIELD = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=20).filter(lambda t: t.strip())
+# Whatever a raw TSV can hold: quotes, blanks at the ends, nothing at all, Unicode's own line separators.
+FIELD = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\t\n\r"), max_size=20)
 
 
 @settings(max_examples=60)
@@ -73,10 +73,45 @@ def test_test_files_have_no_labels_and_cola_s_has_a_header(tmp_path):
         assert found.texts == ["Bill sang.", "Sang Bill."] and found.labels is None
 
 
-def test_qqp_s_short_rows_are_skipped(tmp_path):
+def write_tsv(directory, *rows):
+    (directory / "train.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    return directory
+
+
+def test_cola_s_rows_have_four_columns(tmp_path):
+    with pytest.raises(InputError, match="line 2: 5 columns, where 4 belong"):
+        read_split(TASKS["cola"], write_tsv(tmp_path, ["gj04", "1", "", "A."], ["gj04", "1", "", "A.", "B."]), "train")
+
+
+@pytest.mark.parametrize("name", sorted(set(TASKS) - {"cola"}))
+def test_columns_of_other_names_are_found_by_their_place(tmp_path, name):
+    """GLUE's files in the layout of MNLI's: its train file has fewer labellers' columns than its dev files, so the label is the last."""
+    split, header, row, expected = OFFICIAL[name]
+    write_tsv(tmp_path, [f"other{i}" for i in range(len(header))], row)
+    (tmp_path / "train.tsv").rename(tmp_path / f"{split}.tsv")
+    found = read_split(TASKS[name], tmp_path, split)
+    assert (found.texts[0], found.pairs and found.pairs[0], found.labels[0]) == expected
+
+
+def test_a_test_file_is_read_by_names_alone_and_with_labels_where_it_has_them(tmp_path):
+    (tmp_path / "test.tsv").write_text("index\ttext\n0\tgood\n")
+    with pytest.raises(InputError, match="no column 'sentence'; the header has index, text"):
+        read_split(TASKS["sst-2"], tmp_path, "test")
+    (tmp_path / "test.tsv").write_text("sentence\tlabel\ngood\t1\nbad\t0\n")
+    assert read_split(TASKS["sst-2"], tmp_path, "test").labels.tolist() == [1, 0]
+
+
+def test_qqp_s_short_rows_are_skipped_and_counted(tmp_path, capsys):
     header, row = OFFICIAL["qqp"][1:3]
-    (tmp_path / "train.tsv").write_text("\n".join("\t".join(r) for r in (header, row, row[:4], row)) + "\n")
+    write_tsv(tmp_path, header, row, row[:4], row)
     assert read_split(TASKS["qqp"], tmp_path, "train").rows == [2, 4]
+    assert capsys.readouterr().err == f"warning: {tmp_path / 'train.tsv'}: 1 rows with fewer than 6 columns are left out\n"
+    assert len(read_split(TASKS["qqp"], write_tsv(tmp_path, header, row, row), "train")) == 2
+    assert capsys.readouterr().err == ""
+    with pytest.raises(InputError, match="no examples"):
+        read_split(TASKS["qqp"], write_tsv(tmp_path, header, row[:4]), "train")
+    with pytest.raises(InputError, match="line 2: 7 columns, where 6 belong"):
+        read_split(TASKS["qqp"], write_tsv(tmp_path, header, [*row, "1"]), "train")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +122,10 @@ def test_qqp_s_short_rows_are_skipped(tmp_path):
         (b"sentence\tlabel\ngood\t1\nbad\n", "line 3: 1 columns"),
         (b"sentence\tlabel\ngood\t2\n", "line 2: label '2'; task sst-2 has 0, 1"),
         (b"sentence\tlabel\ngood\t1\n\xff\t0\n", "line 3: not UTF-8"),
-        (b"text\tlabel_\nx\ty\tz\n", "label 'y'"),
+        (b"text\tlabel_\nx\ty\n", "line 2: label 'y'"),
+        (b"sentence\tlabel\ngood\t1\ta tab in the text\n", "line 2: 3 columns, where 2 belong"),
+        (b"it is good\t1\nit is bad\t0\n", "line 1: an example"),
+        (b"sentence\n", "no column 'label'"),
     ],
 )
 def test_bad_files_are_named_with_their_line(tmp_path, content, words):
@@ -149,14 +187,72 @@ def test_own_data_with_decimals_is_a_regression_and_words_are_sorted(tmp_path):
         custom_task(tmp_path, ["score"], "a")
     with pytest.raises(InputError, match="two for pairs"):
         custom_task(tmp_path, ["a", "b", "kind"], "score")
+    assert custom_task(tmp_path, ["a"], "kind", labels=("no", "maybe")).labels == ("no", "maybe")
+    assert custom_task(tmp_path, ["a"], "score", regression=False).labels == ("1.5", "2")
+
+
+LABELS = [
+    (["2", "10", "-1"], ("-1", "2", "10")),
+    ([1.0, 0.0, 1], ("0", "1")),  # pandas' whole numbers
+    (["b", "10", "2"], ("10", "2", "b")),
+    (["007", "8"], ("007", "8")),
+    (["²", "3"], ("3", "²")),
+    ([True, False], ("False", "True")),
+    (["0.5", "1e1", "2"], None),
+    ([4.5, 4.0], None),
+]
+
+
+@pytest.mark.parametrize("values, labels", LABELS)
+def test_the_labels_of_own_data(tmp_path, values, labels):
+    write_custom(tmp_path / "train.jsonl", [{"t": "x", "y": value} for value in values])
+    task = custom_task(tmp_path, ["t"], "y")
+    assert task.labels == labels and task.main_metric == ("pearson" if labels is None else "accuracy")
+    found = read_split(task, tmp_path, "train").labels.tolist()
+    text = lambda value: str(int(value)) if isinstance(value, float) else str(value)
+    assert found == [float(v) if labels is None else labels.index(text(v)) for v in values]
+
+
+def test_whole_numbers_are_a_regression_where_asked_for(tmp_path):
+    write_custom(tmp_path / "train.csv", [{"t": "x", "y": y} for y in (4, 5, 3)])
+    task = custom_task(tmp_path, ["t"], "y", regression=True)
+    assert task.labels is None and read_split(task, tmp_path, "train").labels.tolist() == [4, 5, 3]
+
+
+@pytest.mark.parametrize(
+    "rows, words",
+    [
+        ([("a", "x"), ("b", None)], "line 2: no label in column 'y'"),
+        ([("a", "x"), ("b", " ")], "line 2: no label in column 'y'"),
+        ([("a", 1.5), ("b", "nan")], "line 2: 'nan' in column 'y', which has numbers with decimals elsewhere"),
+        ([("a", "x"), (None, "y")], "line 2: the text is None"),
+        ([("a", "x"), (["b"], "y")], "line 2: the text is ['b']"),
+    ],
+)
+def test_own_rows_without_a_text_or_label(tmp_path, rows, words):
+    write_custom(tmp_path / "train.jsonl", [{"t": t, "y": y} for t, y in rows])
+    with pytest.raises(InputError) as error:
+        read_split(custom_task(tmp_path, ["t"], "y"), tmp_path, "train")
+    assert words in str(error.value)
+
+
+def test_augmented_own_data_reads_back(tmp_path):
+    write_custom(tmp_path / "train.csv", [{"a": 'x "y"', "b": "two\nlines", "kind": k} for k in ("no", "maybe")])
+    task = custom_task(tmp_path, ["a", "b"], "kind")
+    examples = read_split(task, tmp_path, "train")
+    (tmp_path / "more").mkdir()
+    write_examples(tmp_path / "more" / "train.tsv", task, examples)
+    found = read_split(task, tmp_path / "more", "train")
+    assert found.texts == examples.texts and found.pairs == ["two lines"] * 2 and found.labels.tolist() == examples.labels.tolist()
 
 
 def test_label_orders_by_name():
     mnli = TASKS["mnli"]
     assert label_order(mnli, {0: "ENTAILMENT", 1: "neutral", 2: "contradiction"}) == [2, 0, 1]
     assert label_order(mnli, {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}) == [0, 1, 2]
-    with pytest.raises(InputError, match="yes, no, perhaps"):
-        label_order(mnli, {0: "yes", 1: "no", 2: "perhaps"})
+    for names in (["yes", "no", "perhaps"], ["LABEL_0", "LABEL_1"], ["LABEL_1", "LABEL_0", "LABEL_2"], ["neutral"] * 3):
+        with pytest.raises(InputError, match=f"{', '.join(names).lower()}, those of task mnli contradiction, entailment, neutral"):
+            label_order(mnli, dict(enumerate(names)))
 
 
 def test_predictions_for_the_leaderboard(tmp_path):
@@ -171,11 +267,4 @@ def test_every_task_is_complete():
     assert list(TASKS) == ["cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "wnli"]
     assert TASKS["mnli"].dev_splits == ("dev_matched", "dev_mismatched")
     for task in TASKS.values():
-        assert task.main_metric and all(metric in glue_metrics() for metric in task.metrics)
-
-
-def glue_metrics():
-    from minitinybert.data.metrics import METRICS
-
-    assert glue.TASKS is TASKS
-    return METRICS
+        assert task.main_metric == task.metrics[0] and task.leaderboard and len(task.text_columns) in (1, 2)

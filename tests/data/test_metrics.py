@@ -1,9 +1,14 @@
 """Metrics by hand on a few numbers, and where they are undefined."""
 
+import warnings
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from minitinybert.data.metrics import evaluate
+from minitinybert.data.glue import TASKS
+from minitinybert.data.metrics import METRICS, evaluate
 from minitinybert.errors import InputError
 
 
@@ -22,6 +27,23 @@ def test_by_hand():
 def test_constant_answers_are_zero_not_nan(names):
     found = evaluate(names, np.zeros(4), np.array([0.0, 1.0, 1.0, 1.0]))
     assert all(value == (0.25 if name == "accuracy" else 0.0) for name, value in found.items())
+
+
+@settings(max_examples=100)
+@given(st.data(), st.integers(1, 6))
+def test_always_a_number_and_never_a_warning(data, n):
+    draw = lambda kind: np.array(data.draw(st.lists(kind, min_size=n, max_size=n)))
+    near = st.sampled_from([0.1, 0.1 + 2**-56, 0.3, 1e8, 1e8 + 1e-8, 1e-300]) | st.floats(-5, 5)
+    dtype = data.draw(st.sampled_from([np.float32, np.float64]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = evaluate(("pearson", "spearman"), draw(near).astype(dtype), draw(near))
+        found |= evaluate(("accuracy", "f1", "matthews_correlation"), draw(st.integers(0, 1)), draw(st.integers(0, 1)))
+    assert all(isinstance(value, float) and -1 - 1e-9 <= value <= 1 + 1e-9 for value in found.values())
+
+
+def test_every_task_s_metrics_are_known():
+    assert {metric for task in TASKS.values() for metric in task.metrics} == set(METRICS)
 
 
 def test_answers_that_are_no_numbers():

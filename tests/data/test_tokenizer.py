@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 
 from minitinybert.data.tokenizer import Tokenizer
 from minitinybert.errors import InputError
@@ -30,8 +31,9 @@ def theirs(directory):
 texts = st.one_of(
     st.text(max_size=30),
     st.text(alphabet="abz the film ings.,'é中文\t\u200b\x00😀", max_size=40),
-    st.just("x" * 150),
-    st.just(""),
+    st.sampled_from(
+        ["", "x" * 100, "x" * 101, "[MASK] film [SEP]", "[mask]", "a[MASK]b", "e\u0301 É\ufffd\u2028İſ", "👩‍👩‍👧 film", "film " * 30]
+    ),
 )
 
 
@@ -42,6 +44,82 @@ def test_ids_are_transformers_ids(directory, theirs, text, pair, max_length):
     expected = theirs(text, pair, max_length=max_length, truncation="longest_first", return_token_type_ids=True)
     assert ours.input_ids.tolist() == expected["input_ids"]
     assert ours.token_type_ids.tolist() == expected["token_type_ids"]
+
+
+def test_a_tokenizer_json_gives_the_same_ids(directory, tmp_path):
+    tokenizer = Tokenizer.load(directory)
+    tokenizer.tokenizer.save(str(tmp_path / "tokenizer.json"))
+    again = Tokenizer.load(tmp_path)
+    assert again.same_vocabulary(tokenizer) and list(again.files) == ["tokenizer.json"] and list(tokenizer.files) == ["vocab.txt"]
+    for mine, theirs in zip(again.encode(["é 中 film"], ["the"]), tokenizer.encode(["é 中 film"], ["the"]), strict=True):
+        assert all((a == b).all() and a.dtype == b.dtype == "int32" for a, b in zip(mine, theirs, strict=True))
+
+
+def test_the_longer_text_is_cut_first(directory):
+    tokenizer = Tokenizer.load(directory)
+    words = lambda a, b, n: [tokenizer.id_to_token(i) for i in tokenizer.encode([a], [b], n)[0].input_ids if i not in (2, 3)]
+    assert words("a b c d e f", "x y", 8) == ["a", "b", "c", "x", "y"]
+    assert words("x y", "a b c d e f", 8) == ["x", "y", "a", "b", "c"]
+    assert words("a b c d", "w x y z", 8) == ["a", "b", "w", "x", "y"]  # an odd length: B has the extra piece where both were as long
+
+
+@pytest.mark.parametrize("pairs, length, least", [(None, 2, 3), (["b"], 4, 5)])
+def test_lengths_without_room_are_refused(directory, pairs, length, least):
+    tokenizer = Tokenizer.load(directory)
+    with pytest.raises(InputError, match=f"max_length {length}: at least {least}"):
+        tokenizer.encode(["a a a"], pairs, length)
+    assert len(tokenizer.encode(["a a a"], pairs, least)[0].input_ids) == least
+
+
+def test_half_a_surrogate_pair_is_no_text(directory):
+    with pytest.raises(InputError, match=r"'bad \\udcff': not valid Unicode"):
+        Tokenizer.load(directory).encode(["a", "bad \udcff"])
+    assert len(Tokenizer.load(directory).encode(["a"])[0].input_ids) == 3
+
+
+def test_a_piece_that_stands_twice_does_not_hide_the_highest_id(directory, tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join([*PIECES, "the"]) + "\n", encoding="utf-8")
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.encode(["the"])[0].input_ids[1] == len(PIECES)
+    with pytest.raises(InputError, match="do not belong together"):
+        tokenizer.check_fits(len(PIECES))
+
+
+@pytest.mark.parametrize(
+    "settings_, text, pieces",
+    [
+        ("{}", "É中中", ["e", "中", "中"]),
+        ('{"do_lower_case": null, "strip_accents": null}', "É", ["e"]),
+        ('{"strip_accents": false}', "É", ["é"]),
+        ('{"do_lower_case": false}', "é", ["é"]),
+        ('{"do_lower_case": false, "strip_accents": true}', "é", ["e"]),
+        ('{"tokenize_chinese_chars": false}', "中中", ["[UNK]"]),
+    ],
+)
+def test_tokenizer_config_is_heeded(directory, tmp_path, settings_, text, pieces):
+    (tmp_path / "vocab.txt").write_bytes((directory / "vocab.txt").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(settings_)
+    tokenizer = Tokenizer.load(tmp_path)
+    assert [tokenizer.id_to_token(i) for i in tokenizer.encode([text])[0].input_ids[1:-1]] == pieces
+
+
+@pytest.mark.parametrize(
+    "content, words", [("[]", "holds a JSON list"), ("{", "not JSON"), ('{"do_lower_case": "yes"}', "do_lower_case is 'yes'")]
+)
+def test_a_bad_tokenizer_config(directory, tmp_path, content, words):
+    (tmp_path / "vocab.txt").write_bytes((directory / "vocab.txt").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    with pytest.raises(InputError, match=words):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_tokenizer_file_without_cls_and_sep_gets_them(directory, tmp_path):
+    inner = Tokenizer.load(directory).tokenizer
+    inner.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+    inner.save(str(tmp_path / "tokenizer.json"))
+    ours, theirs = (Tokenizer.load(d).encode(["the film"], ["a b"])[0] for d in (tmp_path, directory))
+    assert ours.input_ids.tolist() == theirs.input_ids.tolist() and ours.token_type_ids.tolist() == theirs.token_type_ids.tolist()
+
 
 
 def test_cased_vocabularies_keep_their_case(directory, tmp_path):
@@ -68,9 +146,16 @@ def test_what_does_not_fit_is_said(directory, tmp_path):
     with pytest.raises(InputError, match="do not belong together"):
         tokenizer.check_fits(len(PIECES) - 1)
     tokenizer.check_same_vocabulary(Tokenizer.load(directory))
+    assert tokenizer.same_vocabulary(Tokenizer.load(directory))
     (tmp_path / "vocab.txt").write_text("\n".join(PIECES[:20] + ["other"] + PIECES[21:]) + "\n", encoding="utf-8")
     with pytest.raises(InputError, match=f"id 20 is '{PIECES[20]}' in one and 'other'"):
         tokenizer.check_same_vocabulary(Tokenizer.load(tmp_path))
+    assert not tokenizer.same_vocabulary(Tokenizer.load(tmp_path))
+    (tmp_path / "vocab.txt").write_text("\n".join([*PIECES, "more"]) + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=f"id {len(PIECES)} is None in one and 'more'"):
+        tokenizer.check_same_vocabulary(Tokenizer.load(tmp_path))
+    with pytest.raises(InputError, match="no such file"):
+        Tokenizer.load({"vocab.txt": tmp_path / "nowhere" / "vocab.txt"})
 
 
 @pytest.mark.parametrize(

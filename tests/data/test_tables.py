@@ -1,0 +1,62 @@
+"""Files of rows in four formats: what is quoted, numbered, encoded, and what is none of the format."""
+
+import sys
+
+import pytest
+
+from minitinybert.data.tables import open_table
+from minitinybert.errors import InputError
+
+
+def read(path, content, header=True):
+    path.write_bytes(content)
+    table = open_table(path, header)
+    return table.header, list(table.rows)
+
+
+def test_a_tsv_is_raw(tmp_path):
+    content = '\ufeffa\tb \n"x\t y"\n\n\u2028\x85\tz\r\n'.encode()
+    assert read(tmp_path / "t.tsv", content) == (["a", "b"], [(2, ['"x', ' y"']), (4, ["\u2028\x85", "z"])])
+    assert read(tmp_path / "t.tsv", b"a\tb\nc\td", header=False) == (None, [(1, ["a", "b"]), (2, ["c", "d"])])
+
+
+def test_a_csv_s_quotes_and_line_ends(tmp_path):
+    content = b'a,b\n"one, ""two""\n\nthree",1\n\n\nx,2\n'
+    assert read(tmp_path / "t.csv", content) == (["a", "b"], [(4, ['one, "two"\n\nthree', "1"]), (7, ["x", "2"])])
+
+
+def test_json_lines_by_the_first_line_s_names(tmp_path):
+    content = b'{"a": 1, "b": null}\n\n{"b": [2], "c": 3}\n'
+    assert read(tmp_path / "t.jsonl", content) == (["a", "b"], [(1, [1, None]), (3, [None, [2]])])
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("t.tsv", b"", "the file is empty"),
+        ("t.tsv", b"\n \n", "the file is empty"),
+        ("t.csv", b"\n\n", "the file is empty"),
+        ("t.jsonl", b"\n", "the file is empty"),
+        ("t.tsv", b"a\nb\n\xff", "line 3: not UTF-8 (byte 1)"),
+        ("t.csv", b'a\n"b\n', "line 2: not CSV"),
+        ("t.csv", b"a\n\xff", "line 2: not UTF-8"),
+        ("t.jsonl", b'{"a": 1}\n{', "line 2: not JSON"),
+        ("t.jsonl", b'{"a": 1}\n[1]\n', "line 2: a JSON object"),
+        ("t.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "line 2: not UTF-8"),
+    ],
+)
+def test_bad_files(tmp_path, name, content, words):
+    with pytest.raises(InputError) as error:
+        read(tmp_path / name, content)
+    assert words in str(error.value) and str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        open_table(tmp_path / "nowhere.tsv")
+
+
+def test_parquet_without_pyarrow(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match="pip install pyarrow"):
+        open_table(tmp_path / "t.parquet")
