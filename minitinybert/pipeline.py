@@ -5,7 +5,7 @@ finetune ─▶ teacher directory ─▶ distill_task ─▶ student directory �
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,11 +98,14 @@ def distill_task(
     max_length: int = 128,
     resume: bool = False,
     cache_gb: float = 4.0,
+    weights: Mapping[str, float] | None = None,
+    hard_labels: bool = False,
 ) -> dict[str, Any]:
     """Task-specific distillation (paper section 3.2): the intermediate layers first, then the prediction layer.
 
     teacher: a directory fine-tuned on the task; student: a directory, or a shape such as 4L-312D-12H-1200F for random weights.
     cache_gb bounds the file that keeps what the teacher says of each example, so that it is asked once and not at every epoch.
+    weights: λ of the first step's terms; hard_labels: the second step is fine-tuning on the data's labels (both for ablations).
     The first step's model is kept in out/intermediate. Returns {split: metrics} on dev, {} after the first step alone.
     """
     out = Path(out)
@@ -114,21 +117,22 @@ def distill_task(
     files = TaskData(task, data, Tokenizer.load(pupil.tokenizer_files), max_length, pupil)
     files.tokenizer.check_same_vocabulary(Tokenizer.load(master.tokenizer_files))
     examples = files.split("train")
-    _preflight(teacher, master, files, machine)
+    check_teacher(teacher, master, files, machine)
     if stage in ("intermediate", "both"):
-        objective = Intermediate(pupil.config, master.config, recipe)
+        objective = Intermediate(pupil.config, master.config, recipe, weights)
         place = out / "intermediate"
         _train(pupil, objective, files, examples, first, place, machine, resume, "distill intermediate", master, recipe, cache_gb)
         pupil = Bert.load(place)
     if stage == "intermediate":
         return {}
-    soft = Prediction(recipe, task.labels is None)
-    _train(pupil, soft, files, examples, second, out, machine, resume, "distill prediction", master, recipe)
+    regression = task.labels is None
+    last: Objective = Supervised(regression) if hard_labels else Prediction(recipe, regression)
+    _train(pupil, last, files, examples, second, out, machine, resume, "distill prediction", master, recipe)
     return evaluate(str(out), task, data, machine, max_length)
 
 
-def _preflight(path: str, teacher: Bert, files: TaskData, machine: Machine) -> None:
-    """Before hours are spent: InputError where the teacher is no better on dev than always saying the most frequent label."""
+def check_teacher(path: str, teacher: Bert, files: TaskData, machine: Machine) -> dict[str, float]:
+    """Its dev metrics, before hours are spent: InputError where it is no better than always saying the most frequent label."""
     task, dev = files.task, files.split(files.task.dev_splits[0])
     scores = _score(teacher, task, dev, machine)
     log(f"teacher {path} on dev: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
@@ -139,6 +143,7 @@ def _preflight(path: str, teacher: Bert, files: TaskData, machine: Machine) -> N
             f"{path}: the teacher's dev {task.main_metric} is {scores[task.main_metric]:.4f}, that of a constant answer {floor:.4f}; "
             "is it fine-tuned on this task, and are its labels (id2label) in the order of its outputs?"
         )
+    return scores
 
 
 def _train(

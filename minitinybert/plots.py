@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -92,3 +93,32 @@ def _save(figure: plt.Figure, path: Path) -> None:
     figure.savefig(beside, dpi=130, format="png")
     plt.close(figure)
     os.replace(beside, path)
+
+
+def ablation_chart(report: Mapping[str, Any], path: Path) -> None:
+    """What each variant of `ablate` loses against the full method, a bar each; the deviation over seeds, the paper's figure a diamond.
+
+    report: as `ablate.run` returns it. Writes a PNG.
+    """
+    full, rows = report["results"][0], report["results"][1:]
+    figure, axis = plt.subplots(figsize=(7.2, 1.6 + 0.36 * len(rows)), layout="constrained")
+    places = np.arange(len(rows))
+    differences = [row["difference"] for row in rows]
+    spread = [np.nan if row["difference_sd"] is None else row["difference_sd"] for row in rows]
+    axis.barh(places, differences, xerr=spread, height=0.62, color="#4878a8", capsize=3, label="here, ± standard deviation")
+    axis.plot([row["paper_difference"] for row in rows], places, "D", color="#d1662a", markersize=6, linestyle="", label="in the paper")
+    for place, row in zip(places, rows, strict=True):
+        axis.annotate(f"{row['mean']:.1f}", (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.margins(x=0.06)
+    axis.set_yticks(places, [row["variant"] for row in rows])
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.annotate("mean", (1.01, -0.6), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
+    axis.grid(axis="x", alpha=0.25)
+    seeds = len(full["values"])
+    axis.set(
+        title=f"{report['task']}: the full method has {full['mean']:.1f} ({seeds} seed{'s' * (seeds > 1)})",
+        xlabel=f"difference to the full method, points of {report['metric'].replace('_', ' ')}",
+    )
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    _save(figure, path)

@@ -9,7 +9,7 @@ General distillation has no prediction loss (paper, section 3.2).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -163,11 +163,12 @@ def distill_general(
     machine: Machine,
     recipe: Recipe = DEFAULT,
     resume: bool = False,
+    weights: Mapping[str, float] | None = None,
 ) -> dict[str, dict[str, float]]:
     """General distillation (paper section 3.2): embedding, hidden and attention losses on raw text, none of the prediction layer.
 
     teacher: a BERT that was pre-trained, with any head; student: a directory, or a shape for random weights, with the teacher's
-    tokenizer. The encoder is saved to `out`. Returns {"train": the last mean losses}.
+    tokenizer; weights: λ of the terms (for ablations). The encoder is saved to `out`. Returns {"train": the last mean losses}.
     """
     out = Path(out)
     master = Bert.load(teacher, head="none")
@@ -177,7 +178,7 @@ def distill_general(
     words.check_same_vocabulary(Tokenizer.load(master.tokenizer_files))
     text.check_fits(pupil.config)
     text.check_fits(master.config)
-    objective = Intermediate(pupil.config, master.config, recipe)
+    objective = Intermediate(pupil.config, master.config, recipe, weights)
     pad = recipe.padding == "count"
     examples = text.segments(text.corpus(words, out), words, options.seed, _corruption(recipe, words), pad=pad)
     learner = Learner(pupil.to(machine.xp), objective, machine.workers, master.to(machine.xp), options.seed, recipe.teacher_dropout)

@@ -20,6 +20,9 @@ def test_by_hand():
     assert found["matthews_correlation"] == pytest.approx((2 * 1 - 1 * 1) / np.sqrt(3 * 3 * 2 * 2))
     found = evaluate(("pearson", "spearman"), np.array([1.0, 2.0, 9.0]), np.array([1.0, 2.0, 3.0]))
     assert found["spearman"] == pytest.approx(1) and 0.9 < found["pearson"] < 1
+    # ranks 2 1 4 3 against 1 2 3 4: 1 - 6 * (1 + 1 + 1 + 1) / (4 * 15)
+    found = evaluate(("spearman",), np.array([2.0, -1.0, 70.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0]))
+    assert found["spearman"] == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("names", [("accuracy", "f1", "matthews_correlation"), ("pearson", "spearman")])

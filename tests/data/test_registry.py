@@ -6,6 +6,7 @@ import json
 import re
 import zipfile
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -101,10 +102,11 @@ def test_no_sentence_is_in_two_splits_nor_a_held_out_one_in_the_corpus(tmp_path)
         for i in range(100):
             writer.writerow([f"Sentence number {i} , it is .", int(i < 30), "rotten_tomatoes"])
             writer.writerow([f"sentence NUMBER {i}, it is.", int(i < 30), "rotten_tomatoes"])  # the same but for case and spaces
+            writer.writerow([f"Sentence number {i}, it is.", 1, "imdb"])  # nothing is left of it where that is held out
         writer.writerow(["Sentence number 1, it is." + "<br /><br />".join(f"Sentence number {i}, it is." for i in range(100)), 1, "imdb"])
         writer.writerow(["First one.<br /><br />" + " ".join(f"Sentence number {i}, it is." for i in range(100)) + " The end!", 1, "imdb"])
     counts = movie_review_splits(tmp_path / "reviews.csv", tmp_path / "data", seed=3)
-    assert counts == {"test": 10, "dev": 10, "train": 80, "reviews": 2}
+    assert counts == {"test": 10, "dev": 10, "train": 80, "reviews": 102}
     sentences = {}
     for split in ("train", "dev", "test"):
         lines = (tmp_path / "data" / f"{split}.tsv").read_text(encoding="utf-8").splitlines()
@@ -113,8 +115,9 @@ def test_no_sentence_is_in_two_splits_nor_a_held_out_one_in_the_corpus(tmp_path)
         sentences[split] = {registry._normal(line.split("\t")[0]) for line in lines[1:]}
     assert len(set.union(*sentences.values())) == 100
     corpus = (tmp_path / "data" / "corpus.txt").read_text(encoding="utf-8").splitlines()
-    blank = corpus.index("")
-    assert corpus[blank + 1] == "First one." and corpus[-1] == "The end!" and len(corpus) == blank + 1 + 82
+    first = corpus.index("First one.")
+    assert corpus[first - 1] == "" and corpus[-1] == "The end!" and len(corpus) == first + 82
+    assert corpus[0] and all(a or b for a, b in pairwise(corpus))  # one blank line, and between reviews only
     assert not {registry._normal(line) for line in corpus} & (sentences["dev"] | sentences["test"])
     assert {registry._normal(line) for line in corpus} >= sentences["train"]
     before = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
