@@ -121,7 +121,6 @@ def test_a_tokenizer_file_without_cls_and_sep_gets_them(directory, tmp_path):
     assert ours.input_ids.tolist() == theirs.input_ids.tolist() and ours.token_type_ids.tolist() == theirs.token_type_ids.tolist()
 
 
-
 def test_cased_vocabularies_keep_their_case(directory, tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join([*PIECES, "The"]) + "\n", encoding="utf-8")
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
