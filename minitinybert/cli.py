@@ -1,4 +1,4 @@
-"""The command line. Each command is parsed here and done in pipeline.py, demo.py, audit.py or weights/convert.py.
+"""The command line: arguments.py says what each command takes, pipeline.py, pretrain.py, augment.py, ablate.py … do it.
 
 Exit status: 0 success, 1 a failed audit, 2 a usage error or bad input (one line on standard error), 128+n stopped by signal n.
 """
@@ -10,21 +10,19 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from . import recipes
+from .arguments import build_parser
 from .errors import InputError
-from .recipes import RECIPES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     from .train import Stopped
 
     try:
-        return args.run(args)
+        return _COMMANDS[args.command](args)
     except InputError as error:
         print(f"minitinybert: {error}", file=sys.stderr)
         return 2
@@ -37,164 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
-
-
-# -------------------------------------------------------------------------------------------------------------------- parsers
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="minitinybert", description=_DESCRIPTION)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _demo(commands)
-    _convert(commands)
-    _finetune(commands)
-    _pretrain(commands)
-    _distill(commands)
-    _evaluate(commands)
-    _predict(commands)
-    _audit(commands)
-    return parser
-
-
-_DESCRIPTION = "TinyBERT from scratch on NumPy and CuPy: fine-tune a teacher, distil a student, prove every gradient."
-
-
-def _command(commands: Any, name: str, help: str, run: Any) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=help, description=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--device", default="cpu", metavar="cpu|cuda|cuda:N", help="where the arrays live")
-    parser.add_argument("--threads", type=_positive, default=None, help="threads on the CPU (without it: one a core)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    parser.add_argument("--json", action="store_true", help="results as JSON on standard output")
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _task_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", required=True, metavar="NAME", help="cola sst-2 mrpc sts-b qqp mnli qnli rte wnli, or custom")
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the task's directory: train, dev (and test) files")
-    parser.add_argument("--text-columns", metavar="A[,B]", help="--task custom: the text's column, or a pair's two")
-    parser.add_argument("--label-column", metavar="NAME", help="--task custom: the label's column")
-    _length_option(parser)
-
-
-def _length_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--max-length", type=_positive, default=128, metavar="L", help="word pieces a text (or pair) is cut to")
-
-
-def _training_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch-size", type=_positive, default=32)
-    parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps over which the learning rate rises")
-    parser.add_argument("--log-every", type=_positive, default=50, metavar="STEPS", help="a line in metrics.jsonl")
-    parser.add_argument("--save-every", type=_positive, default=500, metavar="STEPS", help="a checkpoint, also at each epoch")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, where there is one")
-
-
-def _finetune(commands: Any) -> None:
-    parser = _command(commands, "finetune", "fine-tune a BERT on a task: the teacher", _run_finetune)
-    parser.add_argument("--model", required=True, metavar="DIR|ID", help="a model directory, or a Hugging Face id")
-    _task_options(parser)
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--epochs", type=float, default=3.0)
-    parser.add_argument("--lr", type=float, default=5e-5)
-    parser.add_argument("--optimizer", choices=("adamw", "bert-adam"), default="adamw")
-    _training_options(parser)
-
-
-def _pretrain(commands: Any) -> None:
-    parser = _command(commands, "pretrain", "masked-language-model training on raw text", _run_pretrain)
-    parser.add_argument("--model", required=True, metavar="DIR|ID|SHAPE", help="weights to go on from, or a shape for random ones")
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="of a tokenizer.json or vocab.txt, where --model is a shape")
-    _corpus_options(parser)
-    parser.add_argument("--mask-rate", type=float, default=0.15, help="share of the positions that are predicted")
-    parser.add_argument("--epochs", type=float, default=1.0)
-    parser.add_argument("--lr", type=float, default=1e-4)
-    parser.add_argument("--optimizer", choices=("adamw", "bert-adam"), default="adamw")
-    _training_options(parser)
-
-
-def _corpus_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--corpus", required=True, nargs="+", metavar="FILE", help="a sentence a line, a blank line between documents")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--plain-text", action="store_true", help="the corpus has paragraphs, not a sentence a line")
-    parser.add_argument("--pairs", action="store_true", help="examples of two segments, half of them from another document")
-    parser.add_argument("--static", action="store_true", help="the same examples and masks at every epoch")
-    parser.add_argument("--shards", type=Path, metavar="DIR", help="where the tokenised corpus is kept (without it: in --out)")
-    parser.add_argument("--processes", type=_positive, default=1, help="that tokenise")
-    _length_option(parser)
-
-
-def _distill(commands: Any) -> None:
-    distill = commands.add_parser("distill", help="distil a student from a teacher: general, then on a task")
-    stages = distill.add_subparsers(dest="what", required=True, metavar="general|task")
-    general = _command(stages, "general", "general distillation: a pre-trained teacher, raw text, no labels", _run_distill_general)
-    general.add_argument("--teacher", required=True, metavar="DIR|ID", help="a BERT that was pre-trained, not fine-tuned")
-    general.add_argument("--student", required=True, metavar="DIR|SHAPE", help="a model directory, or a shape: 4L-312D-12H-1200F")
-    _corpus_options(general)
-    _recipe_option(general)
-    general.add_argument("--epochs", type=float, default=3.0)
-    general.add_argument("--lr", type=float, default=1e-4)
-    _training_options(general)
-    parser = _command(stages, "task", "task-specific distillation: intermediate layers, then prediction", _run_distill_task)
-    parser.add_argument("--teacher", required=True, metavar="DIR|ID", help="a BERT fine-tuned on the task")
-    parser.add_argument("--student", required=True, metavar="DIR|SHAPE", help="a model directory, or a shape: 4L-312D-12H-1200F")
-    _task_options(parser)
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--stage", choices=("intermediate", "prediction", "both"), default="both")
-    parser.add_argument("--intermediate-epochs", type=float, default=20.0)
-    parser.add_argument("--intermediate-lr", type=float, default=5e-5)
-    parser.add_argument("--epochs", type=float, default=3.0, help="of the prediction step")
-    parser.add_argument("--lr", type=float, default=3e-5, help="of the prediction step")
-    parser.add_argument("--cache-gb", type=float, default=4.0, metavar="GB", help="at most this much disk for the teacher's answers")
-    _recipe_option(parser)
-    _training_options(parser)
-
-
-def _recipe_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--recipe", default="default", metavar="NAME|FILE", help=f"{', '.join(RECIPES)}, or a .toml file of switches")
-
-
-def _evaluate(commands: Any) -> None:
-    parser = _command(commands, "evaluate", "a model's metrics on a task's dev files", _run_evaluate)
-    parser.add_argument("--model", required=True, metavar="DIR|ID")
-    _task_options(parser)
-    parser.add_argument("--split", action="append", metavar="NAME", help="another split than dev, such as test; may be repeated")
-
-
-def _predict(commands: Any) -> None:
-    parser = _command(commands, "predict", "a model's answer to each text (a pair: 'first ||| second')", _run_predict)
-    parser.add_argument("--model", required=True, metavar="DIR|ID")
-    parser.add_argument("--task", metavar="NAME", help="with --data: whose test file is answered")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the task's directory; its test files are answered")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="with --data: where the leaderboard's files go")
-    parser.add_argument("text", nargs="*", metavar="TEXT")
-    _length_option(parser)
-
-
-def _convert(commands: Any) -> None:
-    parser = _command(commands, "convert", "weights from elsewhere to a model directory", _run_convert)
-    parser.add_argument("source", metavar="SRC", help="a directory, .safetensors, .bin, TensorFlow checkpoint, or Hugging Face id")
-    parser.add_argument("destination", type=Path, metavar="DST")
-
-
-def _demo(commands: Any) -> None:
-    parser = _command(commands, "demo", "the whole method on small real data, in minutes", _run_demo)
-    parser.add_argument("--out", type=Path, default=Path("minitinybert-demo"), metavar="DIR")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    parser.add_argument("--teacher", metavar="DIR|ID", help="other weights than the demo's own, such as bert-base-uncased")
-
-
-def _audit(commands: Any) -> None:
-    _command(commands, "audit", "prove every gradient on this machine", _run_audit)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return value
-
-
-# ------------------------------------------------------------------------------------------------------------------- commands
 
 
 def _run_finetune(args: argparse.Namespace) -> int:
@@ -212,9 +52,35 @@ def _run_pretrain(args: argparse.Namespace) -> int:
     with pipeline.Machine(args.device, args.threads) as machine:
         options = replace(_options(args, args.epochs, args.lr), optimizer=args.optimizer)
         results = pretrain.pretrain(
-            args.model, _text(args), args.out, options, machine, args.tokenizer, rate=args.mask_rate, resume=args.resume
+            args.model, _text(args), args.out, options, machine, _vocabulary(args), rate=args.mask_rate, resume=args.resume
         )
     return _report(args, {"model": str(args.out), "results": results})
+
+
+def _vocabulary(args: argparse.Namespace) -> Any:
+    from .data.vocabulary import train_vocabulary
+
+    if not args.train_vocabulary:
+        return args.tokenizer
+    return train_vocabulary(args.corpus, args.train_vocabulary, args.out / "tokenizer")
+
+
+def _run_augment(args: argparse.Namespace) -> int:
+    from . import augment
+
+    summary = augment.run(
+        args.mlm, args.vectors, _task(args), args.data, args.out, args.recipe, args.copies, args.probability, args.candidates,
+        original=not args.no_original, provenance=args.provenance, workers=args.processes, resume=args.resume, seed=args.seed,
+        device=args.device,
+    )  # fmt: skip
+    if args.json:
+        return _print_json(summary)
+    print("\n".join(f"{name}: {value}" for name, value in summary.items()))
+    return 0
+
+
+def _run_distill(args: argparse.Namespace) -> int:
+    return _run_distill_general(args) if args.what == "general" else _run_distill_task(args)
 
 
 def _run_distill_general(args: argparse.Namespace) -> int:
@@ -244,8 +110,39 @@ def _run_distill_task(args: argparse.Namespace) -> int:
             max_length=args.max_length,
             resume=args.resume,
             cache_gb=args.cache_gb,
+            prediction_data=args.prediction_data,
         )
     return _report(args, {"model": str(args.out), "results": results})
+
+
+def _run_ablate(args: argparse.Namespace) -> int:
+    from . import ablate, pipeline
+
+    with pipeline.Machine(args.device, args.threads) as machine:
+        report = ablate.run(
+            args.teacher,
+            _task(args),
+            args.data,
+            args.out,
+            machine,
+            student_shape=args.student,
+            general_teacher=args.general_teacher,
+            corpus=_text(args) if args.corpus else None,
+            augmented=args.augmented,
+            seeds=args.seeds,
+            variants=args.variants,
+            recipe=recipes.load(args.recipe),
+            general=_options(args, args.general_epochs, args.general_lr),
+            intermediate=_options(args, args.intermediate_epochs, args.intermediate_lr),
+            prediction=_options(args, args.epochs, args.lr),
+            max_length=args.max_length,
+            cache_gb=args.cache_gb,
+            resume=args.resume,
+        )
+    if args.json:
+        return _print_json(report)
+    print(ablate.format_table(report))
+    return 0
 
 
 def _run_evaluate(args: argparse.Namespace) -> int:
@@ -342,6 +239,20 @@ def _report(args: argparse.Namespace, report: dict[str, Any]) -> int:
 def _print_json(value: Any) -> int:
     print(json.dumps(value, indent=2))
     return 0
+
+
+_COMMANDS = {
+    "demo": _run_demo,
+    "convert": _run_convert,
+    "finetune": _run_finetune,
+    "pretrain": _run_pretrain,
+    "augment": _run_augment,
+    "distill": _run_distill,
+    "ablate": _run_ablate,
+    "evaluate": _run_evaluate,
+    "predict": _run_predict,
+    "audit": _run_audit,
+}
 
 
 if __name__ == "__main__":

@@ -100,11 +100,13 @@ def distill_task(
     cache_gb: float = 4.0,
     weights: Mapping[str, float] | None = None,
     hard_labels: bool = False,
+    prediction_data: Path | None = None,
 ) -> dict[str, Any]:
     """Task-specific distillation (paper section 3.2): the intermediate layers first, then the prediction layer.
 
     teacher: a directory fine-tuned on the task; student: a directory, or a shape such as 4L-312D-12H-1200F for random weights.
     cache_gb bounds the file that keeps what the teacher says of each example, so that it is asked once and not at every epoch.
+    prediction_data: another directory for the second step, as the paper has the original data for STS-B's (section 4.2).
     weights: λ of the first step's terms; hard_labels: the second step is fine-tuning on the data's labels (both for ablations).
     The first step's model is kept in out/intermediate. Returns {split: metrics} on dev, {} after the first step alone.
     """
@@ -125,10 +127,13 @@ def distill_task(
         pupil = Bert.load(place)
     if stage == "intermediate":
         return {}
+    if prediction_data is not None:
+        files = TaskData(task, prediction_data, files.tokenizer, max_length, pupil)
+        examples = files.split("train")
     regression = task.labels is None
     last: Objective = Supervised(regression) if hard_labels else Prediction(recipe, regression)
     _train(pupil, last, files, examples, second, out, machine, resume, "distill prediction", master, recipe)
-    return evaluate(str(out), task, data, machine, max_length)
+    return evaluate(str(out), task, files.directory, machine, max_length)
 
 
 def check_teacher(path: str, teacher: Bert, files: TaskData, machine: Machine) -> dict[str, float]:

@@ -131,7 +131,7 @@ def _mlm_model(model: str, tokenizer: Path | None, seed: int) -> Bert:
     """A checkpoint, with a fresh head where it has none for words; or random weights of a shape and a tokenizer."""
     if is_shape(model):
         if tokenizer is None:
-            raise InputError(f"--model {model}: random weights need a tokenizer; name its directory, or train a vocabulary")
+            raise InputError(f"--model {model}: random weights need a vocabulary; give --tokenizer DIR or --train-vocabulary N")
         words = Tokenizer.load(tokenizer)
         config = Config(vocab_size=words.vocab_size, pad_token_id=words.pad_id, head="mlm", pooler=False)
         fresh = Bert.new(replace(config, **parse_shape(model)), seed)

@@ -123,7 +123,20 @@ def test_a_run_is_not_written_over(capsys, model, data, tmp_path):
 
 
 def test_help_of_every_command():
-    for command in (["demo"], ["convert"], ["finetune"], ["distill", "task"], ["evaluate"], ["predict"], ["audit"]):
+    commands = [
+        "demo",
+        "convert",
+        "finetune",
+        "pretrain",
+        "augment",
+        "distill general",
+        "distill task",
+        "ablate",
+        "evaluate",
+        "predict",
+        "audit",
+    ]
+    for command in map(str.split, commands):
         with pytest.raises(SystemExit) as stop:
             main([*command, "--help"])
         assert stop.value.code == 0

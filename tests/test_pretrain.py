@@ -236,7 +236,7 @@ def test_metrics_count_ranks(grammar, tmp_path):
 
 
 def test_what_cannot_be_trained_is_said(grammar, tmp_path):
-    with pytest.raises(InputError, match="need a tokenizer"), Machine("cpu", 1) as machine:
+    with pytest.raises(InputError, match="need a vocabulary"), Machine("cpu", 1) as machine:
         pretrain(SHAPE, Text([grammar / "text"]), tmp_path / "out", OPTIONS, machine)
     with pytest.raises(InputError, match="neither a model directory nor a shape"):
         run(grammar, tmp_path / "out", model="4L")

@@ -24,17 +24,32 @@ def train_vocabulary(files: Sequence[str | Path], size: int, directory: str | Pa
         return directory
     if size <= len(_SPECIAL):
         raise InputError(f"a vocabulary of {size} word pieces: more than the {len(_SPECIAL)} special tokens are needed")
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=_SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator(_lines(files), trainer)
+    # The trainer numbers the pieces of one letter as they come out of a hash table, and ties follow the numbers: fixed beforehand,
+    # the vocabulary is a function of the text.
+    letters = sorted(_learn(files, _SPECIAL, len(_SPECIAL), lower_case).keys() - set(_SPECIAL))
+    vocabulary = _learn(files, _SPECIAL + letters, size, lower_case)
+    tokenizer = _pipeline(models.WordPiece(vocabulary, unk_token="[UNK]"), lower_case)
+    tokenizer.add_special_tokens(_SPECIAL)
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / "tokenizer.json") as beside:
         tokenizer.save(str(beside))
     return directory
+
+
+def _pipeline(model: models.WordPiece, lower_case: bool) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _learn(files: Sequence[str | Path], first: list[str], size: int, lower_case: bool) -> dict[str, int]:
+    """{piece: id} of up to `size` pieces, `first` those of the lowest ids; pieces of one letter are always among them."""
+    tokenizer = _pipeline(models.WordPiece(unk_token="[UNK]"), lower_case)
+    tokenizer.train_from_iterator(_lines(files), trainers.WordPieceTrainer(vocab_size=size, special_tokens=first, show_progress=False))
+    return tokenizer.get_vocab()
 
 
 def _lines(files: Sequence[str | Path]) -> Iterator[str]:

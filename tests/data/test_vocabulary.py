@@ -1,5 +1,8 @@
 """A vocabulary of one's own: as many pieces as asked, read by the project's tokenizer, and every known word found again."""
 
+import subprocess
+import sys
+
 import pytest
 
 from minitinybert.data.tokenizer import Tokenizer
@@ -37,3 +40,16 @@ def test_what_gives_no_vocabulary_is_said(tmp_path):
     with pytest.raises(InputError, match="special tokens"):
         train_vocabulary([tmp_path / "text"], 5, tmp_path / "tokenizer")
     assert not (tmp_path / "tokenizer").exists()
+
+
+def test_the_vocabulary_is_a_function_of_the_text(tmp_path):
+    """Each in its own process: the trainer's hash tables have another order in each."""
+    (tmp_path / "text").write_text(TEXT)
+    files = []
+    for name in "ab":
+        code = (
+            f"from minitinybert.data.vocabulary import train_vocabulary as t; t([{str(tmp_path / 'text')!r}], 90, {str(tmp_path / name)!r})"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+        files.append((tmp_path / name / "tokenizer.json").read_bytes())
+    assert files[0] == files[1]
