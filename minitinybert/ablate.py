@@ -40,6 +40,7 @@ from .plots import ablation_chart
 from .pretrain import Text, distill_general
 from .progress import log
 from .recipes import DEFAULT, Recipe
+from .teacher_cache import Answers
 from .train import Options
 from .weights.files import replacing
 
@@ -142,7 +143,7 @@ def run(
         raise InputError(f"--seeds {' '.join(map(str, seeds))}: one or more, each once")
     study = _Study(
         teacher, task, Path(data), Path(out), machine, student_shape, general_teacher, corpus, augmented, recipe, general, intermediate,
-        prediction, max_length, cache_gb,
+        prediction, max_length, cache_gb, Answers(cache_gb),
     )  # fmt: skip
     score, kept, left_out = study.check(chosen)
     study.begin(resume)
@@ -181,6 +182,7 @@ class _Study:
     prediction: Options
     max_length: int
     cache_gb: float
+    answers: Answers
 
     # --------------------------------------------------------------------------------------------------- before anything is trained
 
@@ -281,6 +283,7 @@ class _Study:
             return distill_task(
                 self.teacher, student, self.task, data, place, self.machine, "prediction", replace(self.intermediate, seed=seed), last,
                 self.recipe, self.max_length, resume=True, hard_labels=not p.soft,
+                answers=self.answers,
             )  # fmt: skip
 
         return _once(place, work)
@@ -293,7 +296,7 @@ class _Study:
             return distill_task(
                 self.teacher, self._start(p), self.task, self._data(p), place, self.machine, "intermediate",
                 replace(self.intermediate, seed=seed), None, replace(self.recipe, layers=p.layers), self.max_length, resume=True,
-                cache_gb=self.cache_gb, weights=p.weights,
+                cache_gb=self.cache_gb, weights=p.weights, answers=self.answers,
             )  # fmt: skip
 
         _once(place / "intermediate", work)

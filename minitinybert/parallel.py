@@ -1,5 +1,5 @@
 """Threads in a process, each with a share of the batch. NumPy's loops and the BLAS release the interpreter's lock, so shares run
-at once; with several workers the BLAS itself is kept to one thread each."""
+at once; the BLAS itself is kept to one thread in each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Workers:
 
     def __enter__(self) -> Workers:
         keep_freed_memory()
-        self._limits = threadpool_limits(1 if self.threads > 1 else None, user_api="blas")
+        self._limits = threadpool_limits(1, user_api="blas")
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
         return self
 

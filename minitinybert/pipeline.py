@@ -5,10 +5,10 @@ finetune ─▶ teacher directory ─▶ distill_task ─▶ student directory �
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,11 +22,11 @@ from .data.tokenizer import Tokenizer
 from .distill import Intermediate, Prediction
 from .errors import InputError
 from .learner import Learner
-from .objectives import Objective, Supervised
+from .objectives import Objective, Supervised, View
 from .parallel import Workers
 from .progress import log
 from .recipes import DEFAULT, Recipe
-from .teacher_cache import TeacherCache, gigabytes
+from .teacher_cache import Answers, TeacherCache, gigabytes
 from .train import Options, train
 
 
@@ -101,19 +101,22 @@ def distill_task(
     weights: Mapping[str, float] | None = None,
     hard_labels: bool = False,
     prediction_data: Path | None = None,
+    answers: Answers | None = None,
 ) -> dict[str, Any]:
     """Task-specific distillation (paper section 3.2): the intermediate layers first, then the prediction layer.
 
     teacher: a directory fine-tuned on the task; student: a directory, or a shape such as 4L-312D-12H-1200F for random weights.
     cache_gb bounds the file that keeps what the teacher says of each example, so that it is asked once and not at every epoch.
     prediction_data: another directory for the second step, as the paper has the original data for STS-B's (section 4.2).
-    weights: λ of the first step's terms; hard_labels: the second step is fine-tuning on the data's labels (both for ablations).
+    weights: λ of the first step's terms; hard_labels: the second step is fine-tuning on the data's labels; answers: shared by several
+    students of one teacher (all three for ablations).
     The first step's model is kept in out/intermediate. Returns {split: metrics} on dev, {} after the first step alone.
     """
     out = Path(out)
     first, second = intermediate or Options(epochs=20, lr=5e-5), prediction or Options(epochs=3, lr=3e-5)
     first = replace(first, schedule=recipe.intermediate_schedule, optimizer=recipe.optimizer)
     second = replace(second, optimizer=recipe.optimizer)
+    answers = answers or Answers(cache_gb)
     master = load_teacher(teacher, task, machine)
     pupil = load_student(student, master, task, first.seed, recipe)
     files = TaskData(task, data, Tokenizer.load(pupil.tokenizer_files), max_length, pupil)
@@ -123,7 +126,8 @@ def distill_task(
     if stage in ("intermediate", "both"):
         objective = Intermediate(pupil.config, master.config, recipe, weights)
         place = out / "intermediate"
-        _train(pupil, objective, files, examples, first, place, machine, resume, "distill intermediate", master, recipe, cache_gb)
+        taught = _Taught(master, recipe, answers, (teacher, str(data), max_length))
+        _train(pupil, objective, files, examples, first, place, machine, resume, "distill intermediate", taught)
         pupil = Bert.load(place)
     if stage == "intermediate":
         return {}
@@ -132,7 +136,8 @@ def distill_task(
         examples = files.split("train")
     regression = task.labels is None
     last: Objective = Supervised(regression) if hard_labels else Prediction(recipe, regression)
-    _train(pupil, last, files, examples, second, out, machine, resume, "distill prediction", master, recipe)
+    taught = _Taught(master, recipe, answers, (teacher, str(files.directory), max_length))
+    _train(pupil, last, files, examples, second, out, machine, resume, "distill prediction", taught)
     return evaluate(str(out), task, files.directory, machine, max_length)
 
 
@@ -151,6 +156,15 @@ def check_teacher(path: str, teacher: Bert, files: TaskData, machine: Machine) -
     return scores
 
 
+class _Taught(NamedTuple):
+    """The teacher of a step, and what it has said before of the training set `where`."""
+
+    teacher: Bert
+    recipe: Recipe
+    answers: Answers
+    where: Hashable
+
+
 def _train(
     model: Bert,
     objective: Objective,
@@ -161,20 +175,20 @@ def _train(
     machine: Machine,
     resume: bool,
     description: str,
-    teacher: Bert | None = None,
-    recipe: Recipe = DEFAULT,
-    cache_gb: float = 0.0,
+    taught: _Taught | None = None,
 ) -> None:
-    task, extra = files.task, None
-    if recipe.padding == "count":
+    task, extra, cache = files.task, None, None
+    teacher = taught.teacher if taught is not None else None
+    if taught is not None and taught.recipe.padding == "count":
         examples = replace(examples, pad_to=files.max_length)
-    if isinstance(objective, Prediction) and teacher is not None and not recipe.teacher_dropout:
-        # A frozen teacher says the same of a sentence at every epoch: it is asked once.
-        extra, teacher = {"teacher_logits": evaluation.logits(teacher, examples, machine.workers)}, None
-    cache = None
-    if isinstance(objective, Intermediate) and teacher is not None:
-        cache = _teacher_cache(teacher, objective, examples, options, out, machine, recipe, cache_gb)
-    learner = Learner(model.to(machine.xp), objective, machine.workers, teacher, options.seed, recipe.teacher_dropout, cache)
+    dropout = taught is not None and taught.recipe.teacher_dropout
+    if taught is not None and not dropout:  # it says the same of a sentence at every epoch
+        if isinstance(objective, Prediction):
+            logits = taught.answers.logits(taught.where, lambda: evaluation.logits(taught.teacher, examples, machine.workers))
+            extra, teacher = {"teacher_logits": logits}, None
+        if isinstance(objective, Intermediate) and objective.teacher_view is not None and options.epochs > 1:
+            cache = _teacher_cache(taught, objective.teacher_view, examples, out, machine)
+    learner = Learner(model.to(machine.xp), objective, machine.workers, teacher, options.seed, dropout, cache)
     judge: Callable[[Bert], dict[str, float]] | None = None
     if not isinstance(objective, Intermediate):
         dev = files.split(task.dev_splits[0])
@@ -182,26 +196,17 @@ def _train(
     train(learner, examples, options, out, judge, task.main_metric, resume, description, extra)
 
 
-def _teacher_cache(
-    teacher: Bert,
-    objective: Intermediate,
-    examples: EncodedExamples,
-    options: Options,
-    out: Path,
-    machine: Machine,
-    recipe: Recipe,
-    limit: float,
-) -> TeacherCache | None:
-    """The teacher's traces of all examples, where they are the same at every epoch, asked for more than once, and not too large."""
-    assert objective.teacher_view is not None
-    if recipe.teacher_dropout or recipe.padding == "count" or options.epochs <= 1:
+def _teacher_cache(taught: _Taught, view: View, examples: EncodedExamples, out: Path, machine: Machine) -> TeacherCache | None:
+    """The teacher's traces of all examples, where they are not too large."""
+    if taught.recipe.padding == "count":
         return None
-    size = gigabytes(examples.lengths(), teacher.config, objective.teacher_view)
-    if size > limit:
-        log(f"the teacher is run at every epoch: a cache of its answers would take {size:.1f} GB (--cache-gb {limit:g})")
+    size = gigabytes(examples.lengths(), taught.teacher.config, view)
+    if size > taught.answers.limit:
+        log(f"the teacher is run at every epoch: a cache of its answers would take {size:.1f} GB (--cache-gb {taught.answers.limit:g})")
         return None
     out.mkdir(parents=True, exist_ok=True)
-    return TeacherCache(teacher, examples, objective.teacher_view, out, machine.workers)
+    ask = lambda: TeacherCache(taught.teacher, examples, view, out, machine.workers)
+    return taught.answers.traces(taught.where, view, size, ask)
 
 
 # ------------------------------------------------------------------------------------------------------------ loading models

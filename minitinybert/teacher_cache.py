@@ -8,7 +8,7 @@ The whole is filled before the first step, in an order of its own: a run that is
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +89,30 @@ class TeacherCache:
                     yield self.values[at : at + part.size], part
                     at += part.size
                 sentence += 1
+
+
+class Answers:
+    """What frozen teachers have said in this process, for several students of one teacher on one training set: it is asked once.
+
+    `where` tells training sets and teachers apart. The oldest traces give way where all together would take more than `limit` GB.
+    """
+
+    def __init__(self, limit: float):
+        self.limit = limit
+        self._logits: dict[Hashable, np.ndarray] = {}
+        self._traces: list[tuple[Hashable, TeacherCache]] = []
+
+    def logits(self, where: Hashable, ask: Callable[[], np.ndarray]) -> np.ndarray:
+        if where not in self._logits:
+            self._logits[where] = ask()
+        return self._logits[where]
+
+    def traces(self, where: Hashable, view: View, size: float, ask: Callable[[], TeacherCache]) -> TeacherCache:
+        """Those at hand that hold all `view` looks at; else those that `ask` makes, of `size` GB."""
+        for known, cache in self._traces:
+            if known == where and view.hidden <= set(cache.hidden) and view.scores <= set(cache.scores):
+                return cache
+        while self._traces and size + sum(cache.values.nbytes for _, cache in self._traces) / 1e9 > self.limit:
+            self._traces.pop(0)
+        self._traces.append((where, ask()))
+        return self._traces[-1][1]

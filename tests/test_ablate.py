@@ -21,6 +21,7 @@ from minitinybert.pipeline import Machine
 from minitinybert.plots import ablation_chart
 from minitinybert.pretrain import Text
 from minitinybert.recipes import DEFAULT
+from minitinybert.teacher_cache import Answers
 from minitinybert.train import Options, Stopped
 
 WORDS = ["good", "bad", "fine", "film", "plot", "actor", "the", "a", "is", "very"]
@@ -192,7 +193,7 @@ def test_regression_learns_its_numbers_from_the_tasks_own_data(world, tmp_path, 
     here = world.here
     study = ablate._Study(
         "teacher", TASKS["sts-b"], here / "data", tmp_path, world.machine, SHAPE, None, None, here / "augmented", DEFAULT, ONE, TWO, ONE,
-        12, 0.0,
+        12, 0.0, Answers(0.0),
     )  # fmt: skip
     (tmp_path / "full" / "seed-0" / "intermediate").mkdir(parents=True)
     study.result(ablate.FULL, 0)

@@ -17,7 +17,7 @@ from minitinybert.learner import Learner
 from minitinybert.objectives import Supervised
 from minitinybert.parallel import Workers
 from minitinybert.recipes import RECIPES, Recipe
-from minitinybert.teacher_cache import TeacherCache, gigabytes
+from minitinybert.teacher_cache import Answers, TeacherCache, gigabytes
 
 COMMON = {"vocab_size": 23, "max_position_embeddings": 12, "head": "classifier", "id2label": {0: "a", 1: "b", 2: "c"}}
 STUDENT = Config(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12, **COMMON)
@@ -188,3 +188,25 @@ def test_cached_traces_stand_in_for_the_teacher(tmp_path, threads):
     values = learner.teacher_cache.values
     assert values.nbytes / 1e9 == gigabytes(examples.lengths(), TEACHER, objective.teacher_view, 8)
     assert np.isfinite(values).all() and (values != 0).mean() > 0.99
+
+
+def test_a_teacher_is_asked_once_for_all_that_look_at_no_more(tmp_path):
+    teacher = Bert.new(TEACHER, 1)
+    examples = EncodedExamples([np.arange(4, dtype=np.int32)] * 3, [np.zeros(4, np.int32)] * 3)
+    everything = Intermediate(STUDENT, TEACHER).teacher_view
+    less = Intermediate(STUDENT, TEACHER, weights={"attention": 0.0}).teacher_view
+    size, asked = gigabytes(examples.lengths(), TEACHER, everything), []
+
+    def ask(view):
+        asked.append(view)
+        return TeacherCache(teacher, examples, view, tmp_path, workers)
+
+    with Workers(1) as workers:
+        answers = Answers(2.5 * size)
+        get = lambda where, view: answers.traces(where, view, size, lambda: ask(view))
+        first = get("a", everything)
+        assert get("a", less) is first and len(asked) == 1
+        second = get("b", less)
+        assert get("b", everything) is not second and len(asked) == 3  # it looks at more
+        assert get("a", everything) is not first and len(asked) == 4  # the oldest gave way
+    assert answers.logits("a", lambda: 1) == answers.logits("a", lambda: 2) == 1
