@@ -14,7 +14,7 @@ from .device import Array
 from .losses import attention as attention_loss
 from .losses import cross_entropy, hidden, mlm, mse, prediction
 from .losses import embedding as embedding_loss
-from .ops import attention, dropout, embedding, feed_forward, gelu, layer_norm, linear, softmax
+from .ops import add_norm, attention, dropout, embedding, feed_forward, gelu, layer_norm, linear, softmax
 
 
 def _named(names: str, backward: Callable[..., Any]) -> Callable[[dict[str, Array], Any], dict[str, Array]]:
@@ -22,7 +22,8 @@ def _named(names: str, backward: Callable[..., Any]) -> Callable[[dict[str, Arra
 
     def call(dy: dict[str, Array], cache: Any) -> dict[str, Array]:
         gradients = backward(next(iter(dy.values())), cache)
-        return dict(zip(names.split(), gradients if isinstance(gradients, tuple) else (gradients,), strict=True))
+        named = zip(names.split(), gradients if isinstance(gradients, tuple) else (gradients,), strict=True)
+        return {name: gradient for name, gradient in named if gradient is not None}
 
     return call
 
@@ -74,17 +75,27 @@ def _layer_norm(draw: Draw) -> Inputs:
     return Inputs({"x": x, "gain": 1 + draw.normal(d), "bias": draw.normal(d)}, {"eps": eps})
 
 
+def _add_norm(draw: Draw) -> Inputs:
+    norm, p = _layer_norm(draw), draw.choice([0.0, 0.1, 0.5])
+    x = norm.arrays["x"].reshape(-1, norm.arrays["x"].shape[-1])
+    T, d = x.shape
+    arrays = {"a": 0.1 * draw.normal(T, d), "b": 0.1 * draw.normal(d), "x": x, "keys": draw.keys(T)}
+    return Inputs(arrays | {name: norm.arrays[name] for name in ("gain", "bias")}, norm.settings | {"p": p})
+
+
 def _gelu(draw: Draw) -> Inputs:
-    return Inputs({"x": draw.normal(*draw.rows(), draw.integer(1, 9), scale=2.0)}, {"approximate": draw.choice(["none", "tanh"])})
+    f = draw.integer(1, 9)
+    arrays = {"x": draw.normal(*draw.rows(), f, scale=2.0)}
+    return Inputs(arrays | ({"b": draw.normal(f)} if draw.yes() else {}), {"approximate": draw.choice(["none", "tanh"])})
 
 
 def _softmax(draw: Draw) -> Inputs:
     rows, L = draw.rows(), draw.integer(1, 9)
     s = draw.normal(*rows, L, scale=2.0)
+    arrays = {"s": s, "keys": draw.keys(*rows)}
     if draw.yes():
-        return Inputs({"s": s}, {})
-    bias = np.where(draw.mask(rows[0], *[1] * (len(rows) - 1), L), 0.0, -1e9)
-    return Inputs({"s": s, "bias": bias}, {})
+        arrays["bias"] = np.where(draw.mask(rows[0], *[1] * (len(rows) - 1), L), 0.0, -1e9)
+    return Inputs(arrays, {"rate": draw.choice([0.0, 0.1, 0.5])})
 
 
 def _dropout(draw: Draw) -> Inputs:
@@ -100,11 +111,12 @@ def _attention(draw: Draw) -> Inputs:
         run = Run(start, draw.integer(1, 3), draw.integer(1, 6))
         runs.append(list(run))
         start = run.stop
-    arrays = {"qkv": draw.normal(start, 3 * heads * d_k)}
+    queries = start if draw.yes() else sum(n for _, n, _ in runs)  # every token asks, or the first of each sentence
+    arrays = {"q": draw.normal(queries, heads * d_k), "kv": draw.normal(start, 2 * heads * d_k)}
     if draw.yes():
         arrays["attention_mask"] = np.concatenate([draw.mask(n, L).reshape(-1) for _, n, L in runs])
     if draw.yes():
-        arrays["keys"] = draw.keys(start)
+        arrays["keys"] = draw.keys(queries)
     return Inputs(arrays, {"runs": runs, "heads": heads, "p": draw.choice([0.1, 0.5])})
 
 
@@ -115,14 +127,14 @@ def _attention_forward(runs: list[list[int]], **inputs: Any) -> tuple[dict[str, 
 
 def _attention_backward(dy: dict[str, Array], cache: attention.Cache) -> dict[str, Array]:
     """A gradient of the scores alone comes with a context nobody looks at: zeros."""
-    dcontext = dy["context"] if "context" in dy else cache.context * 0
-    return {"qkv": attention.backward(dcontext, cache, dy.get("scores"))}
+    dcontext = dy["context"] if "context" in dy else cache.q * 0
+    return dict(zip(("q", "kv"), attention.backward(dcontext, cache, dy.get("scores")), strict=True))
 
 
 def _feed_forward(draw: Draw) -> Inputs:
     d, f = draw.integer(1, 7), draw.integer(1, 9)
     arrays = {"x": draw.normal(*draw.rows(), d), "W1": draw.normal(f, d), "b1": draw.normal(f)}
-    return Inputs(arrays | {"W2": draw.normal(d, f), "b2": draw.normal(d)}, {"approximate": draw.choice(["none", "tanh"])})
+    return Inputs(arrays | {"W2": draw.normal(d, f)}, {"approximate": draw.choice(["none", "tanh"])})
 
 
 # ---------------------------------------------------------------------------------------------------------------- losses
@@ -190,8 +202,21 @@ CASES: tuple[Case, ...] = (
     _operation(linear, "y = x Wᵀ + b", "x W b", _linear),
     _operation(embedding, "y_t = W[id_t] + P[position_t] + S[segment_t]", "W P S", _embedding),
     _operation(layer_norm, "y = γ x̂ + β,  x̂ = (x − μ)/σ", "x gain bias", _layer_norm),
-    _operation(gelu, "y = x Φ(x),  y = ½x(1 + tanh(u))", "x", _gelu),
-    _operation(softmax, "p_i = e^{s_i} / Σ_j e^{s_j}", "s", _softmax),
+    _operation(
+        add_norm,
+        "y = LayerNorm(x + dropout(a + b))",
+        "a b x gain bias",
+        _add_norm,
+        given=lambda cache: {"keep": cache.dropout.keep, "scale": cache.dropout.scale},
+    ),
+    _operation(gelu, "y = v Φ(v),  y = ½v(1 + tanh(u)),  v = x + b", "x b", _gelu),
+    _operation(
+        softmax,
+        "y = dropout(p),  p_i = e^{s_i} / Σ_j e^{s_j}",
+        "s",
+        _softmax,
+        given=lambda cache: {"keep": cache.dropout.keep, "scale": cache.dropout.scale},
+    ),
     _operation(
         dropout,
         "y = x m/(1 − p)",
@@ -205,9 +230,9 @@ CASES: tuple[Case, ...] = (
         _attention,
         _attention_forward,
         _attention_backward,
-        given=lambda cache: {"keep": [drop.keep for drop in cache.dropped], "scale": cache.dropped[0].scale},
+        given=lambda cache: {"keep": [w.dropout.keep for w in cache.weights], "scale": cache.weights[0].dropout.scale},
     ),
-    _operation(feed_forward, "y = GELU(x W₁ᵀ + b₁) W₂ᵀ + b₂", "x W1 b1 W2 b2", _feed_forward),
+    _operation(feed_forward, "y = GELU(x W₁ᵀ + b₁) W₂ᵀ", "x W1 b1 W2", _feed_forward),
     _loss(mse, "L = (1/n) Σ_i m_i (x_i − y_i)²", "x", _mse),
     _loss(attention_loss, "L_attn = (1/h) Σ_i MSE(A_i^S, A_i^T)", "scores_S", _scores),
     _projected(hidden, "L_hidn = MSE(H^S W_h, H^T)"),

@@ -117,14 +117,32 @@ def dropout_masks(cache: BertCache) -> dict[str, Any]:
     """What was kept at each site, for the twin."""
     layers = [
         {
-            "probabilities": [drop.keep for drop in layer.attention.dropped],
-            "attention_output": layer.output_dropout.keep,
-            "feed_forward_output": layer.feed_forward_dropout.keep,
+            "probabilities": [_all_queries(w.dropout.keep) for w in layer.attention.weights],
+            "attention_output": _all_rows(layer.attention_norm.dropout.keep, layer.rows, len(cache.batch.input_ids)),
+            "feed_forward_output": _all_rows(layer.output_norm.dropout.keep, layer.rows, len(cache.batch.input_ids)),
         }
         for layer in cache.layers
     ]
     classifier = None if cache.classifier is None else cache.classifier.dropout.keep
     return {"embedding": cache.embedding.dropout.keep, "layers": layers, "classifier": classifier}
+
+
+def _all_rows(keep: Array | None, rows: Array | None, T: int) -> Array | None:
+    """Masks of the [CLS] rows (S, d) among those of all (T, d), of which nothing is seen: the twin works out every row."""
+    if keep is None or rows is None:
+        return keep
+    full = array_module(keep).ones((T, keep.shape[-1]), bool)
+    full[rows] = keep
+    return full
+
+
+def _all_queries(keep: Array | None) -> Array | None:
+    """The like for (n, h, 1, L) among (n, h, L, L)."""
+    if keep is None or keep.shape[2] == keep.shape[3]:
+        return keep
+    return array_module(keep).concatenate(
+        [keep, array_module(keep).ones((*keep.shape[:2], keep.shape[3] - 1, keep.shape[3]), bool)], axis=2
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- BERT
@@ -226,9 +244,11 @@ def distillation(inputs: Inputs) -> tuple[Bert, Bert, Batch]:
 def _step_forward(student, teacher, recipe, is_packed, **arrays: Array) -> tuple[dict[str, Array], _StepCache]:
     settings = {"student": student, "teacher": teacher, "recipe": recipe, "is_packed": is_packed}
     student_model, teacher_model, batch = distillation(Inputs(arrays, settings))
-    teacher_trace, _ = teacher_model.forward_batch(batch, keep_cache=False)
-    trace, cache = student_model.forward_batch(batch, _DROPOUT_KEY)
-    losses = objective_of(settings)(trace, batch, teacher_trace, student_model.parameters).losses
+    objective = objective_of(settings)
+    assert objective.teacher_view is not None
+    teacher_trace, _ = teacher_model.forward_batch(batch, keep_cache=False, **objective.teacher_view.arguments(batch))
+    trace, cache = student_model.forward_batch(batch, _DROPOUT_KEY, **objective.student_view.arguments(batch))
+    losses = objective(trace, batch, teacher_trace, student_model.parameters).losses
     return losses, _StepCache(student_model, cache, trace, teacher_trace, batch, lambda weights: objective_of(settings, weights))
 
 

@@ -22,6 +22,7 @@ from .batch import Batch, padded
 from .config import Config
 from .device import Array, array_module, to_host
 from .errors import InputError
+from .memory import new
 from .ops import dropout, embedding, layer_norm
 from .parameters import Layout, Parameters, Slot
 from .random import generator, key, row_keys
@@ -167,31 +168,48 @@ class Bert:
         """A Batch, padded or packed, on the parameters' device, already checked; hidden (T, d) and flat scores in the trace.
 
         dropout_key       random.key(seed, step) for training; None: no dropout
-        hidden, scores    which of hidden[0…M] and scores[0…M-1] to hand out (the rest None, their memory free); None: all
+        hidden, scores    which of hidden[0…M] and scores[0…M-1] to hand out (the rest None, and not computed where nothing else needs
+                          them); None: all
         positions (n,)    rows of which a masked language model's logits are wanted; None: all
         logits            False: no head at all
         keep_cache        False: for a forward pass alone; the cache comes back as None
         """
-        c, p = self.config, self.parameters
+        c, p, M = self.config, self.parameters, self.config.num_hidden_layers
         keys = _SiteKeys(dropout_key, batch)
-        x, cache_embedding = self._embed(batch, keys)
         wanted = lambda i, which: which is None or i in which
-        trace = Trace(embedding=x)
-        hidden_seen, scores_seen, layers = [x if wanted(0, hidden) else None], [], []
-        for l in range(c.num_hidden_layers):
+        with_head = logits and (c.pooler or c.head == "mlm")
+        # Of the last layer a classifier looks at the [CLS] rows alone; without a head, the last layer looked at is the last to run.
+        cls_only = with_head and c.head != "mlm" and not wanted(M, hidden) and not wanted(M - 1, scores)
+        depth = M if with_head else max([l + 1 for l in range(M) if wanted(l + 1, hidden) or wanted(l, scores)], default=0)
+        x, cache_embedding = self._embed(batch, keys)
+        hidden_seen: list[Any] = [None] * (M + 1)
+        scores_seen: list[Any] = [None] * M
+        hidden_seen[0], layers = (x if wanted(0, hidden) else None), []
+        trace = Trace(embedding=hidden_seen[0], hidden=hidden_seen, scores=scores_seen)
+        for l in range(depth):
             layer_keys = keys(3 * l + 1), keys(3 * l + 2), keys(3 * l + 3)
             drop = encoder.Dropout(c.hidden_dropout_prob, c.attention_probs_dropout_prob, layer_keys)
-            weights_l = encoder.LayerArrays.of(p, l)
-            x, A, cache = encoder.forward(x, weights_l, batch, c.num_attention_heads, c.layer_norm_eps, c.gelu_approximation, drop)
-            hidden_seen.append(x if wanted(l + 1, hidden) else None)
-            scores_seen.append(A if wanted(l, scores) else None)
+            rows = batch.cls_rows if cls_only and l == M - 1 else None
+            x, A, cache = encoder.forward(
+                x,
+                encoder.LayerArrays.of(p, l),
+                batch,
+                c.num_attention_heads,
+                c.layer_norm_eps,
+                c.gelu_approximation,
+                drop,
+                rows,
+                keep_cache,
+            )
+            hidden_seen[l + 1] = x if wanted(l + 1, hidden) else None
+            scores_seen[l] = A if wanted(l, scores) else None
             if keep_cache:
                 layers.append(cache)
-        trace.hidden, trace.scores = hidden_seen, scores_seen
+            del A, cache
         classifier = mlm = None
         if c.pooler and logits:
-            site = 3 * c.num_hidden_layers + 1
-            trace.pooled, trace.logits, classifier = heads.classify(x[batch.cls_rows], p, c, keys(site, batch.cls_rows))
+            first = x if cls_only else x[batch.cls_rows]
+            trace.pooled, trace.logits, classifier = heads.classify(first, p, c, keys(3 * M + 1, batch.cls_rows))
         if c.head == "mlm" and logits:
             trace.logits, mlm = heads.predict_words(x, positions, p, c)
         return trace, Cache(batch, cache_embedding, layers, classifier, mlm) if keep_cache else None
@@ -218,38 +236,51 @@ class Bert:
         Every row of every table has its true gradient, [PAD]'s too (transformers leaves its look-ups out: `padding_idx`).
         dtrace's arrays are shaped as the trace's. `out`, a Parameters of the model's layout, is overwritten and returned.
         """
-        p = self.parameters
-        xp = array_module(p.flat)
-        grads = p.zeros_like() if out is None else out
+        grads = self.parameters.zeros_like() if out is None else out
         if out is not None:
             out.flat.fill(0)
-        d, M = self.config.hidden_size, self.config.num_hidden_layers
+        self.look_up_backward(self.backward_to_look_up(cache, dtrace, grads), cache, grads)
+        return grads
+
+    def backward_to_look_up(self, cache: Cache, dtrace: Trace, grads: Parameters) -> Array:
+        """All of `backward` but the tables of the embeddings: the gradient of what was looked up in them, (T, d)."""
+        p, d, M = self.parameters, self.config.hidden_size, self.config.num_hidden_layers
         dhidden: list[Any] = list(dtrace.hidden or [None] * (M + 1))
         dscores: list[Any] = list(dtrace.scores or [None] * M)
         if len(dhidden) != M + 1 or len(dscores) != M:
             raise InputError(f"dtrace has {len(dhidden)} hidden and {len(dscores)} scores; the model's trace has {M + 1} and {M}")
-        dx = xp.zeros((len(cache.batch.input_ids), d), p.flat.dtype)
-        self._heads_backward(cache, dtrace, dx, grads)
-        for l in reversed(range(M)):
+        cls_only = bool(cache.layers) and cache.layers[-1].rows is not None
+        dx = new((cache.batch.size if cls_only else len(cache.batch.input_ids), d), p.flat)
+        dx.fill(0)
+        self._heads_backward(cache, dtrace, dx, None if cls_only else cache.batch.cls_rows, grads)
+        for l in reversed(range(len(cache.layers))):
             _add(dx, dhidden[l + 1])
             flat = None if dscores[l] is None else dscores[l].reshape(-1)
             dx = encoder.backward(dx, flat, cache.layers[l], encoder.LayerArrays.of(grads, l))
         _add(dx, dhidden[0])
         _add(dx, dtrace.embedding)
-        self._embed_backward(dx, cache.embedding, grads)
-        return grads
+        norm = (grads["embeddings.LayerNorm.weight"], grads["embeddings.LayerNorm.bias"])
+        de, _, _ = layer_norm.backward(dropout.backward(dx, cache.embedding.dropout), cache.embedding.norm, norm)
+        return de
 
-    def _heads_backward(self, cache: Cache, dtrace: Trace, dx: Array, grads: Parameters) -> None:
+    def look_up_backward(self, de: Array, cache: Cache, grads: Parameters) -> None:
+        """The gradient of what was looked up, (T, d), added to the tables'."""
+        embedding.backward(de, cache.embedding.lookup, tables(grads))
+
+    def _heads_backward(self, cache: Cache, dtrace: Trace, dx: Array, cls_rows: Array | None, grads: Parameters) -> None:
         if cache.classifier is not None and (dtrace.logits is not None or dtrace.pooled is not None):
-            dx[cache.batch.cls_rows] += heads.classify_backward(dtrace.pooled, dtrace.logits, cache.classifier, grads)
+            dfirst = heads.classify_backward(dtrace.pooled, dtrace.logits, cache.classifier, grads)
+            if cls_rows is None:
+                dx += dfirst
+            else:
+                dx[cls_rows] += dfirst
         if cache.mlm is not None and dtrace.logits is not None:
             heads.predict_words_backward(dtrace.logits, cache.mlm, dx, grads)
 
-    def _embed_backward(self, dx: Array, cache: EmbeddingCache, grads: Parameters) -> None:
-        norm = (grads["embeddings.LayerNorm.weight"], grads["embeddings.LayerNorm.bias"])
-        de, _, _ = layer_norm.backward(dropout.backward(dx, cache.dropout), cache.norm, norm)
-        tables = tuple(grads[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type"))
-        embedding.backward(de, cache.lookup, tables)  # type: ignore[arg-type]
+
+def tables(p: Parameters) -> tuple[Array, Array, Array]:
+    """The word, position and segment embeddings. They lie first in the flat array (see `layout`)."""
+    return tuple(p[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type"))  # type: ignore[return-value]
 
 
 class _SiteKeys:

@@ -56,20 +56,3 @@ def erf(x: Array) -> Array:
     from cupyx.scipy.special import erf as cupy_erf
 
     return cupy_erf(x)
-
-
-def add_rows(table: Array, ids: Array, rows: Array) -> None:
-    """table[ids[t]] += rows[t] for every t, ids repeated or not. table (V, d), ids (T,), rows (T, d).
-
-    Sorting the ids makes each table row one contiguous sum: quicker than `add.at`, and the order of the sum is fixed.
-    """
-    xp = array_module(table)
-    if xp is not np:
-        xp.add.at(table, ids, rows)
-        return
-    if not len(ids):
-        return
-    order = np.argsort(ids, kind="stable")
-    ordered = ids[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    table[ordered[starts]] += np.add.reduceat(rows[order], starts, axis=0)

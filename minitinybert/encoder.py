@@ -1,7 +1,9 @@
 """One encoder layer (paper section 2), forward and, line for line in reverse, backward.
 
-a = attention(x) Wₒᵀ + bₒ        y = LayerNorm(x + dropout(a))
-u = feed_forward(y)              z = LayerNorm(y + dropout(u))
+a = attention(x) Wₒᵀ             y = LayerNorm(x + dropout(a + bₒ))
+u = GELU(y W₁ᵀ + b₁) W₂ᵀ         z = LayerNorm(y + dropout(u + b₂))
+
+Where only the [CLS] rows of the last layer are looked at, only they ask (`rows`): all else of that layer is keys and values.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from typing import Any, NamedTuple
 
 from .batch import Batch
 from .device import Array
-from .ops import attention, dropout, feed_forward, layer_norm, linear
+from .memory import new
+from .ops import add_norm, attention, feed_forward, linear
 from .parameters import Parameters, Slot
 
 
@@ -18,21 +21,21 @@ class LayerArrays(NamedTuple):
     """The arrays of one layer: its weights, or their gradients. q, k and v are one matrix (3d, d) and one bias (3d,)."""
 
     qkv: tuple[Array, Array]
-    output: tuple[Array, Array]
-    attention_norm: tuple[Array, Array]
-    feed_forward: tuple[Array, Array, Array, Array]
-    output_norm: tuple[Array, Array]
+    output: Array  # Wₒ
+    attention_norm: tuple[Array, Array, Array]  # bₒ, γ, β
+    feed_forward: tuple[Array, Array, Array]  # W₁, b₁, W₂
+    output_norm: tuple[Array, Array, Array]  # b₂, γ, β
 
     @classmethod
     def of(cls, parameters: Parameters, layer: int) -> LayerArrays:
-        prefix = f"encoder.layer.{layer}."
-        pair = lambda name: (parameters[f"{prefix}{name}.weight"], parameters[f"{prefix}{name}.bias"])
+        get = lambda name: parameters[f"encoder.layer.{layer}.{name}"]
+        pair = lambda name: (get(f"{name}.weight"), get(f"{name}.bias"))
         return cls(
             pair("attention.self.qkv"),
-            pair("attention.output.dense"),
-            pair("attention.output.LayerNorm"),
-            pair("intermediate.dense") + pair("output.dense"),
-            pair("output.LayerNorm"),
+            get("attention.output.dense.weight"),
+            (get("attention.output.dense.bias"), *pair("attention.output.LayerNorm")),
+            (*pair("intermediate.dense"), get("output.dense.weight")),
+            (get("output.dense.bias"), *pair("output.LayerNorm")),
         )
 
 
@@ -66,44 +69,77 @@ NO_DROPOUT = Dropout(0.0, 0.0, (None, None, None))
 
 
 class Cache(NamedTuple):
-    qkv: linear.Cache
+    rows: Array | None
+    projections: tuple[linear.Cache, ...]  # of q, k and v together; of q, and of k and v, where only some rows ask
     attention: attention.Cache
     output: linear.Cache
-    output_dropout: dropout.Cache
-    attention_norm: layer_norm.Cache
+    attention_norm: add_norm.Cache
     feed_forward: feed_forward.Cache
-    feed_forward_dropout: dropout.Cache
-    output_norm: layer_norm.Cache
+    output_norm: add_norm.Cache
 
 
 def forward(
-    x: Array, W: LayerArrays, batch: Batch, heads: int, eps: float, approximate: str, drop: Dropout = NO_DROPOUT
+    x: Array,
+    W: LayerArrays,
+    batch: Batch,
+    heads: int,
+    eps: float,
+    approximate: str,
+    drop: Dropout = NO_DROPOUT,
+    rows: Array | None = None,
+    keep_cache: bool = True,
 ) -> tuple[Array, Array, Cache]:
-    """x (T, d) -> z (T, d), the layer's attention scores (flat), cache."""
-    qkv, c_qkv = linear.forward(x, *W.qkv)  # [T, d] -> [T, 3d]
-    context, scores, c_attention = attention.forward(qkv, batch.runs, heads, batch.attention_mask, drop.attention, drop.keys[0])
-    a, c_output = linear.forward(context, *W.output)
-    a, c_drop_a = dropout.forward(a, drop.hidden, drop.keys[1])
-    a += x
-    y, c_norm_y = layer_norm.forward(a, *W.attention_norm, eps)
-    u, c_feed_forward = feed_forward.forward(y, *W.feed_forward, approximate)
-    u, c_drop_u = dropout.forward(u, drop.hidden, drop.keys[2])
-    u += y
-    z, c_norm_z = layer_norm.forward(u, *W.output_norm, eps)
-    return z, scores, Cache(c_qkv, c_attention, c_output, c_drop_a, c_norm_y, c_feed_forward, c_drop_u, c_norm_z)
+    """x (T, d) -> z (T, d), or (S, d) of the rows (S,), one a sentence; the layer's attention scores (flat); cache."""
+    q, kv, projections = _project(x, W.qkv, rows)
+    at_rows = lambda a: a if a is None or rows is None else a[rows]
+    keys = [at_rows(k) for k in drop.keys]
+    context, scores, c_attention = attention.forward(q, kv, batch.runs, heads, batch.attention_mask, drop.attention, keys[0])
+    a, c_output = linear.forward(context, W.output)
+    y, c_norm_y = add_norm.forward(a, W.attention_norm[0], at_rows(x), *W.attention_norm[1:], eps, drop.hidden, keys[1])
+    u, c_feed_forward = feed_forward.forward(y, *W.feed_forward, approximate, keep_cache)
+    z, c_norm_z = add_norm.forward(u, W.output_norm[0], y, *W.output_norm[1:], eps, drop.hidden, keys[2])
+    return z, scores, Cache(rows, projections, c_attention, c_output, c_norm_y, c_feed_forward, c_norm_z)
 
 
 def backward(dz: Array, dscores: Array | None, cache: Cache, dW: LayerArrays) -> Array:
-    """dz (T, d), dscores (flat, or None) -> dx (T, d); the gradients of the weights are written into dW.
+    """dz as z, dscores (flat, or None) -> dx (T, d); the gradients of the weights are written into dW.
 
     Each residual y + u hands its gradient to both terms: dy gathers what comes through the feed-forward and what goes round it.
     """
-    du, _, _ = layer_norm.backward(dz, cache.output_norm, dW.output_norm)
-    dy, *_ = feed_forward.backward(dropout.backward(du, cache.feed_forward_dropout), cache.feed_forward, dW.feed_forward)
-    dy += du
-    da, _, _ = layer_norm.backward(dy, cache.attention_norm, dW.attention_norm)
-    dcontext, _, _ = linear.backward(dropout.backward(da, cache.output_dropout), cache.output, dW.output)
-    dqkv = attention.backward(dcontext, cache.attention, dscores)
-    dx, _, _ = linear.backward(dqkv, cache.qkv, dW.qkv)
-    dx += da
+    du, _, dy_round, _, _ = add_norm.backward(dz, cache.output_norm, dW.output_norm)
+    dy, _, _, _ = feed_forward.backward(du, cache.feed_forward, dW.feed_forward)
+    dy += dy_round
+    da, _, dx_round, _, _ = add_norm.backward(dy, cache.attention_norm, dW.attention_norm)
+    dcontext, _, _ = linear.backward(da, cache.output, (dW.output, None))
+    dx = _project_backward(dcontext, dscores, cache, dW.qkv)
+    if cache.rows is None:
+        dx += dx_round
+    else:
+        dx[cache.rows] += dx_round
+    return dx
+
+
+def _project(x: Array, W: tuple[Array, Array], rows: Array | None) -> tuple[Array, Array, tuple[linear.Cache, ...]]:
+    """q, kv by one GEMM, or, where only `rows` ask, by two."""
+    d = x.shape[-1]
+    if rows is None:
+        qkv, cache = linear.forward(x, *W)  # [T, d] -> [T, 3d]
+        return qkv[:, :d], qkv[:, d:], (cache,)
+    q, c_q = linear.forward(x[rows], W[0][:d], W[1][:d])
+    kv, c_kv = linear.forward(x, W[0][d:], W[1][d:])
+    return q, kv, (c_q, c_kv)
+
+
+def _project_backward(dcontext: Array, dscores: Array | None, cache: Cache, dW: tuple[Array, Array]) -> Array:
+    """Through attention and the projections: dx (T, d)."""
+    d = dcontext.shape[-1]
+    if cache.rows is None:
+        dqkv = new((len(dcontext), 3 * d), dcontext)
+        attention.backward(dcontext, cache.attention, dscores, (dqkv[:, :d], dqkv[:, d:]))
+        dx, _, _ = linear.backward(dqkv, cache.projections[0], dW)
+        return dx
+    dq, dkv = attention.backward(dcontext, cache.attention, dscores)
+    dx, _, _ = linear.backward(dkv, cache.projections[1], (dW[0][d:], dW[1][d:]))
+    dx_rows, _, _ = linear.backward(dq, cache.projections[0], (dW[0][:d], dW[1][:d]))
+    dx[cache.rows] += dx_rows
     return dx

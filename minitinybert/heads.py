@@ -58,8 +58,9 @@ class MlmCache(NamedTuple):
 
 def predict_words(x: Array, rows: Array | None, p: Parameters, config: Config) -> tuple[Array, MlmCache]:
     """x (T, d), rows (n,) or None for all -> logits (n, V) = LayerNorm(GELU(x Wᵀ + b)) Eᵀ + c, E the word embeddings (tied)."""
-    u, transform = linear.forward(x if rows is None else x[rows], *_dense(p, "cls.predictions.transform.dense"))
-    a, activation = gelu.forward(u, config.gelu_approximation)
+    W, b = _dense(p, "cls.predictions.transform.dense")
+    u, transform = linear.forward(x if rows is None else x[rows], W)
+    a, activation = gelu.forward(u, b, config.gelu_approximation)
     t, norm = layer_norm.forward(a, *_dense(p, "cls.predictions.transform.LayerNorm"), config.layer_norm_eps)
     logits, decoder = linear.forward(t, *_decoder(p))
     return logits, MlmCache(rows, transform, activation, norm, decoder)
@@ -69,8 +70,9 @@ def predict_words_backward(dlogits: Array, cache: MlmCache, dx: Array, grads: Pa
     """dlogits (…, V) -> added to dx (T, d) at the asked rows. Writes the tied table's gradient: the embeddings add theirs to it."""
     dt, _, _ = linear.backward(dlogits.reshape(-1, dlogits.shape[-1]), cache.decoder, _decoder(grads))
     da, _, _ = layer_norm.backward(dt, cache.norm, _dense(grads, "cls.predictions.transform.LayerNorm"))
-    du = gelu.backward(da, cache.gelu)
-    drows, _, _ = linear.backward(du, cache.transform, _dense(grads, "cls.predictions.transform.dense"))
+    dW, db = _dense(grads, "cls.predictions.transform.dense")
+    du, _ = gelu.backward(da, cache.gelu, db)
+    drows, _, _ = linear.backward(du, cache.transform, (dW, None))
     if cache.rows is None:
         dx += drows
     else:

@@ -6,15 +6,25 @@ batch ─┬▶ teacher.forward ─▶ Trace(T) ─┐
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from .batch import Batch
-from .bert import Bert, layout
+from .bert import Bert, Cache, layout, tables
 from .device import Array, array_module
 from .objectives import Objective
 from .parallel import Workers
-from .parameters import Parameters
+from .parameters import ALIGN, Parameters
 from .random import generator, key
 from .teacher_cache import TeacherCache
 from .trace import Trace
+
+
+class _Result(NamedTuple):
+    """Of a share: its losses, and the gradient of what it looked up in the tables, which the shares add to one table in turn."""
+
+    losses: dict[str, Array]
+    dlookup: Array
+    cache: Cache
 
 
 class Learner:
@@ -38,29 +48,56 @@ class Learner:
         self.objective, self.teacher, self.workers, self.seed = objective, teacher, workers, seed
         self.teacher_dropout, self.teacher_cache = teacher_dropout, teacher_cache
         self._gradients = [self.student.parameters.zeros_like() for _ in range(workers.threads)]
+        self._looked_up: list[Array] = []  # the words whose rows of the gradient are not zero
+        tied = student.config.head == "mlm"
+        self._first = 0 if tied else sum(-(-table.size // ALIGN) * ALIGN for table in tables(student.parameters))
 
     def gradients(self, batch: Batch, step: int) -> tuple[dict[str, Array], Parameters]:
         """Losses by name (0-d arrays) and the gradients of a whole batch; the gradients are overwritten by the next call."""
         batch = batch.to(array_module(self.student.parameters.flat))
         shares = batch.split(self.workers.threads)
         results = self.workers.map(lambda job: self._share(job[0], job[1], step), zip(shares, self._gradients, strict=False))
-        total, *others = self._gradients[: len(shares)]
-        for other in others:
-            total.flat += other.flat
+        total = self._sum(len(shares))
+        self._clear_tables(total)
+        for result in results:
+            self.student.look_up_backward(result.dlookup, result.cache, total)
+        self._looked_up = [result.cache.batch.input_ids for result in results]
         losses: dict[str, Array] = {}
         for result in results:
-            for name, loss in result.items():
+            for name, loss in result.losses.items():
                 losses[name] = losses[name] + loss if name in losses else loss
         return losses, total
 
-    def _share(self, share: Batch, grads: Parameters, step: int) -> dict[str, Array]:
+    def _sum(self, shares: int) -> Parameters:
+        """The sum of the shares' gradients, in the first one's arrays, but for the tables; a tied table has its decoder's gradient."""
+        total, *others = (grads.flat[self._first :] for grads in self._gradients[:shares])
+        step = -(-len(total) // self.workers.threads)
+
+        def add(part: slice) -> None:
+            for other in others:
+                total[part] += other[part]
+
+        self.workers.map(add, [slice(i, i + step) for i in range(0, len(total), step)] if others else [])
+        return self._gradients[0]
+
+    def _clear_tables(self, grads: Parameters) -> None:
+        """Zero where the last step looked something up: a step touches a few hundred of the word table's tens of thousands of rows."""
+        if self._first:
+            words, *small = tables(grads)
+            for ids in self._looked_up:
+                words[ids] = 0
+            for table in small:
+                table.fill(0)
+
+    def _share(self, share: Batch, grads: Parameters, step: int) -> _Result:
         teacher_trace = self._ask_teacher(share, step)
         trace, cache = self.student.forward_batch(share, key(self.seed, step), **self.objective.student_view.arguments(share))
         terms = self.objective(trace, share, teacher_trace, self.student.parameters)
-        self.student.backward(cache, terms.dtrace, out=grads)
+        grads.flat[self._first :] = 0
+        dlookup = self.student.backward_to_look_up(cache, terms.dtrace, grads)
         for name, gradient in terms.dprojections.items():
             grads[name][...] = gradient
-        return terms.losses
+        return _Result(terms.losses, dlookup, cache)
 
     def _ask_teacher(self, share: Batch, step: int) -> Trace | None:
         if self.teacher_cache is not None:

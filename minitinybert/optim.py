@@ -10,16 +10,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from .device import array_module
-from .errors import InputError
+from .device import Array, array_module
+from .memory import new
+from .parallel import Workers
 from .parameters import Parameters
 
-_CHUNK = 128 * 1024  # elements: five arrays' chunks stay in the cache
+A = TypeVar("A")
+B = TypeVar("B")
+
+_CHUNK = 64 * 1024  # elements: five arrays' chunks stay in the cache
 
 
 @dataclass(frozen=True)
@@ -42,16 +47,23 @@ PRESETS = {
 class Adam:
     """The state (m, v, both of the parameters' layout, and t) and the step. One object for AdamW and BertAdam."""
 
-    def __init__(self, parameters: Parameters, settings: AdamSettings = PRESETS["adamw"], map_chunks: Callable = map):
-        """map_chunks(function, chunks): `map`, or a pool's, to work on several chunks at once."""
-        self.parameters, self.settings, self.map_chunks = parameters, settings, map_chunks
+    def __init__(self, parameters: Parameters, settings: AdamSettings = PRESETS["adamw"], workers: Workers | None = None):
+        self.parameters, self.settings, self.workers = parameters, settings, workers
         self.m, self.v, self.t = parameters.zeros_like(), parameters.zeros_like(), 0
 
     def step(self, grads: Parameters, lr: float) -> None:
-        """θ, m, v in place. `grads` has the parameters' layout and is used up (clipped in place)."""
-        clip(grads, self.settings.clip, self.settings.max_norm)
+        """θ, m, v in place. `grads` has the parameters' layout; clipping each tensor scales it in place, else it stays what it is."""
+        factor = self._clip(grads)
         self.t += 1
-        list(self.map_chunks(lambda chunk: self._update(chunk[0], chunk[1], grads, lr), self._chunks()))
+        self._on_all(self._chunks(), lambda chunk: self._update(*chunk, grads, factor, lr))
+
+    def _on_all(self, chunks: Sequence[A], function: Callable[[A], B]) -> list[B]:
+        """function of every chunk, each thread a stretch of them (a task a chunk would cost more than the chunk)."""
+        if self.workers is None:
+            return [function(chunk) for chunk in chunks]
+        step = max(1, -(-len(chunks) // self.workers.threads))
+        stretches = [chunks[i : i + step] for i in range(0, len(chunks), step)]
+        return [b for part in self.workers.map(lambda stretch: [function(chunk) for chunk in stretch], stretches) for b in part]
 
     def _chunks(self) -> list[tuple[slice, float]]:
         """Stretches of the flat arrays, and the weight decay of each."""
@@ -60,15 +72,26 @@ class Adam:
         regions = ((0, decay_end, self.settings.weight_decay), (decay_end, size, 0.0))
         return [(slice(i, min(i + step, last)), decay) for first, last, decay in regions for i in range(first, last, step)]
 
-    def _update(self, part: slice, decay: float, grads: Parameters, lr: float) -> None:
-        theta, g, m, v = (p.flat[part] for p in (self.parameters, grads, self.m, self.v))
+    def _clip(self, grads: Parameters) -> Array | None:
+        """The factor that brings the whole gradient's norm to max_norm at most; None where there is none."""
+        if self.settings.clip == "global":
+            parts = [grads.flat[part] for part, _ in self._chunks()]
+            return clip_factor(self._on_all(parts, lambda g: g @ g), self.settings.max_norm)
+        if self.settings.clip == "tensor":
+            for name in grads:
+                g = grads[name].reshape(-1)
+                g *= clip_factor([g @ g], self.settings.max_norm)
+        return None
+
+    def _update(self, part: slice, decay: float, grads: Parameters, factor: Array | None, lr: float) -> None:
+        theta, gradient, m, v = (p.flat[part] for p in (self.parameters, grads, self.m, self.v))
         s, xp = self.settings, array_module(theta)
+        g, scaled = new(theta.shape, theta), new(theta.shape, theta)
+        xp.multiply(gradient, 1.0 if factor is None else factor, out=g)
         m *= s.beta1
-        m += (1 - s.beta1) * g
+        m += xp.multiply(g, 1 - s.beta1, out=scaled)
         v *= s.beta2
-        g *= g
-        g *= 1 - s.beta2
-        v += g
+        v += xp.multiply(xp.multiply(g, g, out=g), 1 - s.beta2, out=scaled)
         correct1, correct2 = (1 - s.beta1**self.t, 1 - s.beta2**self.t) if s.bias_correction else (1.0, 1.0)
         update = xp.sqrt(v, out=g)
         update *= 1 / math.sqrt(correct2)
@@ -80,17 +103,13 @@ class Adam:
         theta -= update
 
 
-def clip(grads: Parameters, kind: str, max_norm: float) -> None:
-    """Scale the gradient down, in place, to a Euclidean norm of at most max_norm: all of it ("global"), or each tensor by itself
-    ("tensor", as BertAdam does). The host reads nothing: the factor stays an array on the gradient's device."""
-    if kind == "none":
-        return
-    if kind not in ("global", "tensor"):
-        raise InputError(f"clip {kind!r}: choose global, tensor or none")
-    xp = array_module(grads.flat)
-    for g in [grads.flat] if kind == "global" else [grads[name].reshape(-1) for name in grads]:
-        norm = xp.sqrt(g @ g)
-        g *= xp.minimum(max_norm / (norm + 1e-6), 1).astype(g.dtype)
+def clip_factor(squares: Sequence[Array], max_norm: float) -> Array:
+    """What scales a gradient, whose parts have these sums of squares, to a Euclidean norm of max_norm at most: a 0-d array on the
+    gradient's device, which the host does not read."""
+    xp, total = array_module(squares[0]), squares[0]
+    for square in squares[1:]:
+        total = total + square
+    return xp.minimum(max_norm / (xp.sqrt(total) + 1e-6), 1).astype(squares[0].dtype)
 
 
 def warmup_linear(step: int, total: int, warmup: int) -> float:

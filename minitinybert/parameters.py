@@ -15,7 +15,7 @@ import numpy as np
 
 from .device import Array, array_module
 
-_ALIGN = 64
+ALIGN = 64
 
 
 class Slot(NamedTuple):
@@ -42,7 +42,7 @@ class Layout:
             for slot in self.slots:
                 if slot.decays is decays:
                     self.offsets[slot.name] = end
-                    end += -(-math.prod(slot.shape) // _ALIGN) * _ALIGN
+                    end += -(-math.prod(slot.shape) // ALIGN) * ALIGN
             if decays:
                 self.decay_end = end  # flat[:decay_end] decays
         self.size = end

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from .device import Array, array_module
+from .memory import new
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _M1 = 0xBF58476D1CE4E5B9
@@ -19,12 +20,12 @@ _WORD = 0xFFFFFFFFFFFFFFFF
 
 def mix(z: Array) -> Array:
     """SplitMix64's finaliser, in place, on an array of uint64: every output bit depends on every input bit."""
-    xp = array_module(z)
-    z ^= z >> xp.uint64(30)
+    xp, shifted = array_module(z), new(z.shape, z)
+    z ^= xp.right_shift(z, xp.uint64(30), out=shifted)
     z *= xp.uint64(_M1)
-    z ^= z >> xp.uint64(27)
+    z ^= xp.right_shift(z, xp.uint64(27), out=shifted)
     z *= xp.uint64(_M2)
-    z ^= z >> xp.uint64(31)
+    z ^= xp.right_shift(z, xp.uint64(31), out=shifted)
     return z
 
 
@@ -50,7 +51,7 @@ def bits16(keys: Array, width: int) -> Array:
     xp = array_module(keys)
     words = -(-width // 4)
     counter = xp.arange(1, words + 1, dtype=xp.uint64) * xp.uint64(_GOLDEN)
-    z = mix(keys[..., None] + counter)
+    z = mix(xp.add(keys[..., None], counter, out=new((*keys.shape, words), keys)))
     return z.view(xp.uint16)[..., :width]
 
 

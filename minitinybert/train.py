@@ -104,7 +104,7 @@ class _Run:
     def __init__(self, learner, examples, options, out, evaluate, metric, extra):
         self.learner, self.examples, self.options, self.out = learner, examples, options, out
         self.evaluate, self.metric, self.extra = evaluate, metric, extra
-        self.adam = Adam(learner.student.parameters, PRESETS[options.optimizer], learner.workers.map)
+        self.adam = Adam(learner.student.parameters, PRESETS[options.optimizer], learner.workers)
         self.epoch_steps = -(-len(examples) // options.batch_size)
         self.total = max(1, round(options.epochs * self.epoch_steps))
         self.at = Progress()

@@ -61,12 +61,18 @@ def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Outputs:
     return {"y": F.layer_norm(x, gain.shape, gain, bias, eps)}
 
 
-def gelu(x: Tensor, approximate: str) -> Outputs:
-    return {"y": F.gelu(x, approximate=approximate)}
+def add_norm(
+    a: Tensor, b: Tensor, x: Tensor, gain: Tensor, bias: Tensor, eps: float, keep: np.ndarray | None, scale: float, **_: Any
+) -> Outputs:
+    return {"y": F.layer_norm(x + _dropped(a + b, keep, scale), gain.shape, gain, bias, eps)}
 
 
-def softmax(s: Tensor, bias: Tensor | None = None) -> Outputs:
-    return {"y": torch.softmax(s if bias is None else s + bias, -1)}
+def gelu(x: Tensor, approximate: str, b: Tensor | None = None) -> Outputs:
+    return {"y": F.gelu(x if b is None else x + b, approximate=approximate)}
+
+
+def softmax(s: Tensor, keep: np.ndarray | None, scale: float, bias: Tensor | None = None, **_: Any) -> Outputs:
+    return {"y": _dropped(torch.softmax(s if bias is None else s + bias, -1), keep, scale)}
 
 
 def dropout(x: Tensor, keep: np.ndarray | None, scale: float, **_: Any) -> Outputs:
@@ -74,7 +80,8 @@ def dropout(x: Tensor, keep: np.ndarray | None, scale: float, **_: Any) -> Outpu
 
 
 def attention(
-    qkv: Tensor,
+    q: Tensor,
+    kv: Tensor,
     runs: Sequence[Sequence[int]],
     heads: int,
     keep: Sequence[np.ndarray | None],
@@ -82,12 +89,14 @@ def attention(
     attention_mask: Tensor | None = None,
     **_: Any,
 ) -> Outputs:
-    contexts, scores = [], []
+    contexts, scores, asked = [], [], 0
+    every = len(q) == len(kv)
     for (start, n, L), kept in zip(runs, keep, strict=True):
         rows = slice(start, start + n * L)
+        mine = q[asked : (asked := asked + (n * L if every else n))].reshape(n, -1, q.shape[-1])
         mask = None if attention_mask is None else attention_mask[rows].reshape(n, L)
-        context, A = attend(*qkv[rows].reshape(n, L, -1).chunk(3, -1), heads, mask, kept, scale)
-        contexts.append(context.reshape(n * L, -1))
+        context, A = attend(mine, *kv[rows].reshape(n, L, -1).chunk(2, -1), heads, mask, kept, scale)
+        contexts.append(context.flatten(0, 1))
         scores.append(A.reshape(-1))
     return {"context": torch.cat(contexts), "scores": torch.cat(scores)}
 
@@ -95,7 +104,7 @@ def attention(
 def attend(
     q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None, keep: np.ndarray | None, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """q, k, v (B, L, d), mask (B, L) bool -> context (B, L, d), scores before the mask (B, h, L, L)."""
+    """q (B, Q, d), k, v (B, L, d), mask (B, L) bool -> context (B, Q, d), scores before the mask (B, h, Q, L)."""
     split = lambda x: x.unflatten(-1, (heads, -1)).transpose(1, 2)
     A = torch.einsum("bhid,bhjd->bhij", split(q), split(k)) / math.sqrt(q.shape[-1] // heads)
     lowest = torch.finfo(A.dtype).min
@@ -104,8 +113,8 @@ def attend(
     return torch.einsum("bhij,bhjd->bhid", P, split(v)).transpose(1, 2).flatten(2), A
 
 
-def feed_forward(x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, approximate: str) -> Outputs:
-    return {"y": F.linear(F.gelu(F.linear(x, W1, b1), approximate=approximate), W2, b2)}
+def feed_forward(x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, approximate: str) -> Outputs:
+    return {"y": F.linear(F.gelu(F.linear(x, W1, b1), approximate=approximate), W2)}
 
 
 def _dropped(x: Tensor, keep: np.ndarray | None, scale: float) -> Tensor:
@@ -252,7 +261,7 @@ def twins() -> dict[str, Callable[..., Outputs]]:
     """The twin of each case of the audit, by the case's name."""
     from . import step
 
-    operations = (linear, embedding, layer_norm, gelu, softmax, dropout, attention, feed_forward)
+    operations = (linear, embedding, layer_norm, add_norm, gelu, softmax, dropout, attention, feed_forward)
     return {
         **{f"ops.{operation.__name__}": operation for operation in operations},
         **{f"losses.{loss.__name__}": loss for loss in (mse, hidden, prediction, cross_entropy, mlm)},

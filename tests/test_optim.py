@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitinybert.errors import InputError
-from minitinybert.optim import PRESETS, Adam, AdamSettings, clip, warmup_constant, warmup_linear
+from minitinybert.optim import PRESETS, Adam, AdamSettings, warmup_constant, warmup_linear
 from minitinybert.parameters import Layout, Parameters, Slot
 
 LAYOUT = Layout([Slot("a.weight", (3, 5)), Slot("a.bias", (3,)), Slot("LayerNorm.weight", (70,))])
@@ -37,19 +36,18 @@ def test_constant_schedule():
 
 
 def test_clipping_global_keeps_the_direction_and_tensor_keeps_each():
-    before, grads = filled(0, 10), filled(0, 10)
-    clip(grads, "global", 1.0)
-    assert np.linalg.norm(grads.flat) == pytest.approx(1, rel=1e-5)
-    assert np.allclose(grads.flat * np.linalg.norm(before.flat), before.flat, rtol=1e-5)
+    adam = lambda kind: Adam(filled(0), AdamSettings(clip=kind, max_norm=1.0))
     grads = filled(0, 10)
-    clip(grads, "tensor", 1.0)
+    assert np.linalg.norm(grads.flat * adam("global")._clip(grads)) == pytest.approx(1, rel=1e-5)
+    assert (grads.flat == filled(0, 10).flat).all()
+    assert adam("global")._clip(filled(1, 1e-3)) == 1
+    assert adam("tensor")._clip(grads) is None
     for name in grads:
         assert np.linalg.norm(grads[name]) == pytest.approx(1, rel=1e-5)
-    small, same = filled(1, 1e-3), filled(1, 1e-3)
-    clip(small, "global", 1.0)
-    assert (small.flat == same.flat).all()
-    with pytest.raises(InputError, match="choose global"):
-        clip(small, "sometimes", 1.0)
+    small = filled(1, 1e-3)
+    adam("tensor")._clip(small)
+    assert (small.flat == filled(1, 1e-3).flat).all()
+    assert adam("none")._clip(filled(0, 10)) is None
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
@@ -74,7 +72,7 @@ def test_chunks_on_a_pool_give_the_same_bits():
     for threads in (1, 2):
         parameters, grads = Parameters.zeros(big), Parameters.zeros(big)
         with Workers(threads) as workers:
-            adam = Adam(parameters, map_chunks=workers.map)
+            adam = Adam(parameters, workers=workers)
             for seed in range(3):
                 grads.flat[...] = np.random.default_rng(seed).standard_normal(big.size)
                 adam.step(grads, 0.1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..device import Array, array_module
+from ..memory import new
 
 
 class Cache(NamedTuple):
@@ -18,7 +19,7 @@ class Cache(NamedTuple):
 def forward(x: Array, y: Array, mask: Array | None = None, count: float | None = None) -> tuple[Array, Cache]:
     """x, y (...) of one shape, mask broadcast against them -> loss ()."""
     xp = array_module(x)
-    difference = x - y
+    difference = xp.subtract(x, y, out=new(x.shape, x))
     if mask is not None:
         difference *= mask
     if count is None:
@@ -29,4 +30,5 @@ def forward(x: Array, y: Array, mask: Array | None = None, count: float | None =
 
 def backward(dloss: float, cache: Cache) -> Array:
     """dloss () -> dx (...).    ∂L/∂x_i = 2 m_i² (x_i − y_i)/n, and m² = m, so  dx = dloss · 2 m (x − y)/n ;  dy = −dx."""
-    return cache.difference * (2 * dloss / cache.n)
+    difference = cache.difference
+    return array_module(difference).multiply(difference, 2 * dloss / cache.n, out=new(difference.shape, difference))

@@ -1,88 +1,89 @@
-"""Multi-head attention, between its projections (paper eqs. 1–3). For one sentence and one head, q, k, v ∈ R^{L×d_k}:
+"""Multi-head attention, between its projections (paper eqs. 1–3). For one sentence and one head, q ∈ R^{Q×d_k}, k, v ∈ R^{L×d_k}:
 
     A = q kᵀ/√d_k        the scores, before the softmax: what L_attn compares (eq. 7)
     P = softmax(A + mask)
     c = dropout(P) v     the context
 
-q, k and v come as one array, rows [q | k | v], from one GEMM. Rows of several sentences lie one after the other; `runs` says which
-sentences are equally long, and each run is attended in one go. Padding is masked as BERT does: the lowest float on masked keys.
+Rows of several sentences lie one after the other; `runs` says which sentences are equally long, and each run is attended in one
+go. Every token asks (Q = L), or only the first of each sentence (Q = 1: the last layer where nothing but the [CLS] row is looked at).
+Padding is masked as BERT does: the lowest float on masked keys.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from ..batch import Run
 from ..device import Array, array_module
+from ..memory import new
 from ..random import row_keys
-from . import dropout, softmax
+from . import softmax
 
 
 class Cache(NamedTuple):
-    qkv: Array  # (T, 3d)
+    q: Array  # (Σ Q, d)
+    kv: Array  # (T, 2d)
     runs: Sequence[Run]
     heads: int
-    probabilities: list[softmax.Cache]  # a run (n, h, L, L)
-    dropped: list[dropout.Cache]  # a run
-    context: Array  # (T, d)
+    weights: list[softmax.Cache]  # a run (n, h, Q, L)
 
 
 def forward(
-    qkv: Array,
+    q: Array,
+    kv: Array,
     runs: Sequence[Run],
     heads: int,
     attention_mask: Array | None = None,
     p: float = 0.0,
     keys: Array | None = None,
 ) -> tuple[Array, Array, Cache]:
-    """qkv (T, 3d), attention_mask (T,) bool or None, dropout of P with probability p by row keys (T,) uint64 or None.
+    """q (T, d), or (S, d) for one query a sentence; kv (T, 2d), rows [k | v]; attention_mask (T,) bool or None; dropout of P with
+    probability p by a row key for each query, uint64, or None.
 
-    Returns the context (T, d), the scores A as one flat array (Σ over runs of n·h·L·L: see `split_runs`), and the cache.
+    Returns the context, shaped as q, the scores A as one flat array (Σ over runs of n·h·Q·L: see `split_runs`), and the cache.
     """
-    xp = array_module(qkv)
-    d = qkv.shape[-1] // 3
-    context = xp.empty((len(qkv), d), qkv.dtype)
-    scores = xp.empty(sum(run.n * heads * run.length**2 for run in runs), qkv.dtype)
-    probabilities, dropped = [], []
-    for run, A in zip(runs, split_runs(scores, runs, heads), strict=True):
-        q, k, v = _heads(qkv, run, heads)
-        xp.matmul(q, k.swapaxes(-1, -2), out=A)
+    xp, d = array_module(q), q.shape[-1]
+    context = new((len(q), d), q)
+    rows = _query_rows(q, runs)
+    scores = new(sum(heads * (queries.stop - queries.start) * run.length for run, queries in zip(runs, rows, strict=True)), q)
+    weights, start = [], 0
+    for run, queries in zip(runs, rows, strict=True):
+        k, v = _by_head(kv[run.start : run.stop, :d], run.n, heads), _by_head(kv[run.start : run.stop, d:], run.n, heads)
+        q_run = _by_head(q[queries], run.n, heads)
+        A = scores[start : (start := start + run.n * heads * q_run.shape[2] * run.length)].reshape(run.n, heads, -1, run.length)
+        xp.matmul(q_run, k.swapaxes(-1, -2), out=A)
         A *= 1 / math.sqrt(d // heads)
-        P, p_cache = softmax.forward(A, _bias(attention_mask, run, A.dtype))
-        P, d_cache = dropout.forward(P, p, _keys(keys, run, heads))
-        _join(context, run, heads)[...] = P @ v
-        probabilities.append(p_cache)
-        dropped.append(d_cache)
-    return context, scores, Cache(qkv, runs, heads, probabilities, dropped, context)
+        D, cache = softmax.forward(A, _bias(attention_mask, run, A.dtype), p, _keys(keys, queries, run.n, heads))
+        xp.matmul(D, v, out=_by_head(context[queries], run.n, heads))
+        weights.append(cache)
+    return context, scores, Cache(q, kv, runs, heads, weights)
 
 
-def backward(dcontext: Array, cache: Cache, dscores: Array | None = None) -> Array:
-    """dcontext (T, d), dscores flat as the scores (what a distillation loss says of A) or None -> dqkv (T, 3d).
+def backward(dcontext: Array, cache: Cache, dscores: Array | None = None, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
+    """dcontext as q, dscores flat as the scores (what a distillation loss says of A) or None -> dq, dkv (in `out` where given).
 
-    c = D v with D = dropout(P), so dD = dc vᵀ and dv = Dᵀ dc. Through dropout (diagonal) dP, through the softmax dA.
+    c = D v with D = dropout(P), so dD = dc vᵀ and dv = Dᵀ dc. Through dropout and the softmax dA.
     A is seen by the loss too, so its own gradient is added there. A = q kᵀ/√d_k gives dq = dA k/√d_k, dk = dAᵀ q/√d_k.
     """
-    xp = array_module(dcontext)
-    qkv, runs, heads, probabilities, dropped, _ = cache
-    scale = 1 / math.sqrt(qkv.shape[-1] // 3 // heads)
-    dqkv = xp.empty(qkv.shape, qkv.dtype)
-    dA_parts = [None] * len(runs) if dscores is None else split_runs(dscores, runs, heads)
-    for run, p_cache, d_cache, dA_loss in zip(runs, probabilities, dropped, dA_parts, strict=True):
-        q, k, v = _heads(qkv, run, heads)
-        dq, dk, dv = _heads(dqkv, run, heads)
-        dc = _join(dcontext, run, heads)
-        D = dropout.backward(p_cache.p, d_cache)  # recomputed: dropout is its own backward, and P is all that is kept
-        dv[...] = D.swapaxes(-1, -2) @ dc
-        dP = dropout.backward(dc @ v.swapaxes(-1, -2), d_cache)
-        dA = softmax.backward(dP, p_cache)
-        if dA_loss is not None:
-            dA += dA_loss
-        dA *= scale
-        dq[...] = dA @ k
-        dk[...] = dA.swapaxes(-1, -2) @ q
-    return dqkv
+    q, kv, runs, heads, weights = cache
+    xp, d = array_module(dcontext), q.shape[-1]
+    dq, dkv = out if out is not None else (new(q.shape, q), new(kv.shape, kv))
+    start = 0
+    for run, queries, w in zip(runs, _query_rows(q, runs), weights, strict=True):
+        k, v = _by_head(kv[run.start : run.stop, :d], run.n, heads), _by_head(kv[run.start : run.stop, d:], run.n, heads)
+        dc, q_run = _by_head(dcontext[queries], run.n, heads), _by_head(q[queries], run.n, heads)
+        xp.matmul(softmax.again(w).swapaxes(-1, -2), dc, out=_by_head(dkv[run.start : run.stop, d:], run.n, heads))
+        dA = softmax.backward(xp.matmul(dc, v.swapaxes(-1, -2), out=new(w.p.shape, w.p)), w)
+        if dscores is not None:
+            dA += dscores[start : start + dA.size].reshape(dA.shape)
+        start += dA.size
+        dA *= 1 / math.sqrt(d // heads)
+        xp.matmul(dA, k, out=_by_head(dq[queries], run.n, heads))
+        xp.matmul(dA.swapaxes(-1, -2), q_run, out=_by_head(dkv[run.start : run.stop, :d], run.n, heads))
+    return dq, dkv
 
 
 def split_runs(flat: Array, runs: Sequence[Run], heads: int) -> list[Array]:
@@ -95,16 +96,16 @@ def split_runs(flat: Array, runs: Sequence[Run], heads: int) -> list[Array]:
     return views
 
 
-def _heads(qkv: Array, run: Run, heads: int) -> tuple[Array, Array, Array]:
-    """Views of a run's q, k, v: (T, 3d) -> three (n, h, L, d_k), nothing copied."""
-    n, L = run.n, run.length
-    parts = qkv[run.start : run.stop].reshape(n, L, 3, heads, -1).transpose(2, 0, 3, 1, 4)
-    return parts[0], parts[1], parts[2]
+def _query_rows(q: Array, runs: Sequence[Run]) -> list[slice]:
+    """Where each run's queries lie: with its rows, or one a sentence."""
+    if len(q) == runs[-1].stop:
+        return [slice(run.start, run.stop) for run in runs]
+    return [slice(end - run.n, end) for run, end in zip(runs, accumulate(run.n for run in runs), strict=True)]
 
 
-def _join(rows: Array, run: Run, heads: int) -> Array:
-    """A view of a run's rows by heads: (T, d) -> (n, h, L, d_k)."""
-    return rows[run.start : run.stop].reshape(run.n, run.length, heads, -1).swapaxes(1, 2)
+def _by_head(rows: Array, n: int, heads: int) -> Array:
+    """A view of n sentences' rows by heads: (n·Q, d) -> (n, h, Q, d_k)."""
+    return rows.reshape(n, len(rows) // n, heads, -1).swapaxes(1, 2)
 
 
 def _bias(mask: Array | None, run: Run, dtype) -> Array | None:
@@ -116,10 +117,10 @@ def _bias(mask: Array | None, run: Run, dtype) -> Array | None:
     return xp.where(real, xp.zeros((), dtype), xp.asarray(xp.finfo(dtype).min, dtype))
 
 
-def _keys(keys: Array | None, run: Run, heads: int) -> Array | None:
-    """A dropout key for each row of P: (T,) -> (n, h, L)."""
+def _keys(keys: Array | None, queries: slice, n: int, heads: int) -> Array | None:
+    """A dropout key for each row of P: one a query -> (n, h, Q)."""
     if keys is None:
         return None
-    rows = keys[run.start : run.stop].reshape(run.n, 1, run.length)
+    rows = keys[queries].reshape(n, 1, -1)
     xp = array_module(keys)
     return row_keys(0, rows + xp.arange(heads, dtype=xp.uint64)[:, None] * xp.uint64(0xD1B54A32D192ED03))

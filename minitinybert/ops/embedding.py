@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, add_rows, array_module
+from ..device import Array, array_module
+from ..memory import add_rows, take_rows
 
 
 class Cache(NamedTuple):
@@ -16,9 +17,9 @@ class Cache(NamedTuple):
 
 def forward(word_ids: Array, position_ids: Array, segment_ids: Array, W: Array, P: Array, S: Array) -> tuple[Array, Cache]:
     """ids (...) integers in range; W (V, d), P (positions, d), S (segments, d) -> y (..., d)."""
-    y = W[word_ids]
-    y += P[position_ids]
-    y += S[segment_ids]
+    y = take_rows(W, word_ids)
+    y += take_rows(P, position_ids)
+    y += take_rows(S, segment_ids)
     return y, Cache(word_ids, position_ids, segment_ids, (len(W), len(P), len(S)))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..device import Array, array_module
+from ..memory import new, row_blocks
 
 
 class Cache(NamedTuple):
@@ -18,13 +19,22 @@ class Cache(NamedTuple):
 
 def forward(x: Array, gain: Array, bias: Array, eps: float) -> tuple[Array, Cache]:
     """x (..., d), gain γ (d,), bias β (d,) -> y (..., d)."""
+    y = new(x.shape, x)
+    cache = Cache(new(x.shape, x), new((*x.shape[:-1], 1), x), gain)
+    rows_x, rows_y = (a.reshape(-1, x.shape[-1]) for a in (x, y))
+    for rows in row_blocks(rows_x):
+        normalise(rows_x[rows], bias, eps, rows_y[rows], part(cache, rows))
+    return y, cache
+
+
+def normalise(x: Array, bias: Array, eps: float, y: Array, cache: Cache) -> None:
+    """The formula on rows x (T, d): into y, and into the cache's arrays."""
     xp = array_module(x)
-    x_hat = x - x.mean(axis=-1, keepdims=True)
-    inverse_std = 1 / xp.sqrt(_mean_of_product(x_hat, x_hat) + eps)
-    x_hat *= inverse_std
-    y = x_hat * gain
+    x_hat = xp.subtract(x, x.mean(axis=-1, keepdims=True), out=cache.x_hat)
+    cache.inverse_std[...] = 1 / xp.sqrt(_mean_of_product(x_hat, x_hat) + eps)
+    x_hat *= cache.inverse_std
+    xp.multiply(x_hat, cache.gain, out=y)
     y += bias
-    return y, Cache(x_hat, inverse_std, gain)
 
 
 def backward(dy: Array, cache: Cache, out: tuple[Array, Array] | None = None) -> tuple[Array, Array, Array]:
@@ -35,19 +45,30 @@ def backward(dy: Array, cache: Cache, out: tuple[Array, Array] | None = None) ->
     dx_j = Σ_i g_i ∂x̂_i/∂x_j = (g_j − mean(g) − x̂_j mean(g x̂))/σ :
     g, less its projections on 1 and on x̂, the two directions layer norm cannot see.
     """
-    x_hat, inverse_std, gain = cache
     xp, d = array_module(dy), dy.shape[-1]
-    dgain, dbias = out if out is not None else (None, None)
-    dgain = xp.sum((dy * x_hat).reshape(-1, d), axis=0, out=dgain)
-    dbias = xp.sum(dy.reshape(-1, d), axis=0, out=dbias)
-    dx = dy * gain
-    projection = _mean_of_product(dx, x_hat)
-    dx -= dx.mean(axis=-1, keepdims=True)
-    dx -= x_hat * projection
-    dx *= inverse_std
+    dgain, dbias = out if out is not None else (new(d, dy), new(d, dy))
+    rows_dy, dx = dy.reshape(-1, d), new(dy.shape, dy)
+    rows_dx = dx.reshape(-1, d)
+    xp.sum(rows_dy, axis=0, out=dbias)
+    dgain[...] = 0
+    for rows in row_blocks(rows_dy):
+        x_hat, inverse_std, gain = part(cache, rows)
+        product = xp.multiply(rows_dy[rows], x_hat, out=new(x_hat.shape, dy))
+        dgain += product.sum(axis=0)
+        g = xp.multiply(rows_dy[rows], gain, out=rows_dx[rows])
+        projection = _mean_of_product(g, x_hat)
+        g -= g.mean(axis=-1, keepdims=True)
+        g -= xp.multiply(x_hat, projection, out=product)
+        g *= inverse_std
     return dx, dgain, dbias
 
 
+def part(cache: Cache, rows: slice) -> Cache:
+    """The cache of some rows of (T, d)."""
+    d = cache.x_hat.shape[-1]
+    return Cache(cache.x_hat.reshape(-1, d)[rows], cache.inverse_std.reshape(-1, 1)[rows], cache.gain)
+
+
 def _mean_of_product(a: Array, b: Array) -> Array:
-    """mean(a b) over the last axis, kept as (..., 1), without an array for the product."""
-    return array_module(a).einsum("...i,...i->...", a, b)[..., None] / a.shape[-1]
+    """mean(a b) over the last axis, kept as (T, 1), without an array for the product."""
+    return array_module(a).einsum("ti,ti->t", a, b)[:, None] / a.shape[-1]

@@ -8,35 +8,38 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..device import Array, array_module
+from ..memory import new
 
 
 class Cache(NamedTuple):
     x: Array  # (..., d_in)
     W: Array  # (d_out, d_in)
+    biased: bool
 
 
 def forward(x: Array, W: Array, b: Array | None = None) -> tuple[Array, Cache]:
     """x (..., d_in), W (d_out, d_in), b (d_out,) or None -> y (..., d_out)."""
-    y = _rows(x) @ W.T  # [T, d_in] -> [T, d_out]
+    rows = _rows(x)
+    y = array_module(x).matmul(rows, W.T, out=new((len(rows), len(W)), x))  # [T, d_in] -> [T, d_out]
     if b is not None:
         y += b
-    return y.reshape(*x.shape[:-1], W.shape[0]), Cache(x, W)
+    return y.reshape(*x.shape[:-1], W.shape[0]), Cache(x, W, b is not None)
 
 
-def backward(dy: Array, cache: Cache, out: tuple[Array, Array | None] | None = None) -> tuple[Array, Array, Array]:
-    """dy (..., d_out) -> dx (..., d_in), dW (d_out, d_in), db (d_out,); dW and db are written into `out` where given.
+def backward(dy: Array, cache: Cache, out: tuple[Array, Array | None] | None = None) -> tuple[Array, Array, Array | None]:
+    """dy (..., d_out) -> dx (..., d_in), dW (d_out, d_in), db (d_out,), None without a bias; dW, db written into `out` where given.
 
     dx_tj = Σ_i dy_ti ∂y_ti/∂x_tj = Σ_i dy_ti W_ij      dx = dy W
     dW_ij = Σ_t dy_ti ∂y_ti/∂W_ij = Σ_t dy_ti x_tj      dW = dyᵀ x
     db_i  = Σ_t dy_ti ∂y_ti/∂b_i  = Σ_t dy_ti           db = dyᵀ 1
     """
-    x, W = cache
+    x, W, biased = cache
     xp = array_module(dy)
     dW, db = out if out is not None else (None, None)
     rows = _rows(dy)
-    dx = (rows @ W).reshape(x.shape)
+    dx = xp.matmul(rows, W, out=new((len(rows), W.shape[1]), dy)).reshape(x.shape)
     dW = xp.matmul(rows.T, _rows(x), out=dW)
-    db = xp.sum(rows, axis=0, out=db)
+    db = xp.sum(rows, axis=0, out=db) if biased else None
     return dx, dW, db
 
 

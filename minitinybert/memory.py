@@ -1,0 +1,104 @@
+"""Memory for arrays that come and go at every step, on the CPU: a block is kept when its array dies and serves the next one.
+
+CuPy has such a pool of its own. NumPy asks the system each time, and the page faults of fresh memory cost about as much as the
+arithmetic on it. So `new` takes large arrays from a pool, one a thread; code that uses it frees nothing and passes nothing around.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from bisect import bisect_left, insort
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from .device import Array, array_module
+
+_SMALL = 1 << 15  # bytes: below it the system is as quick
+BLOCK = 48 * 1024  # elements: passes over as many stay in a core's cache
+
+
+def new(shape: tuple[int, ...] | int, like: Array, dtype: Any = None) -> Array:
+    """An array of `shape`, its values not set, of the module and dtype of `like`."""
+    xp, dtype = array_module(like), np.dtype(dtype or like.dtype)
+    shape = (shape,) if isinstance(shape, int) else shape
+    size = math.prod(shape) * dtype.itemsize
+    if xp is not np or size < _SMALL:
+        return xp.empty(shape, dtype)
+    return np.ndarray(shape, dtype, buffer=_pool.take(size))
+
+
+def row_blocks(x: Array) -> list[slice]:
+    """Stretches of the rows of x (T, d) that several passes can work through while they are in the cache; all of it on a GPU."""
+    rows = max(1, len(x)) if array_module(x) is not np else max(1, BLOCK // max(1, x.shape[-1]))
+    return [slice(i, i + rows) for i in range(0, len(x), rows)]
+
+
+def take_rows(table: Array, ids: Array) -> Array:
+    """table[ids], of shape (*ids.shape, d). ids have been checked: one out of range takes the table's edge."""
+    xp = array_module(table)
+    if xp is not np:
+        return table[ids]
+    return np.take(table, ids, axis=0, out=new((*ids.shape, table.shape[-1]), table), mode="clip")
+
+
+def add_rows(table: Array, ids: Array, rows: Array) -> None:
+    """table[ids[t]] += rows[t] for every t, ids repeated or not. table (V, d), ids (T,), rows (T, d).
+
+    Sorting the ids makes each table row one contiguous sum: quicker than `add.at`, and the order of the sum is fixed.
+    """
+    xp = array_module(table)
+    if xp is not np:
+        xp.add.at(table, ids, rows)
+        return
+    if not len(ids):
+        return
+    order = np.argsort(ids, kind="stable")
+    ordered = ids[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    sums = np.add.reduceat(take_rows(rows, order), starts, axis=0, out=new((len(starts), rows.shape[-1]), rows))
+    sums += take_rows(table, ordered[starts])
+    table[ordered[starts]] = sums
+
+
+class _Block(np.ndarray):
+    """The bytes under an array. They go back to their pool when the last array on them is gone, on whatever thread that is.
+
+    A subclass on bytes that are no array: NumPy lets a view of an array on an array of the same class hold the latter, past this.
+    """
+
+    returned: deque[bytearray]
+    whole: bytearray
+
+    def __del__(self) -> None:
+        self.returned.append(self.whole)
+
+
+class _Pool(threading.local):
+    """The free bytes of a thread, by size. Only its own thread takes; any may return."""
+
+    def __init__(self) -> None:
+        self.free: list[tuple[int, int, bytearray]] = []
+        self.returned: deque[bytearray] = deque()
+
+    def take(self, size: int) -> _Block:
+        """The smallest free bytes that are enough. Where none are, new ones take the place of the largest that are free, so that a
+        pool holds about as many bytes as were ever in use at once."""
+        while self.returned:
+            whole = self.returned.popleft()
+            insort(self.free, (len(whole), id(whole), whole))
+        place = bisect_left(self.free, (size,))  # type: ignore[type-var]
+        if place == len(self.free):
+            if self.free:
+                self.free.pop()
+            whole = bytearray(size)
+        else:
+            whole = self.free.pop(place)[2]
+        block = _Block(len(whole), np.uint8, whole)
+        block.returned, block.whole = self.returned, whole
+        return block
+
+
+_pool = _Pool()
