@@ -287,7 +287,14 @@ MUTANTS = [
         ("predict_words_backward(dtrace.logits,", "predict_words_backward(-dtrace.logits,"),
     ),
     *_of("bert.py", "Bert._heads_backward", "distill.prediction", ("dx += dfirst", "dx -= dfirst"), ("dx += dfirst", "pass")),
-    *_of("bert.py", "Bert.look_up_backward", "bert.", ("embedding.backward(de, ", "embedding.backward(-de, ")),
+    *_of(
+        "bert.py",
+        "Bert.look_up_backward",
+        "bert.",
+        ("embedding.backward(de, ", "embedding.backward(-de, "),
+        ("embedding.backward(de, ", "embedding.backward(de[::-1], "),
+        ("embedding.backward(de, ", "embedding.backward(0 * de, "),
+    ),
     *_of("bert.py", "tables", "bert.", ('("word", "position", "token_type")', '("word", "position", "position")')),
     *_of("bert.py", "_add", "bert.", ("total += part.reshape", "total -= part.reshape")),
     *_of(

@@ -39,7 +39,7 @@ def test_every_backward_has_three_mutants():
         name = mutant.file, mutant.function
         counted[name] = counted.get(name, 0) + 1
     few = {name for name, count in counted.items() if count < 3}
-    assert few <= {("bert.py", "_add")}
+    assert few <= {("bert.py", "_add"), ("bert.py", "tables")}
     for path in [*mutants.PACKAGE.glob("ops/*.py"), *mutants.PACKAGE.glob("losses/*.py"), *(mutants.PACKAGE / f for f in FILES)]:
         file = str(Path(path).relative_to(mutants.PACKAGE).as_posix())
         for name in backwards(path):
