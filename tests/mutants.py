@@ -259,6 +259,14 @@ MUTANTS = [
     ),
     *_of(
         "bert.py",
+        "Bert.backward",
+        "bert.",
+        ("self.look_up_backward(self.backward_to_look_up(", "_ = (self.backward_to_look_up("),
+        ("self.look_up_backward(self.backward_to_look_up(", "self.look_up_backward(2 * self.backward_to_look_up("),
+        ("self.look_up_backward(self.backward_to_look_up(cache, dtrace,", "self.look_up_backward(self.backward_to_look_up(cache, Trace(),"),
+    ),
+    *_of(
+        "bert.py",
         "Bert.backward_to_look_up",
         "bert.",
         ("for l in reversed(range(len(cache.layers)))", "for l in range(len(cache.layers))"),
