@@ -239,7 +239,7 @@ class Bert:
         grads = self.parameters.zeros_like() if out is None else out
         if out is not None:
             out.flat.fill(0)
-        self.look_up_backward(self.backward_to_look_up(cache, dtrace, grads), cache, grads)
+        self.look_up_backward(self.backward_to_look_up(cache, dtrace, grads), cache.embedding.lookup, grads)
         return grads
 
     def backward_to_look_up(self, cache: Cache, dtrace: Trace, grads: Parameters) -> Array:
@@ -263,9 +263,9 @@ class Bert:
         de, _, _ = layer_norm.backward(dropout.backward(dx, cache.embedding.dropout), cache.embedding.norm, norm)
         return de
 
-    def look_up_backward(self, de: Array, cache: Cache, grads: Parameters) -> None:
+    def look_up_backward(self, de: Array, cache: embedding.Cache, grads: Parameters) -> None:
         """The gradient of what was looked up, (T, d), added to the tables'."""
-        embedding.backward(de, cache.embedding.lookup, tables(grads))
+        embedding.backward(de, cache, tables(grads))
 
     def _heads_backward(self, cache: Cache, dtrace: Trace, dx: Array, cls_rows: Array | None, grads: Parameters) -> None:
         if cache.classifier is not None and (dtrace.logits is not None or dtrace.pooled is not None):

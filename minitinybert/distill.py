@@ -209,4 +209,8 @@ def _projection_slots(names: Sequence[str], bias: bool, d: int, d_student: int) 
 
 
 def _accumulate(totals: dict[str, Array], name: str, value: Array) -> None:
-    totals[name] = totals[name] + value if name in totals else value
+    """The first value's own array becomes the total."""
+    if name in totals:
+        totals[name] += value
+    else:
+        totals[name] = value

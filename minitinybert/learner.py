@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .batch import Batch
-from .bert import Bert, Cache, layout, tables
+from .bert import Bert, layout, tables
 from .device import Array, array_module
 from .objectives import Objective
+from .ops import embedding
 from .parallel import Workers
 from .parameters import ALIGN, Parameters
 from .random import generator, key
@@ -24,7 +25,7 @@ class _Result(NamedTuple):
 
     losses: dict[str, Array]
     dlookup: Array
-    cache: Cache
+    lookup: embedding.Cache
 
 
 class Learner:
@@ -60,8 +61,8 @@ class Learner:
         total = self._sum(len(shares))
         self._clear_tables(total)
         for result in results:
-            self.student.look_up_backward(result.dlookup, result.cache, total)
-        self._looked_up = [result.cache.batch.input_ids for result in results]
+            self.student.look_up_backward(result.dlookup, result.lookup, total)
+        self._looked_up = [result.lookup.word_ids for result in results]
         losses: dict[str, Array] = {}
         for result in results:
             for name, loss in result.losses.items():
@@ -97,7 +98,7 @@ class Learner:
         dlookup = self.student.backward_to_look_up(cache, terms.dtrace, grads)
         for name, gradient in terms.dprojections.items():
             grads[name][...] = gradient
-        return _Result(terms.losses, dlookup, cache)
+        return _Result(terms.losses, dlookup, cache.embedding.lookup)
 
     def _ask_teacher(self, share: Batch, step: int) -> Trace | None:
         if self.teacher_cache is not None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from .device import Array, array_module
 
-_SMALL = 1 << 15  # bytes: below it the system is as quick
+_SMALL = 1 << 13  # bytes: below it the system is as quick
 BLOCK = 48 * 1024  # elements: passes over as many stay in a core's cache
 
 

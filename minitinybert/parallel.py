@@ -7,6 +7,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -26,17 +27,32 @@ class Workers:
     def __enter__(self) -> Workers:
         keep_freed_memory()
         self._limits = threadpool_limits(1, user_api="blas")
-        self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
+        self._pools = [ThreadPoolExecutor(1) for _ in range(self.threads)] if self.threads > 1 else []
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
+        for pool in self._pools:
+            pool.shutdown()
         self._limits.restore_original_limits()
 
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
-        """[function(item) …] in the order of the items, at once where there are threads; the first exception is raised."""
-        return list(self._pool.map(function, items)) if self._pool is not None else [function(item) for item in items]
+        """[function(item) …] in the order of the items, at once where there are threads; the first exception is raised.
+
+        Item i goes to thread i, whose memory has the sizes of share i; what is left goes to whoever is free.
+        """
+        items = list(items)
+        if not self._pools:
+            return [function(item) for item in items]
+        results: dict[int, B] = {}
+        rest = iter(range(self.threads, len(items)))  # next() on it is atomic
+
+        def work(first: int) -> None:
+            for i in chain([first], rest):
+                results[i] = function(items[i])
+
+        for future in [pool.submit(work, i) for i, pool in enumerate(self._pools[: len(items)])]:
+            future.result()
+        return [results[i] for i in range(len(items))]
 
 
 def available_cores() -> int:

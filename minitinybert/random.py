@@ -43,7 +43,9 @@ def key(*parts: int) -> int:
 def row_keys(parent: int, rows: Array, part: int = 0) -> Array:
     """A key for each of `rows` (uint64, any shape): mix(rows·golden + key(parent, part))."""
     xp = array_module(rows)
-    return mix(rows * xp.uint64(_GOLDEN) + xp.uint64(key(parent, part)))
+    z = xp.multiply(rows, xp.uint64(_GOLDEN), out=new(rows.shape, rows))
+    z += xp.uint64(key(parent, part))
+    return mix(z)
 
 
 def bits16(keys: Array, width: int) -> Array:

@@ -121,6 +121,6 @@ def _keys(keys: Array | None, queries: slice, n: int, heads: int) -> Array | Non
     """A dropout key for each row of P: one a query -> (n, h, Q)."""
     if keys is None:
         return None
-    rows = keys[queries].reshape(n, 1, -1)
-    xp = array_module(keys)
-    return row_keys(0, rows + xp.arange(heads, dtype=xp.uint64)[:, None] * xp.uint64(0xD1B54A32D192ED03))
+    xp, rows = array_module(keys), keys[queries].reshape(n, 1, -1)
+    of_head = xp.arange(heads, dtype=xp.uint64)[:, None] * xp.uint64(0xD1B54A32D192ED03)
+    return row_keys(0, xp.add(rows, of_head, out=new((n, heads, rows.shape[-1]), keys)))

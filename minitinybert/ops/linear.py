@@ -38,7 +38,7 @@ def backward(dy: Array, cache: Cache, out: tuple[Array, Array | None] | None = N
     dW, db = out if out is not None else (None, None)
     rows = _rows(dy)
     dx = xp.matmul(rows, W, out=new((len(rows), W.shape[1]), dy)).reshape(x.shape)
-    dW = xp.matmul(rows.T, _rows(x), out=dW)
+    dW = xp.matmul(rows.T, _rows(x), out=new(W.shape, W) if dW is None else dW)
     db = xp.sum(rows, axis=0, out=db) if biased else None
     return dx, dW, db
 

@@ -1,0 +1,85 @@
+"""A step as training takes it, on the fast path: no fresh memory once it runs, the same for any number of threads, the [CLS] rows alone."""
+
+import gc
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from minitinybert.batch import packed, padded_to
+from minitinybert.bert import Bert
+from minitinybert.config import Config
+from minitinybert.distill import Intermediate, Prediction
+from minitinybert.learner import Learner
+from minitinybert.optim import Adam
+from minitinybert.parallel import Workers
+from minitinybert.trace import Trace
+
+TEACHER = Config(
+    vocab_size=500, hidden_size=96, num_hidden_layers=3, num_attention_heads=4, intermediate_size=192, head="classifier", pooler=True
+)
+STUDENT = replace(TEACHER, hidden_size=64, num_hidden_layers=2, intermediate_size=128)
+
+
+def sentences(seed, longest, n=24):
+    rng = np.random.default_rng(seed)
+    ids = [rng.integers(0, 500, length).astype(np.int32) for length in rng.integers(3, longest + 1, n)]
+    return ids, [np.zeros_like(i) for i in ids]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("objective", [Intermediate(STUDENT, TEACHER), Prediction()], ids=["intermediate", "prediction"])
+def test_a_steady_step_takes_no_memory_from_the_system(objective, threads):
+    """Dropout, clipping and Adam too; the lengths change from step to step. A step's arrays are some 40 MB in all."""
+    batches = [packed(*sentences(seed, longest)) for seed, longest in enumerate((128, 60, 90, 128, 60, 90))]
+    with Workers(threads) as workers:
+        learner = Learner(Bert.new(STUDENT, 1), objective, workers, Bert.new(TEACHER, 0))
+        adam = Adam(learner.student.parameters, workers=workers)
+
+        def step(number):
+            _, gradients = learner.gradients(batches[number % 6], number)
+            adam.step(gradients, 1e-3)
+
+        for number in range(18):
+            step(number)
+        gc.collect()
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for number in range(6):
+                step(number)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak - before < 1e6
+
+
+@pytest.mark.parametrize("rectangle", [False, True])
+def test_the_cls_rows_alone_give_what_all_rows_give(rectangle):
+    """Logits and every gradient of the last layer with only the [CLS] rows asking, dropout on, to rounding in float64."""
+    model = Bert.new(STUDENT, 2, np.float64)
+    ids, types = sentences(3, 12, 5)
+    batch = padded_to(14, ids, types) if rectangle else packed(ids, types)
+    whole, cache = model.forward_batch(batch, 7)
+    alone, cache_alone = model.forward_batch(batch, 7, hidden=(), scores=())
+    assert alone.hidden == [None] * 3 and cache_alone.layers[-1].rows is not None and cache.layers[-1].rows is None
+    assert np.allclose(alone.logits, whole.logits, rtol=1e-12, atol=1e-14)
+    dlogits = np.random.default_rng(4).standard_normal(whole.logits.shape)
+    expected, found = (model.backward(c, Trace(logits=dlogits)) for c in (cache, cache_alone))
+    for name in expected:
+        assert np.allclose(found[name], expected[name], rtol=1e-9, atol=1e-13), name
+    assert any(np.abs(expected[name]).max() > 1e-3 for name in expected)
+
+
+def test_gradients_do_not_remember_the_last_step():
+    """Rows of the tables that were looked up before are zero again, and so are heads that nothing looks at."""
+    ids, types = sentences(5, 9, 6)
+    first, second = (packed(ids[i : i + 3], types[i : i + 3]) for i in (0, 3))
+    with Workers(2) as workers:
+        learner = Learner(Bert.new(STUDENT, 1, np.float64), Prediction(), workers, Bert.new(TEACHER, 0, np.float64))
+        _, gradients = learner.gradients(second, 5)
+        expected = gradients.flat.copy()
+        learner.gradients(first, 4)
+        _, gradients = learner.gradients(second, 5)
+    assert (gradients.flat == expected).all() and expected.any()
