@@ -14,6 +14,8 @@ matplotlib.use("Agg")  # files, never a window: demos run where there is no scre
 import matplotlib.pyplot as plt
 import numpy as np
 
+_COLUMNS = 3
+
 
 def read_metrics(path: Path) -> tuple[dict[str, tuple[list[int], list[float]]], tuple[list[int], list[float]]]:
     """A run's metrics.jsonl as {loss: (steps, values)} and (steps, dev metric)."""
@@ -36,9 +38,13 @@ def loss_curves(runs: Mapping[str, Path], path: Path) -> None:
 
     Writes a PNG.
     """
-    figure, axes = plt.subplots(1, len(runs), figsize=(4.8 * len(runs), 3.6), squeeze=False)
+    columns = min(len(runs), _COLUMNS)
+    rows = -(-len(runs) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.8 * columns, 3.6 * rows), squeeze=False)
     figure.set_layout_engine("constrained", wspace=0.08)
-    for axis, (title, metrics) in zip(axes[0], runs.items(), strict=True):
+    for axis in axes.flat[len(runs) :]:
+        axis.set_visible(False)
+    for axis, (title, metrics) in zip(axes.flat, runs.items(), strict=False):
         losses, dev = read_metrics(metrics)
         for name, (steps, values) in losses.items():
             axis.plot(steps, values, label=name.replace("_", " "), linewidth=1.6)

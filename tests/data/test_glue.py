@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -160,9 +161,7 @@ def write_custom(path, rows):
         quoted = lambda v: '"' + str(v).replace('"', '""') + '"'
         path.write_text("\n".join([",".join(header), *(",".join(quoted(r[h]) for h in header) for r in rows)]) + "\n", encoding="utf-8")
     elif path.suffix == ".parquet":
-        pyarrow = pytest.importorskip("pyarrow", reason="Parquet is read by pyarrow where it is installed")
-        parquet = pytest.importorskip("pyarrow.parquet")
-        parquet.write_table(pyarrow.table({h: [r[h] for r in rows] for h in header}), path)
+        pyarrow.parquet.write_table(pyarrow.table({h: [r[h] for r in rows] for h in header}), path)
     else:
         path.write_text("\n".join(["\t".join(header), *("\t".join(str(r[h]) for h in header) for r in rows)]) + "\n", encoding="utf-8")
 

@@ -1,7 +1,5 @@
 """Files of rows in four formats: what is quoted, numbered, encoded, and what is none of the format."""
 
-import sys
-
 import pytest
 
 from minitinybert.data.tables import open_table
@@ -54,9 +52,3 @@ def test_bad_files(tmp_path, name, content, words):
 def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         open_table(tmp_path / "nowhere.tsv")
-
-
-def test_parquet_without_pyarrow(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(InputError, match="pip install pyarrow"):
-        open_table(tmp_path / "t.parquet")
