@@ -158,8 +158,7 @@ def test_what_stands_for_no_word_is_no_neighbour():
 )
 def test_what_is_no_file_of_vectors(tmp_path, name, content, words):
     pytest.importorskip("gensim")
-    if name.endswith(".whl"):
-        (tmp_path / name).write_bytes(content)
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=words) as error:
         load_vectors(tmp_path / name)
     assert name in str(error.value) and "\n" not in str(error.value)
