@@ -1,12 +1,6 @@
 """The paper's ablations (section 4.4, tables 2–4) on one task: what each procedure, each objective and the layer map are worth.
 
-    table 2  w/o GD    the student starts the task from random weights
-             w/o TD    the generally distilled student is fine-tuned on the task's labels, for as many epochs as both steps together
-             w/o DA    the task's own training data in place of the augmented
-    table 3  w/o Embd, w/o Trm, w/o Attn, w/o Hidn
-                       the embedding, Transformer-layer (attention and hidden), attention or hidden loss is 0, in GD and in TD
-             w/o Pred  the second step is fine-tuning on the labels in place of soft cross-entropy with the teacher's logits
-    table 4  top, bottom  the layer map, in GD and in TD; "full" has the uniform one
+The variants are in ablate_variants.py, their report is in ablate_report.py.
 
 Where one thing is taken away all others stay: w/o TD is fine-tuned on the augmented data too. For regression the second step learns
 from the task's own data (paper, section 4.2, on STS-B): a changed sentence no longer deserves its score.
@@ -27,8 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
+from .ablate_report import summarise
+from .ablate_variants import FULL, VARIANTS, Procedure, Variant, choose
 from .bert import Bert
 from .config import Config, parse_shape
 from .data.glue import Task, read_split
@@ -44,69 +38,9 @@ from .teacher_cache import Answers
 from .train import Options
 from .weights.files import replacing
 
-TERMS = ("embedding", "hidden", "attention")
 GENERAL = Options(epochs=3, lr=1e-4)
 INTERMEDIATE = Options(epochs=20, lr=5e-5)
 PREDICTION = Options(epochs=3, lr=3e-5)
-
-
-@dataclass(frozen=True)
-class Procedure:
-    """What a student goes through. The defaults are the whole method."""
-
-    general: bool = True  # general distillation first
-    distil: bool = True  # the task's intermediate step
-    augmented: bool = True  # the task's augmented training data
-    terms: tuple[str, ...] = TERMS  # the layer losses of GD and of the intermediate step
-    soft: bool = True  # the last step learns from the teacher's logits; False: from the labels
-    layers: str = "uniform"  # the layer map of both
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """λ of every term, as `distill.Intermediate` takes them."""
-        return {term: float(term in self.terms) for term in TERMS}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A row of the tables. paper: TinyBERT4's average of MNLI-m, MNLI-mm, MRPC and CoLA (dev) in the paper."""
-
-    name: str
-    paper: float
-    procedure: Procedure
-
-    @property
-    def slug(self) -> str:
-        """Its name as a directory's."""
-        return self.name.lower().replace("w/o ", "without-")
-
-
-VARIANTS = (
-    Variant("full", 75.6, Procedure()),
-    Variant("w/o GD", 72.5, Procedure(general=False)),
-    Variant("w/o TD", 68.5, Procedure(distil=False, soft=False)),
-    Variant("w/o DA", 68.4, Procedure(augmented=False)),
-    Variant("w/o Embd", 74.1, Procedure(terms=("hidden", "attention"))),
-    Variant("w/o Pred", 73.5, Procedure(soft=False)),
-    Variant("w/o Trm", 56.3, Procedure(terms=("embedding",))),
-    Variant("w/o Attn", 71.0, Procedure(terms=("embedding", "hidden"))),
-    Variant("w/o Hidn", 72.9, Procedure(terms=("embedding", "attention"))),
-    Variant("top", 70.9, Procedure(layers="top")),
-    Variant("bottom", 71.3, Procedure(layers="bottom")),
-)
-FULL = VARIANTS[0]
-ORDER = (
-    ("full", "w/o DA"), ("full", "w/o GD"), ("w/o DA", "w/o TD"), ("w/o GD", "w/o TD"), ("full", "w/o Attn"), ("w/o Attn", "w/o Trm"),
-)  # fmt: skip
-
-
-def choose(names: Sequence[str] | None) -> list[Variant]:
-    """Variants by name ("w/o GD" or "without-gd") in the paper's order, all without names; "full" is always among them."""
-    wanted = {v.slug for v in VARIANTS} if names is None else {name.lower().replace("w/o ", "without-") for name in names}
-    unknown = wanted - {v.slug for v in VARIANTS}
-    if unknown:
-        raise InputError(f"--variants {', '.join(sorted(unknown))}: choose of {', '.join(v.slug for v in VARIANTS)}")
-    return [v for v in VARIANTS if v is FULL or v.slug in wanted]
 
 
 def run(
@@ -338,77 +272,3 @@ def _once(place: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def _write(path: Path, value: Any) -> None:
     with replacing(path) as beside:
         beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-# --------------------------------------------------------------------------------------------------------------------- report
-
-
-def summarise(values: Mapping[str, Mapping[int, float]]) -> dict[str, Any]:
-    """The report of {variant: {seed: 100 × metric}}: means, differences to "full", and whether the paper's order holds.
-
-    Deviations are of a sample (n − 1), None with one seed. Differences are means over the seeds that both variants have.
-    """
-    paper = {v.name: v.paper for v in VARIANTS}
-    rows = []
-    for name, by_seed in values.items():
-        if by_seed:
-            mean, sd = _mean_sd(list(by_seed.values()))
-            difference, difference_sd = _difference(by_seed, values[FULL.name])
-            rows.append(
-                {
-                    "variant": name,
-                    "values": {str(seed): value for seed, value in by_seed.items()},
-                    "mean": mean,
-                    "sd": sd,
-                    "difference": difference,
-                    "difference_sd": difference_sd,
-                    "paper": paper[name],
-                    "paper_difference": round(paper[name] - FULL.paper, 1),
-                }
-            )
-    checks = []
-    for more, less in ORDER:
-        if values.get(more, {}).keys() & values.get(less, {}).keys():
-            difference, sd = _difference(values[more], values[less])
-            row = {"statement": f"{more} ≥ {less}", "holds": difference >= 0, "difference": difference, "sd": sd}
-            checks.append({**row, "paper_difference": round(paper[more] - paper[less], 1)})
-    return {"results": rows, "checks": checks}
-
-
-def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, float | None]:
-    """Mean and deviation of a − b over the seeds of both."""
-    return _mean_sd([a[seed] - b[seed] for seed in a if seed in b])
-
-
-def _mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-
-
-def format_table(report: dict[str, Any]) -> str:
-    """The report for a terminal: a row a variant beside the paper's figures, what was left out, and the order."""
-    table = [
-        [
-            row["variant"],
-            f"{_spread(row['mean'], row['sd'])} ({len(row['values'])})",
-            "" if row["variant"] == FULL.name else _spread(row["difference"], row["difference_sd"], "+"),
-            f"{row['paper']:.1f}",
-            "" if row["variant"] == FULL.name else f"{row['paper_difference']:+.1f}",
-        ]
-        for row in report["results"]
-    ]
-    headers = ["variant", f"{report['metric']} x 100 (seeds)", "to full", "paper", "to full"]
-    align = ("left", *["right"] * 4)
-    lines = [tabulate(table, headers, disable_numparse=True, colalign=align), ""]
-    lines.append(f"{report['task']}, dev, mean ± standard deviation; the teacher has {report['teacher']:.1f}.")
-    lines.append("The paper's figures are means of MNLI-m, MNLI-mm, MRPC and CoLA.")
-    lines += [f"{name} is left out: {reason}" for name, reason in report["left_out"].items()]
-    for check in report["checks"]:
-        verdict = "holds" if check["holds"] else "does not hold"
-        lines.append(
-            f"{check['statement']}: {verdict}, {_spread(check['difference'], check['sd'], '+')} (paper {check['paper_difference']:+.1f})"
-        )
-    return "\n".join(lines)
-
-
-def _spread(mean: float, sd: float | None, sign: str = "") -> str:
-    return f"{mean:{sign}.1f}" + ("" if sd is None else f" ± {sd:.1f}")

@@ -116,7 +116,7 @@ def _run_distill_task(args: argparse.Namespace) -> int:
 
 
 def _run_ablate(args: argparse.Namespace) -> int:
-    from . import ablate, pipeline
+    from . import ablate, ablate_report, pipeline
 
     with pipeline.Machine(args.device, args.threads) as machine:
         report = ablate.run(
@@ -141,7 +141,7 @@ def _run_ablate(args: argparse.Namespace) -> int:
         )
     if args.json:
         return _print_json(report)
-    print(ablate.format_table(report))
+    print(ablate_report.format_table(report))
     return 0
 
 

@@ -210,7 +210,7 @@ def test_what_cannot_differ_is_left_out_and_said(world, tmp_path, monkeypatch):
     report = run(world, tmp_path / "out", **none, variants=["w/o GD", "without-da", "W/O Pred"])
     assert [row["variant"] for row in report["results"]] == ["full", "w/o Pred"]
     assert set(report["left_out"]) == {"w/o GD", "w/o DA"} and "no corpus" in report["left_out"]["w/o GD"]
-    text = ablate.format_table(report)
+    text = ablate_report.format_table(report)
     assert "w/o DA is left out: there is no augmented data" in text
     for module in (pipeline, pretrain):
         monkeypatch.setattr(module, "train", Trainer())
@@ -336,19 +336,19 @@ VALUES = {"full": {0: 80.0, 1: 82.0, 2: 84.0}, "w/o GD": {0: 81.0, 1: 80.0, 2: 7
 
 
 def test_means_deviations_and_differences_by_hand():
-    report = ablate.summarise(VALUES)
+    report = ablate_report.summarise(VALUES)
     full, gd, td = report["results"]
     assert (full["mean"], full["sd"], full["difference"]) == (82.0, 2.0, 0.0)
     assert (gd["mean"], gd["sd"]) == (80.0, 1.0)
     assert (gd["difference"], gd["difference_sd"]) == (-2.0, 3.0)  # of 1, −2, −5
     assert (td["mean"], td["difference"]) == (81.0, 0.0) and td["difference_sd"] == pytest.approx(0.5**0.5)  # of 0.5, −0.5
     assert (gd["paper"], gd["paper_difference"]) == (72.5, -3.1)
-    one = ablate.summarise({"full": {0: 80.0}})["results"][0]
+    one = ablate_report.summarise({"full": {0: 80.0}})["results"][0]
     assert (one["mean"], one["sd"]) == (80.0, None)
 
 
 def test_the_order_is_checked_where_both_are_there():
-    checks = {check["statement"]: check for check in ablate.summarise(VALUES)["checks"]}
+    checks = {check["statement"]: check for check in ablate_report.summarise(VALUES)["checks"]}
     assert set(checks) == {"full ≥ w/o GD", "w/o GD ≥ w/o TD"}
     assert checks["full ≥ w/o GD"]["holds"] and checks["full ≥ w/o GD"]["difference"] == 2.0
     assert not checks["w/o GD ≥ w/o TD"]["holds"] and checks["w/o GD ≥ w/o TD"]["difference"] == -0.5  # of 0.5, −1.5
@@ -356,8 +356,8 @@ def test_the_order_is_checked_where_both_are_there():
 
 
 def test_the_table_and_the_chart(tmp_path):
-    report = ablate.summarise(VALUES) | {"task": "sst-2", "metric": "accuracy", "teacher": 90.0, "left_out": {"w/o DA": "no data"}}
-    lines = ablate.format_table(report).splitlines()
+    report = ablate_report.summarise(VALUES) | {"task": "sst-2", "metric": "accuracy", "teacher": 90.0, "left_out": {"w/o DA": "no data"}}
+    lines = ablate_report.format_table(report).splitlines()
     assert lines[2].split() == ["full", "82.0", "±", "2.0", "(3)", "75.6"]
     assert lines[3].split() == ["w/o", "GD", "80.0", "±", "1.0", "(3)", "-2.0", "±", "3.0", "72.5", "-3.1"]
     assert lines[-1] == "w/o GD ≥ w/o TD: does not hold, -0.5 ± 1.4 (paper +4.0)" and "w/o DA is left out: no data" in lines
