@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minitinybert import ablate, pipeline, pretrain
+from minitinybert import ablate, ablate_report, pipeline, pretrain
 from minitinybert.bert import Bert
 from minitinybert.config import Config
 from minitinybert.data.glue import TASKS
