@@ -46,7 +46,7 @@ class BertCandidates:
         if not whole.any():
             raise InputError(f"{tokenizer.where}: no piece is a word of its own; is it a BERT vocabulary?")
         tokenizer.check_fits(model.config.vocab_size)
-        self.model, self.tokenizer, self.pieces_count, self.rows = model, tokenizer, pieces_count, rows
+        self.model, self.tokenizer, self.pieces_count, self.rows = model.for_reading(), tokenizer, pieces_count, rows
         V = model.config.vocab_size
         self.whole = np.zeros(V, bool)
         self.whole[: len(whole)] = whole

@@ -15,7 +15,7 @@ _ROWS = 2048  # tokens a batch: large enough for the GEMMs, small enough for the
 def logits(model: Bert, examples: EncodedExamples, workers: Workers) -> np.ndarray:
     """(n, C) float32 on the host, in the examples' order. No dropout."""
     lengths = np.array([len(ids) for ids in examples.input_ids])
-    xp = array_module(model.parameters.flat)
+    xp, model = array_module(model.parameters.flat), model.for_reading()
 
     def answer(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         batch = examples.batch(indices)

@@ -46,7 +46,8 @@ class Learner:
         teacher_cache: TeacherCache | None = None,
     ):
         self.student = _extended(student, objective, seed)
-        self.objective, self.teacher, self.workers, self.seed = objective, teacher, workers, seed
+        self.objective, self.workers, self.seed = objective, workers, seed
+        self.teacher = None if teacher is None else teacher.for_reading()
         self.teacher_dropout, self.teacher_cache = teacher_dropout, teacher_cache
         self._gradients = [self.student.parameters.zeros_like() for _ in range(workers.threads)]
         self._looked_up: list[Array] = []  # the words whose rows of the gradient are not zero

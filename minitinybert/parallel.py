@@ -1,5 +1,5 @@
 """Threads in a process, each with a share of the batch. NumPy's loops and the BLAS release the interpreter's lock, so shares run
-at once; the BLAS itself is kept to one thread in each."""
+at once; the BLAS itself is kept to one thread in each, but for work that is not shared out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TypeVar
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -26,7 +26,8 @@ class Workers:
 
     def __enter__(self) -> Workers:
         keep_freed_memory()
-        self._limits = threadpool_limits(1, user_api="blas")
+        self._blas = ThreadpoolController().select(user_api="blas")
+        self._limits = self._blas.limit(limits=1)
         self._pools = [ThreadPoolExecutor(1) for _ in range(self.threads)] if self.threads > 1 else []
         return self
 
@@ -43,6 +44,9 @@ class Workers:
         items = list(items)
         if not self._pools:
             return [function(item) for item in items]
+        if len(items) == 1:
+            with self._blas.limit(limits=self.threads):
+                return [function(items[0])]
         results: dict[int, B] = {}
         rest = iter(range(self.threads, len(items)))  # next() on it is atomic
 

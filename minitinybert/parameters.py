@@ -58,11 +58,7 @@ class Parameters(Mapping):
         self._views: dict[str, Array] = {}
         for slot in layout.slots:
             start = layout.offsets[slot.name]
-            view = flat[start : start + math.prod(slot.shape)].reshape(slot.shape)
-            self._views[slot.name] = view
-            rows = slot.shape[0] // max(len(slot.members), 1)
-            for i, member in enumerate(slot.members):
-                self._views[member] = view[i * rows : (i + 1) * rows]
+            self._hold(slot, flat[start : start + math.prod(slot.shape)].reshape(slot.shape))
 
     @classmethod
     def zeros(cls, layout: Layout, dtype: Any = np.float32, xp: Any = np) -> Parameters:
@@ -75,6 +71,21 @@ class Parameters(Mapping):
         """The same values in `xp` (numpy or cupy), a copy."""
         flat = self.flat.get() if hasattr(self.flat, "get") else self.flat
         return Parameters(self.layout, xp.array(flat))
+
+    def for_reading(self) -> Parameters:
+        """The same values, each matrix but the tables as a copy that lies column by column. x Wᵀ then reads W row after row, which a
+        GEMM with few rows of x does up to twice as fast. `flat` is the original: for forward passes alone."""
+        copy = Parameters(self.layout, self.flat)
+        for slot in self.layout.slots:
+            if len(slot.shape) == 2 and "embeddings" not in slot.name:
+                copy._hold(slot, array_module(self.flat).asfortranarray(self._views[slot.name]))
+        return copy
+
+    def _hold(self, slot: Slot, view: Array) -> None:
+        self._views[slot.name] = view
+        rows = slot.shape[0] // max(len(slot.members), 1)
+        for i, member in enumerate(slot.members):
+            self._views[member] = view[i * rows : (i + 1) * rows]
 
     def __getitem__(self, name: str) -> Array:
         for spelling in _spellings(name):

@@ -47,7 +47,7 @@ class TeacherCache:
         self.offsets = np.concatenate([[0], np.cumsum(_sizes(lengths, teacher.config, view))])
         with tempfile.NamedTemporaryFile(dir=directory, prefix=".teacher-", suffix=".cache") as file:
             self.values = np.memmap(file, teacher.parameters.flat.dtype, "w+", shape=(int(self.offsets[-1]),))
-        xp = array_module(teacher.parameters.flat)
+        xp, teacher = array_module(teacher.parameters.flat), teacher.for_reading()
 
         def ask(indices: np.ndarray) -> None:
             batch = examples.batch(indices)

@@ -5,7 +5,7 @@ import pytest
 
 from minitinybert.bert import layout
 from minitinybert.config import Config, parse_shape
-from minitinybert.parameters import Parameters
+from minitinybert.parameters import Layout, Parameters, Slot
 
 SMALL = Config(vocab_size=11, hidden_size=6, num_hidden_layers=2, num_attention_heads=2, intermediate_size=10, head="classifier")
 
@@ -50,3 +50,21 @@ def test_names_are_found_with_and_without_their_prefix():
 )
 def test_parameter_counts_are_the_paper_s(shape, count):
     assert layout(Config(**parse_shape(shape))).count == count
+
+
+def test_for_reading_has_the_same_values_column_by_column():
+    layout = Layout(
+        [
+            Slot("embeddings.word_embeddings.weight", (5, 4)),
+            Slot("qkv.weight", (6, 4), ("q.weight", "k.weight", "v.weight")),
+            Slot("b.bias", (3,)),
+        ]
+    )
+    parameters = Parameters.zeros(layout)
+    parameters.flat[...] = np.arange(layout.size)
+    copy = parameters.for_reading()
+    for name in ("embeddings.word_embeddings.weight", "qkv.weight", "q.weight", "v.weight", "b.bias"):
+        assert np.array_equal(copy[name], parameters[name])
+    assert copy["qkv.weight"].T.flags.c_contiguous and np.shares_memory(copy["k.weight"], copy["qkv.weight"])
+    assert np.shares_memory(copy["embeddings.word_embeddings.weight"], parameters.flat)
+    assert not np.shares_memory(copy["qkv.weight"], parameters.flat)
