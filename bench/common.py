@@ -1,0 +1,167 @@
+"""What every bench shares: interleaved timing, ratios with their spread, the machine, the GEMM peak, the files that are left behind."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from tabulate import tabulate
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from minitinybert.parallel import available_cores
+
+RESULTS = Path(__file__).parent / "results"
+
+# ---------------------------------------------------------------------------------------------------------------------- timing
+
+
+def measure(jobs: Mapping[str, Callable[[int], object]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
+    """Seconds of each job in each round, interleaved: every round runs all jobs, every other round in reverse order, so that what else
+    the machine does hits all alike. A job is told the round's number; warm-up rounds have negative numbers and are not kept."""
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for number in range(-warm_up, rounds):
+        for name in list(jobs)[:: 1 if number % 2 else -1]:
+            started = time.perf_counter()
+            jobs[name](number)
+            elapsed = time.perf_counter() - started
+            if number >= 0:
+                seconds[name].append(elapsed)
+    return seconds
+
+
+def summary(values: Iterable[float]) -> dict[str, Any]:
+    """Median and spread of paired ratios (or of seconds)."""
+    values = list(values)
+    low, high = np.percentile(values, [25, 75]).tolist()
+    return {"median": statistics.median(values), "quartiles": [low, high], "min": min(values), "max": max(values), "all": values}
+
+
+def paired(ours: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
+    """ours/other of each round: below 1, ours takes less."""
+    return summary(a / b for a, b in zip(ours, other, strict=True))
+
+
+def spread(ratio: Mapping[str, Any]) -> str:
+    return f"{ratio['min']:.2f} – {ratio['max']:.2f}"
+
+
+def gemm_peaks(threads: int, n: int = 2048, repeats: int = 7) -> dict[str, float]:
+    """GFLOP/s of the best of some float32 products of n×n matrices, by NumPy's BLAS and by PyTorch: what no layer can be faster than."""
+    a, b = np.random.default_rng(0).random((2, n, n), np.float32)
+    c = np.empty_like(a)
+    s, t = torch.from_numpy(a), torch.from_numpy(b)
+    with threadpool_limits(threads, user_api="blas"), torch.inference_mode():
+        seconds = measure({"numpy": lambda _: np.matmul(a, b, out=c), "torch": lambda _: torch.mm(s, t)}, repeats)
+    return {name: 2 * n**3 / min(s) / 1e9 for name, s in seconds.items()}
+
+
+# ---------------------------------------------------------------------------------------------------------------------- the machine
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Processor, cores, versions: what figures mean little without."""
+    blas = [f"{lib['internal_api']} {lib['version']}" for lib in threadpool_info() if lib["user_api"] == "blas"]
+    return {
+        "processor": _processor(),
+        "cores": available_cores(),
+        "threads": threads,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # above 0 at the start: figures are noisy
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": ", ".join(blas),
+        "torch": torch.__version__,
+        "torch_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
+    names = [fields.get("model name", platform.processor())]
+    names += [f"{name} {fields[key]}" for name, key in (("family", "cpu family"), ("model", "model")) if key in fields]
+    return ", ".join(names)
+
+
+def describe(about: Mapping[str, Any]) -> str:
+    return (
+        f"{about['processor']}; {about['threads']} of {about['cores']} cores, load {about['load']}; Python {about['python']}, "
+        f"NumPy {about['numpy']} ({about['blas']}), PyTorch {about['torch']} ({about['torch_capability']})"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------- options, files
+
+
+def parser(doc: str | None, pairs: int = 7) -> argparse.ArgumentParser:
+    """The options that every bench has."""
+    p = argparse.ArgumentParser(description=(doc or "").splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.add_argument("--threads", type=int, default=available_cores(), help="ours, and PyTorch's")
+    p.add_argument("--pairs", type=int, default=pairs, help="rounds of measurements")
+    p.add_argument("--quick", action="store_true", help="two rounds of little work: whether it runs, not figures")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="where NAME.json and NAME.png go (NAME-quick with --quick)")
+    return p
+
+
+def begin(args: argparse.Namespace) -> dict[str, Any]:
+    """As many threads for PyTorch as for us; the machine's description, printed and returned."""
+    if args.quick:
+        args.pairs = min(args.pairs, 2)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    about = machine(args.threads)
+    print(describe(about), flush=True)
+    return about
+
+
+def save(name: str, args: argparse.Namespace, report: Mapping[str, Any], draw: Callable[[plt.Figure], None], size=(8.0, 4.5)) -> Path:
+    """DIR/NAME.json and DIR/NAME.png, each written beside and renamed; returns the first. Paths stay out of the settings."""
+    path = args.out / f"{name}{'-quick' if args.quick else ''}.json"
+    args.out.mkdir(parents=True, exist_ok=True)
+    settings = {key: Path(v).name if isinstance(v, Path) else v for key, v in vars(args).items() if key != "out"}
+    beside = path.with_suffix(".partial")
+    beside.write_text(json.dumps({"bench": name, "settings": settings, **report}, indent=2) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+    figure = plt.figure(figsize=size, layout="constrained")
+    draw(figure)
+    figure.savefig(beside, format="png", dpi=150)
+    plt.close(figure)
+    os.replace(beside, path.with_suffix(".png"))
+    print(f"wrote {path} and {path.with_suffix('.png').name}", flush=True)
+    return path
+
+
+def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> None:
+    print(tabulate(rows, headers=headers, disable_numparse=True, colalign=["left"] * len(headers)), flush=True)
+
+
+def ratio_bars(figure: plt.Figure, bars: Mapping[str, Mapping[str, Any]], title: str, label: str) -> None:
+    """A bar a ratio with its smallest and largest pair; a line at 1."""
+    axes = figure.add_subplot()
+    medians = [r["median"] for r in bars.values()]
+    errors = [[r["median"] - r["min"] for r in bars.values()], [r["max"] - r["median"] for r in bars.values()]]
+    places = np.arange(len(bars))[::-1]
+    axes.barh(places, medians, xerr=errors, color=["C0" if m < 1 else "C3" for m in medians], ecolor="0.3", capsize=2)
+    for place, ratio in zip(places, bars.values(), strict=True):
+        axes.annotate(f" {ratio['median']:.2f}", (ratio["max"], place), va="center", fontsize=8)
+    axes.axvline(1, color="0.3", linewidth=1)
+    axes.set_yticks(places, list(bars), fontsize=8)
+    axes.set_xlabel(label)
+    axes.set_title(title, fontsize=10)

@@ -1,0 +1,189 @@
+"""What the benches work on: models, sentences as long as a data set's, and a distillation step of ours."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from minitinybert.batch import Batch
+from minitinybert.bert import Bert
+from minitinybert.config import Config, parse_shape
+from minitinybert.data.batching import EncodedExamples, epoch_batches
+from minitinybert.data.glue import TASKS, read_split
+from minitinybert.data.tokenizer import Tokenizer
+from minitinybert.device import Array
+from minitinybert.distill import Intermediate, Prediction
+from minitinybert.learner import Learner
+from minitinybert.objectives import Terms, View
+from minitinybert.optim import Adam
+from minitinybert.parallel import Workers
+from minitinybert.pipeline import encode
+from minitinybert.recipes import DEFAULT, Recipe
+from minitinybert.teacher_cache import TeacherCache
+from minitinybert.trace import Trace
+
+TEACHER, STUDENT = "12L-768D-12H-3072F", "4L-312D-12H-1200F"  # BERT-base, TinyBERT4
+LEARNING_RATE = 5e-5
+
+# ---------------------------------------------------------------------------------------------------------------------- models
+
+
+def model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--teacher", default=TEACHER, metavar="DIR|SHAPE", help="a fine-tuned model, or a shape with random weights")
+    parser.add_argument("--student", default=STUDENT, metavar="DIR|SHAPE")
+
+
+def models(args: argparse.Namespace) -> tuple[Bert, Bert]:
+    """Teacher and student with a classifier each, the student's head with as many classes as the teacher's."""
+    teacher = _model(args.teacher, Config(head="classifier"), args.seed)
+    return teacher, _model(args.student, teacher.config, args.seed + 1)
+
+
+def _model(source: str, base: Config, seed: int) -> Bert:
+    if Path(source).exists():
+        return Bert.load(source, head="classifier", labels=list(base.id2label.values()), seed=seed)
+    return Bert.new(replace(base, **parse_shape(source), hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1), seed)
+
+
+def without_dropout(model: Bert) -> Bert:
+    config = replace(model.config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, classifier_dropout=0.0)
+    return Bert(config, model.parameters)
+
+
+def shape(source: str, model: Bert) -> str:
+    """For a report: which model it was, without anybody's directories."""
+    return f"{model.config.shape}, {'weights of ' + Path(source).name if Path(source).exists() else 'random weights'}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------- sentences
+
+
+class Sentences(NamedTuple):
+    """Encoded examples and, in words, where their lengths come from."""
+
+    examples: EncodedExamples
+    source: str
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self.examples.lengths()
+
+
+def data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, metavar="DIR", help="SST-2's files; without them, lengths are drawn")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="a model directory whose tokenizer reads --data (default: --teacher)")
+
+
+def sst2(args: argparse.Namespace, split: str, mean: float, count: int, model: Bert) -> Sentences:
+    """SST-2's `split` where there is --data, else `count` sentences of drawn lengths with about this mean."""
+    if args.data is None:
+        return drawn(mean, count, model.config, args.seed)
+    tokenizer = Tokenizer.load(args.tokenizer or Path(args.teacher))
+    tokenizer.check_fits(model.config.vocab_size)
+    examples = encode(read_split(TASKS["sst-2"], args.data, split), tokenizer, 64, model)
+    labels = np.zeros(len(examples), np.int64) if examples.labels is None else examples.labels
+    examples = replace(examples, labels=labels)
+    return Sentences(examples, f"SST-2 {split}, mean {examples.lengths().mean():.1f}")
+
+
+def drawn(mean: float, count: int, config: Config, seed: int) -> Sentences:
+    """Lengths 3 + Gamma(shape 1.7), as skewed as SST-2's, at most 64; ids drawn evenly."""
+    random = np.random.default_rng(seed)
+    lengths = np.minimum(3 + random.gamma(1.7, (mean - 3) / 1.7, count), 64).round().astype(int)
+    return Sentences(_random_examples(lengths, config, seed), f"drawn lengths 3 + gamma(1.7) ≤ 64, mean {lengths.mean():.1f}")
+
+
+def full(length: int, count: int, config: Config, seed: int) -> Sentences:
+    return Sentences(_random_examples(np.full(count, length), config, seed), f"all of length {length}")
+
+
+def _random_examples(lengths: np.ndarray, config: Config, seed: int) -> EncodedExamples:
+    random = np.random.default_rng(seed + 1)
+    ids = [random.integers(min(1000, config.vocab_size // 2), config.vocab_size, length).astype(np.int32) for length in lengths]
+    return EncodedExamples(ids, [np.zeros_like(i) for i in ids], random.integers(0, config.num_labels, len(ids)))
+
+
+def spread_batches(sentences: Sentences, batch_size: int, count: int, seed: int) -> list[np.ndarray]:
+    """`count` of the batches training makes of an epoch, evenly spaced among all by their number of tokens: a fair sample of few."""
+    lengths = sentences.lengths
+    batches = [b for b in epoch_batches(lengths, batch_size, seed, 0) if len(b) == batch_size]
+    batches.sort(key=lambda b: int(lengths[b].sum()))
+    places = (np.arange(count) + 0.5) * len(batches) / count
+    return [batches[int(place)] for place in places]
+
+
+def shuffled(batches: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+    """The same sentences in batches at random, as they come where nobody sorts by length."""
+    order = np.random.default_rng(seed).permutation(np.concatenate(batches))
+    return np.split(order, len(batches))
+
+
+# ---------------------------------------------------------------------------------------------------------------------- our step
+
+
+class All:
+    """Every loss of the paper at once (eqs. 7–10): both of our objectives on one pass, so that a step is one whole."""
+
+    def __init__(self, student: Config, teacher: Config, recipe: Recipe = DEFAULT):
+        self.first, self.second = Intermediate(student, teacher, recipe), Prediction(recipe)
+        self.slots = self.first.slots
+        self.student_view = self.first.student_view._replace(logits=True)
+        self.teacher_view: View | None = (self.first.teacher_view or View())._replace(logits=True)
+
+    def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
+        inner, last = (objective(student, batch, teacher, parameters) for objective in (self.first, self.second))
+        dtrace = replace(inner.dtrace, logits=last.dtrace.logits)
+        return Terms({**inner.losses, **last.losses}, dtrace, inner.dprojections)
+
+
+class KnownTraces(TeacherCache):
+    """The teacher's traces of some batches, kept in memory: a student's step without the teacher's time."""
+
+    def __init__(self, teacher: Bert, view: View, batches: Sequence[Batch], threads: int):
+        self.traces = {}
+        for share in (share for batch in batches for share in batch.split(threads)):
+            trace, _ = teacher.forward_batch(share, keep_cache=False, **view.arguments(share))
+            kept = lambda arrays: [None if a is None else a.copy() for a in arrays]
+            self.traces[share.sentences.tobytes()] = Trace(None, kept(trace.hidden), kept(trace.scores), None, trace.logits.copy())
+
+    def get(self, share: Batch) -> Trace:
+        return self.traces[share.sentences.tobytes()]
+
+
+class OurStep:
+    """Gradients and Adam, as the training loop has them, and the parts of it."""
+
+    def __init__(self, student: Bert, teacher: Bert | None, objective, workers: Workers, cache: TeacherCache | None = None, seed: int = 0):
+        self.workers, self.objective, self.teacher = workers, objective, teacher
+        self.learner = Learner(student, objective, workers, teacher, seed, teacher_cache=cache)
+        self.adam = Adam(self.learner.student.parameters, map_chunks=workers.map)
+        self.steps = 0
+
+    def __call__(self, batch: Batch) -> None:
+        _, gradients = self.learner.gradients(batch, self.steps)
+        self.adam.step(gradients, LEARNING_RATE)
+        self.steps += 1
+
+    def ask_teacher(self, batch: Batch) -> None:
+        ask = lambda share: self.teacher.forward_batch(share, keep_cache=False, **self.objective.teacher_view.arguments(share))
+        self.workers.map(ask, batch.split(self.workers.threads))
+
+
+# ---------------------------------------------------------------------------------------------------------------------- arithmetic
+
+
+def forward_flops(config: Config, tokens: int, pairs: int) -> float:
+    """Of the encoder's matrix products: tokens T, pairs Σ L² over the sentences."""
+    d, f = config.hidden_size, config.intermediate_size
+    return config.num_hidden_layers * (2 * tokens * (4 * d * d + 2 * d * f) + 4 * pairs * d)
+
+
+def step_flops(student: Config, teacher: Config, tokens: int, pairs: int) -> float:
+    """Student forward and backward (twice the forward's), and the learned maps of the embedding's and every layer's loss."""
+    maps = (student.num_hidden_layers + 1) * 2 * tokens * student.hidden_size * teacher.hidden_size
+    return 3 * (forward_flops(student, tokens, pairs) + maps)
