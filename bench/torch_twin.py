@@ -1,8 +1,8 @@
 """The same model and the same losses in PyTorch, written to be quick: what the benches measure ours against.
 
-reference/'s twin is a judge (given dropout masks, any layout, float64) and not quick. This one has what good eager code has: one QKV product,
-F.linear, F.layer_norm, F.gelu, F.dropout, residuals added in place, F.scaled_dot_product_attention where nobody looks at the scores,
-fused Adam where it is faster. It shares the teacher's memory with ours. Its losses and gradients are compared with ours before anything is measured.
+reference/'s twin is a judge (given dropout masks, any layout, float64) and not quick. This one has what good eager code has: one QKV
+product, F.linear, F.layer_norm, F.gelu, F.dropout, residuals added in place, F.scaled_dot_product_attention where nobody looks at the
+scores, fused Adam where it is faster. It shares the teacher's memory with ours. step.py compares its losses and gradients with ours.
 """
 
 from __future__ import annotations

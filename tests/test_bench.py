@@ -1,0 +1,85 @@
+"""The benches run: each command at tiny shapes leaves its table, JSON and picture. What they measure is nobody's business here."""
+
+import importlib
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+BENCH = Path(__file__).parent.parent / "bench"
+TINY = ["--teacher", "2L-16D-2H-32F", "--student", "1L-8D-2H-16F", "--threads", "1", "--quick"]
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """run(name, options…): the report that `python bench/NAME.py` writes at tiny shapes, and what it prints."""
+    monkeypatch.syspath_prepend(str(BENCH))
+
+    def command(name: str, *options: str) -> tuple[dict, str]:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *TINY, "--out", str(tmp_path), *options])
+        importlib.import_module(name).main()
+        assert (tmp_path / f"{name}-quick.png").read_bytes().startswith(b"\x89PNG")
+        assert not list(tmp_path.glob("*.partial"))
+        report = json.loads((tmp_path / f"{name}-quick.json").read_text())
+        assert report["bench"] == name and report["settings"]["quick"]
+        assert {"processor", "cores", "threads", "numpy", "torch"} <= set(report["machine"])
+        return report, capsys.readouterr().out
+
+    return command
+
+
+def positive(ratio: dict) -> bool:
+    return len(ratio["all"]) >= 1 and 0 < ratio["min"] <= ratio["median"] <= ratio["max"] < math.inf
+
+
+def test_step(run):
+    report, printed = run("step", "--batch-size", "4", "--length", "8", "--pad", "64")
+    assert max(report["agreement"].values()) < 1e-3
+    ways = {(row["part"], row["torch"]) for row in report["rows"]}
+    assert ways == {(part, way) for part in ("teacher", "student", "step") for way in ("eager", "pad 64", "dynamic", "dynamic, sorted")}
+    assert all(positive(row["ratio"]) and row["floor_ms"] > 0 for row in report["rows"])
+    assert "same work" in printed and "ours / PyTorch" in printed
+
+
+def test_step_refuses_to_compare_different_work(run, monkeypatch):
+    twin = importlib.import_module("torch_twin").TorchStep
+    scores = twin._scores
+    monkeypatch.setattr(twin, "_scores", lambda *args: 1.01 * scores(*args))
+    with pytest.raises(SystemExit, match="do not compute the same.*attention"):
+        run("step", "--batch-size", "4", "--length", "8")
+
+
+def test_epoch(run):
+    report, printed = run("epoch", "--size", "800", "--batch-size", "4", "--steps", "3", "--pad", "64")
+    assert report["steps"] == 200 and "3 of 200 steps" in report["sample"]
+    assert len(report["ratios"]) == 5 and all(positive(row["ratio"]) for row in report["ratios"])
+    assert "scaled to 200" in printed
+
+
+def test_epoch_of_real_files(run, tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    (tmp_path / "data").mkdir()
+    lines = [f"{'a good film ' * (1 + i % 3)}\t{i % 2}" for i in range(40)]
+    (tmp_path / "data" / "train.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
+    real = ["--data", str(tmp_path / "data"), "--tokenizer", str(tmp_path)]
+    report, _ = run("epoch", *real, "--batch-size", "4", "--steps", "0", "--pad", "64")
+    assert report["sentences"].startswith("SST-2 train, mean 7.9") and report["steps"] == 10
+    assert str(tmp_path) not in json.dumps(report["settings"])
+
+
+def test_inference(run):
+    report, printed = run("inference", "--batches", "1", "3", "--length", "8")
+    assert [(row["batch"], row["model"]) for row in report["rows"]] == [(b, m) for b in (1, 3) for m in ("teacher", "student")] * 2
+    assert report["smaller"] > 1 and report["paper"] == {"faster": 9.4, "smaller": 7.5}
+    assert "9.4" in printed
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux's /proc")
+def test_memory(run):
+    report, _ = run("memory", "--cases", "16x64")
+    assert report["rows"][0]["ours_mb"]["min"] > 0 and report["rows"][0]["torch_mb"]["min"] > 0
+    assert report["rows"][0]["new_in_a_step_mb"] > 0
