@@ -58,12 +58,13 @@ def spread(ratio: Mapping[str, Any]) -> str:
     return f"{ratio['min']:.2f} – {ratio['max']:.2f}"
 
 
-def gemm_peaks(threads: int, n: int = 2048, repeats: int = 7) -> dict[str, float]:
-    """GFLOP/s of the best of some float32 products of n×n matrices, by NumPy's BLAS and by PyTorch: what no layer can be faster than."""
+def gemm_peaks(args: argparse.Namespace, repeats: int = 7) -> dict[str, float]:
+    """GFLOP/s of the best of some float32 products of large matrices, by NumPy's BLAS and by PyTorch: what no layer is faster than."""
+    n = 512 if args.quick else 2048
     a, b = np.random.default_rng(0).random((2, n, n), np.float32)
     c = np.empty_like(a)
     s, t = torch.from_numpy(a), torch.from_numpy(b)
-    with threadpool_limits(threads, user_api="blas"), torch.inference_mode():
+    with threadpool_limits(args.threads, user_api="blas"), torch.inference_mode():
         seconds = measure({"numpy": lambda _: np.matmul(a, b, out=c), "torch": lambda _: torch.mm(s, t)}, repeats)
     return {name: 2 * n**3 / min(s) / 1e9 for name, s in seconds.items()}
 

@@ -38,7 +38,7 @@ SIZE = 67349  # SST-2's training sentences
 def main() -> None:
     args = _arguments()
     about = begin(args)
-    peaks = gemm_peaks(args.threads)
+    peaks = gemm_peaks(args)
     teacher, student = models(args)
     sentences = sst2(args, "train", 13, args.size, teacher)
     steps = -(-len(sentences.examples) // args.batch_size)

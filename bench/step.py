@@ -46,7 +46,7 @@ Jobs = dict[str, dict[str, Callable[[int], object]]]
 def main() -> None:
     args = _arguments()
     about = begin(args)
-    peaks = gemm_peaks(args.threads)
+    peaks = gemm_peaks(args)
     print(f"GEMM peak (float32): NumPy {peaks['numpy']:.0f} GFLOP/s, PyTorch {peaks['torch']:.0f}")
     teacher, student = models(args)
     with Workers(args.threads) as workers:
@@ -89,7 +89,9 @@ def cases(args: argparse.Namespace, teacher: Bert) -> list[tuple[str, Sentences,
     listed = [(f"{size}×{args.length}", long, [np.arange(size)])]
     for split, mean in (("dev", 25), ("train", 13)):
         sentences = sst2(args, split, mean, 50 * size, teacher)
-        listed.append((sentences.source, sentences, spread_batches(sentences, size, args.batches, args.seed)))
+        batches = spread_batches(sentences, size, args.batches, args.seed)
+        tokens = sum(int(sentences.lengths[batch].sum()) for batch in batches) / len(batches)
+        listed.append((f"{sentences.source}: {tokens:.0f} tokens", sentences, batches))
     return listed
 
 
