@@ -20,6 +20,7 @@ import resource
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,26 +98,35 @@ def child(args: argparse.Namespace) -> dict[str, float]:
     B, L = map(int, args.cases[0].split("x"))
     sentences = full(L, B, teacher.config, args.seed)
     objective = All(student.config, teacher.config)
+    if args.child == "torch":
+        # Its copies are made before: it starts with its models, as ours does. No pool is opened: malloc stays as PyTorch has it.
+        theirs = TorchStep(OurStep(student, None, objective, Workers(args.threads)).learner.student, teacher)
+        padded = rectangle(sentences.examples, np.arange(B))
+        del student
+        return {"peak_mb": _peak_of_steps(lambda: theirs(padded))}
+    pupil = [student]
+    del student  # a learner's copy takes its place
     with Workers(args.threads) as workers:
-        if args.child == "torch":
-            # The twin's copies are made before: it starts with its models, as ours does.
-            step: Any = TorchStep(OurStep(student, None, objective, workers).learner.student, teacher)
-            batch: Any = rectangle(sentences.examples, np.arange(B))
-            del student
-            before = _settle()
-        else:
-            batch = sentences.examples.batch(np.arange(B))
-            before = _settle()
-            step = OurStep(student, teacher, objective, workers, seed=args.seed)
-            del student
-        for _ in range(STEPS):
-            step(batch)
-        peak = _peak() - before
-        if args.child == "torch":
-            return {"peak_mb": peak / 1e6}
+        batch = sentences.examples.batch(np.arange(B))
+        made: list[OurStep] = []
+
+        def step() -> None:
+            if pupil:  # in the first step, so that gradients and moments are counted
+                made.append(OurStep(pupil.pop(), teacher, objective, workers, seed=args.seed))
+            made[0](batch)
+
+        peak = _peak_of_steps(step)
         tracemalloc.start()
-        step(batch)
-        return {"peak_mb": peak / 1e6, "new_in_a_step_mb": tracemalloc.get_traced_memory()[1] / 1e6}
+        step()
+        return {"peak_mb": peak, "new_in_a_step_mb": tracemalloc.get_traced_memory()[1] / 1e6}
+
+
+def _peak_of_steps(step: Callable[[], object]) -> float:
+    """MB that are resident at most during some steps, above what is resident before."""
+    before = _settle()
+    for _ in range(STEPS):
+        step()
+    return (_peak() - before) / 1e6
 
 
 def _settle() -> int:
