@@ -53,10 +53,12 @@ def main() -> None:
         agreement = check(teacher, student, workers, args)
         fused, optimisers = best_adam(student, teacher, args.pairs)
         bench = Bench(teacher, student, workers, args, fused)
-        rows = [row for case in cases(args, teacher) for row in bench.case(*case)]
-    for row in rows:
-        row["floor_ms"] = row["flops"] / peaks["numpy"] / 1e6
-    _print(rows, args, teacher, student)
+        print(f"teacher {shape(args.teacher, teacher)}; student {shape(args.student, student)}; milliseconds a batch of {args.batch_size}")
+        rows: list[dict] = []
+        for case in cases(args, teacher):
+            new = [{**row, "floor_ms": row["flops"] / peaks["numpy"] / 1e6} for row in bench.case(*case)]
+            _print(new)
+            rows += new
     report = {"machine": about, "gemm_gflops": peaks, "teacher": shape(args.teacher, teacher), "student": shape(args.student, student)}
     report |= {"agreement": agreement, "torch_adam_ms": optimisers, "torch_compile": bench.compile_says, "rows": rows}
     bars = {f"{row['case']}\n{row['part']} / {row['torch']}": row["ratio"] for row in rows}
@@ -208,16 +210,15 @@ def best_adam(student: Bert, teacher: Bert, rounds: int) -> tuple[bool, dict[str
     return ms["fused"] < ms["default"], ms
 
 
-def _print(rows: list[dict], args: argparse.Namespace, teacher: Bert, student: Bert) -> None:
-    print(f"teacher {shape(args.teacher, teacher)}; student {shape(args.student, student)}; milliseconds a batch of {args.batch_size}")
-    lines, before = [], ("", "")
+def _print(rows: list[dict]) -> None:
+    """One case's table."""
+    lines, before = [], ""
     for row in rows:
-        first = (row["case"], row["part"]) != before
-        before = (row["case"], row["part"])
-        own = [f"{row['ours_ms']['median']:.1f}", f"{row['floor_ms']:.1f}"] if first else ["", ""]
-        what = [row["case"] if first and row["part"] == PARTS[0] else "", row["part"] if first else ""]
-        lines.append([*what, *own, row["torch"], f"{row['torch_ms']['median']:.1f}", f"{row['ratio']['median']:.2f}", spread(row["ratio"])])
-    table(lines, ["sentences", "part", "ours", "floor", "PyTorch", "", "ours / PyTorch", "pairs"])
+        own = [row["part"], f"{row['ours_ms']['median']:.1f}", f"{row['floor_ms']:.1f}"] if row["part"] != before else [""] * 3
+        before = row["part"]
+        lines.append([*own, row["torch"], f"{row['torch_ms']['median']:.1f}", f"{row['ratio']['median']:.2f}", spread(row["ratio"])])
+    print(f"\n{rows[0]['case']}")
+    table(lines, ["", "ours", "floor", "PyTorch", "", "ours / PyTorch", "pairs"])
 
 
 if __name__ == "__main__":
