@@ -161,7 +161,7 @@ class OurStep:
     def __init__(self, student: Bert, teacher: Bert | None, objective, workers: Workers, cache: TeacherCache | None = None, seed: int = 0):
         self.workers, self.objective, self.teacher = workers, objective, teacher
         self.learner = Learner(student, objective, workers, teacher, seed, teacher_cache=cache)
-        self.adam = Adam(self.learner.student.parameters, map_chunks=workers.map)
+        self.adam = Adam(self.learner.student.parameters, workers=workers)
         self.steps = 0
 
     def __call__(self, batch: Batch) -> None:
