@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from common import begin, gemm_peaks, measure, paired, parser, ratio_bars, save, summary, table
 from torch_twin import TorchStep, padded
-from workload import OurStep, Sentences, data_options, model_options, models, shape, spread_batches, sst2
+from workload import OurStep, Sentences, data_options, model_options, models, shape, sorted_batches, sst2
 
 from minitinybert import evaluation
 from minitinybert.bert import Bert
@@ -78,7 +78,7 @@ def _arguments() -> argparse.Namespace:
     p.add_argument("--size", type=int, default=SIZE, help="sentences, where lengths are drawn")
     p.add_argument("--batch-size", type=int, default=32)
     p.add_argument("--pad", type=int, nargs="+", default=[64, 128], help="lengths the released scheme pads to")
-    p.add_argument("--steps", type=int, default=24, help="of ours in a measurement, evenly spaced among an epoch's by tokens; 0: all")
+    p.add_argument("--steps", type=int, default=24, help="of ours in a measurement, a fair sample of an epoch's by tokens; 0: all")
     p.add_argument("--released-steps", type=int, default=2, help="of the released scheme in a measurement: all of them cost the same")
     args = p.parse_args()
     if args.quick:
@@ -93,7 +93,7 @@ class Ours:
         self.teacher, self.workers, self.directory = teacher, workers, directory
         lengths = sentences.lengths
         if args.steps and args.steps < len(lengths) // args.batch_size:
-            chosen = spread_batches(sentences, args.batch_size, args.steps, args.seed)
+            chosen = sorted_batches(sentences, args.batch_size, args.steps, args.seed)
         else:
             chosen = epoch_batches(lengths, args.batch_size, args.seed, 0)
         self.sampled = len(chosen)

@@ -27,9 +27,9 @@ from workload import (
     full,
     model_options,
     models,
+    random_batches,
     shape,
-    shuffled,
-    spread_batches,
+    sorted_batches,
     sst2,
     step_flops,
     without_dropout,
@@ -73,7 +73,7 @@ def _arguments() -> argparse.Namespace:
     data_options(p)
     p.add_argument("--batch-size", type=int, default=32)
     p.add_argument("--length", type=int, default=128, help="of the case without short sentences")
-    p.add_argument("--batches", type=int, default=2, help="batches in a measurement, where lengths differ")
+    p.add_argument("--batches", type=int, default=3, help="batches in a measurement, where lengths differ")
     p.add_argument("--pad", type=int, default=64, help="the length that the released code pads SST-2 to")
     p.add_argument("--compile", action=argparse.BooleanOptionalAction, help="torch.compile too, where shapes are fixed (unless --quick)")
     args = p.parse_args()
@@ -91,7 +91,7 @@ def cases(args: argparse.Namespace, teacher: Bert) -> list[tuple[str, Sentences,
     listed = [(f"{size}×{args.length}", long, [np.arange(size)])]
     for split, mean in (("dev", 25), ("train", 13)):
         sentences = sst2(args, split, mean, 50 * size, teacher)
-        batches = spread_batches(sentences, size, args.batches, args.seed)
+        batches = sorted_batches(sentences, size, args.batches, args.seed)
         tokens = sum(int(sentences.lengths[batch].sum()) for batch in batches) / len(batches)
         listed.append((f"{sentences.source}: {tokens:.0f} tokens", sentences, batches))
     return listed
@@ -126,11 +126,11 @@ class Bench:
         return rows
 
     def _rectangles(self, sentences: Sentences, batches: list[np.ndarray]) -> dict[str, list[Rectangle]]:
-        """PyTorch's batches of the same sentences: those of fixed shape first."""
+        """PyTorch's batches: those of fixed shape first."""
         make = lambda parts, length=None: [rectangle(sentences.examples, indices, length) for indices in parts]
         if len(set(sentences.lengths)) == 1:
             return {"eager": make(batches)}
-        at_random = shuffled(batches, self.args.seed)
+        at_random = random_batches(sentences, len(batches[0]), len(batches), self.args.seed)
         return {f"pad {self.args.pad}": make(at_random, self.args.pad), "dynamic": make(at_random), "dynamic, sorted": make(batches)}
 
     def _ours(self, batches: list) -> dict[str, Callable[[int], object]]:

@@ -108,19 +108,25 @@ def _random_examples(lengths: np.ndarray, config: Config, seed: int) -> EncodedE
     return EncodedExamples(ids, [np.zeros_like(i) for i in ids], random.integers(0, config.num_labels, len(ids)))
 
 
-def spread_batches(sentences: Sentences, batch_size: int, count: int, seed: int) -> list[np.ndarray]:
-    """`count` of the batches training makes of an epoch, evenly spaced among all by their number of tokens: a fair sample of few."""
+def sorted_batches(sentences: Sentences, batch_size: int, count: int, seed: int) -> list[np.ndarray]:
+    """`count` of the batches that training makes of an epoch, of about equal lengths each: a fair sample by number of tokens."""
     lengths = sentences.lengths
     batches = [b for b in epoch_batches(lengths, batch_size, seed, 0) if len(b) == batch_size]
-    batches.sort(key=lambda b: int(lengths[b].sum()))
-    places = (np.arange(count) + 0.5) * len(batches) / count
-    return [batches[int(place)] for place in places]
+    return _fair_sample(batches, np.array([lengths[b].sum() for b in batches]), count)
 
 
-def shuffled(batches: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
-    """The same sentences in batches at random, as they come where nobody sorts by length."""
-    order = np.random.default_rng(seed).permutation(np.concatenate(batches))
-    return np.split(order, len(batches))
+def random_batches(sentences: Sentences, batch_size: int, count: int, seed: int) -> list[np.ndarray]:
+    """`count` of an epoch's batches where nobody sorts by length: a fair sample by their longest sentence, to which they are padded."""
+    lengths = sentences.lengths
+    whole = len(lengths) // batch_size
+    batches = np.split(np.random.default_rng(seed).permutation(len(lengths))[: whole * batch_size], whole)
+    return _fair_sample(batches, np.array([lengths[b].max() for b in batches]), count)
+
+
+def _fair_sample(batches: list[np.ndarray], costs: np.ndarray, count: int) -> list[np.ndarray]:
+    """From each of `count` equal parts of the batches in order of cost the one whose cost is nearest to the part's mean."""
+    parts = np.array_split(np.argsort(costs, kind="stable"), min(count, len(batches)))
+    return [batches[part[np.abs(costs[part] - costs[part].mean()).argmin()]] for part in parts]
 
 
 # ---------------------------------------------------------------------------------------------------------------------- our step
