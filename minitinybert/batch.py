@@ -90,6 +90,8 @@ class Batch:
 
     def split(self, parts: int) -> list[Batch]:
         """Up to `parts` batches of whole sentences with about equally many rows each; their losses add up to this batch's."""
+        if parts == 1:
+            return [self]
         lengths = np.concatenate([np.full(run.n, run.length) for run in self.runs])
         ends = np.cumsum(lengths)
         cuts = np.searchsorted(ends, np.arange(1, parts) * ends[-1] / parts) + 1

@@ -55,8 +55,10 @@ class Learner:
         self._first = 0 if tied else sum(-(-table.size // ALIGN) * ALIGN for table in tables(student.parameters))
 
     def gradients(self, batch: Batch, step: int) -> tuple[dict[str, Array], Parameters]:
-        """Losses by name (0-d arrays) and the gradients of a whole batch; the gradients are overwritten by the next call."""
-        batch = batch.to(array_module(self.student.parameters.flat))
+        """Losses by name (0-d arrays) and the gradients of a whole batch on the host; the gradients are overwritten by the next call."""
+        if self.teacher is not None:
+            self.teacher.check(batch)
+        batch = self.student.place(batch)
         shares = batch.split(self.workers.threads)
         results = self.workers.map(lambda job: self._share(job[0], job[1], step), zip(shares, self._gradients, strict=False))
         total = self._sum(len(shares))

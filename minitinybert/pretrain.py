@@ -115,7 +115,7 @@ def mlm_metrics(model: Bert, examples: Segments, workers: Workers) -> dict[str, 
     xp = array_module(model.parameters.flat)
 
     def sums(indices: np.ndarray) -> np.ndarray:
-        batch = examples.batch(indices).to(xp)
+        batch = model.place(examples.batch(indices))
         assert batch.masked is not None
         trace, _ = model.forward_batch(batch, hidden=(), scores=(), positions=batch.masked.rows, keep_cache=False)
         entropy, _ = cross_entropy.forward(trace.logits, batch.masked.labels, 1)
