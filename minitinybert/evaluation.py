@@ -22,7 +22,7 @@ def logits(model: Bert, examples: EncodedExamples, workers: Workers) -> np.ndarr
         trace, _ = model.forward_batch(model.place(batch), hidden=(), scores=(), keep_cache=False)
         return batch.sentences, to_host(trace.logits)
 
-    answers = workers.map(answer, by_length(lengths, _ROWS))
+    answers = workers.map_over_ranks(answer, by_length(lengths, _ROWS))
     result = np.empty((len(examples), answers[0][1].shape[-1]), np.float32)
     for places, values in answers:
         result[places] = values

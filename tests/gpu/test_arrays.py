@@ -13,6 +13,7 @@ from minitinybert.memory import add_rows
 from minitinybert.optim import PRESETS, Adam
 from minitinybert.parameters import Parameters
 from minitinybert.random import bits16, row_keys
+from minitinybert.ranks import MpiRanks
 
 pytestmark = pytest.mark.gpu
 
@@ -38,6 +39,15 @@ def test_rows_are_added_where_ids_repeat(cupy, rows, dtype):
     add_rows(there, ids_there, cupy.asarray(np.asfortranarray(values), order="F"))
     assert_close("table", there, expected, 2e-7 if dtype == np.float32 else 1e-14)
     add_rows(there, ids_there[:0], cupy.asarray(values[:0]))
+
+
+def test_ranks_add_up_device_arrays(cupy):
+    """A job of one rank: its own sum, by NCCL or by way of the host."""
+    MPI = pytest.importorskip("mpi4py.MPI", reason="mpi4py is not installed", exc_type=ImportError)
+    flat = cupy.arange(5, dtype=np.float32)
+    alone = MpiRanks(MPI.COMM_SELF)
+    alone.add_up(flat)
+    assert (flat.get() == np.arange(5)).all() and alone.device("cuda") == "cuda:0" and alone.device("cpu") == "cpu"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
