@@ -146,13 +146,15 @@ class Bert:
         return Trace(hidden[0], hidden, scores, trace.pooled, logits), cache
 
     def place(self, batch: Batch) -> Batch:
-        """The batch on the parameters' device, checked before it leaves the host; one that is on a device already was."""
-        if isinstance(batch.input_ids, np.ndarray):
-            self.check(batch)
+        """The batch on the parameters' device, checked before it leaves the host."""
+        self.check(batch)
         return batch.to(array_module(self.parameters.flat))
 
     def check(self, batch: Batch) -> None:
-        """InputError unless every id of a host batch has its row in the tables. (A GPU would read whatever lies there.)"""
+        """InputError unless every id of a host batch has its row in the tables. (A GPU would read whatever lies there.) One that is on
+        a device was checked before, and is not asked again."""
+        if not isinstance(batch.input_ids, np.ndarray):
+            return
         for name, ids, rows in (
             ("input_ids", batch.input_ids, self.config.vocab_size),
             ("token_type_ids", batch.token_type_ids, self.config.type_vocab_size),
