@@ -26,7 +26,7 @@ from tabulate import tabulate
 from .audit_case import Case, Draw, Inputs
 from .audit_cases import CASES
 from .audit_models import MODEL_CASES
-from .device import Array, to_host
+from .device import Array, on_host, to_host
 from .random import generator
 
 TOLERANCES = {"finite differences": 1e-6, "PyTorch": 1e-10, "stored": 1e-5}
@@ -134,9 +134,8 @@ def check_twin(case: Case, inputs: Inputs, draw: Draw, twin: Any, xp: Any = np) 
     outputs, cache = case.run(inputs)
     dy = upstream(draw, outputs, xp)
     gradients = case.gradients(inputs, dy, cache)
-    host = {name: to_host(a) for name, a in inputs.arrays.items()}
-    dy_host = {name: to_host(a) for name, a in dy.items()}
-    their_outputs, theirs = twin.differentiate(case.name, host, inputs.settings, case.given(cache), dy_host, list(gradients))
+    host, given, dy_host = on_host(inputs.arrays), on_host(case.given(cache)), on_host(dy)
+    their_outputs, theirs = twin.differentiate(case.name, host, inputs.settings, given, dy_host, list(gradients))
     return compare_all(outputs, their_outputs, gradients, theirs, dy)
 
 

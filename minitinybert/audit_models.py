@@ -177,7 +177,7 @@ def _bert_backward(dy: dict[str, Array], kept: _ModelCache) -> Parameters:
 
 
 def _bert_given(kept: _ModelCache) -> dict[str, Any]:
-    return {"batch": kept.cache.batch, "keep": dropout_masks(kept.cache)}
+    return {"batch": kept.cache.batch.to(np), "keep": dropout_masks(kept.cache)}
 
 
 def _bert(name: str, formula: str, relu: bool = False) -> Case:
@@ -267,7 +267,7 @@ def _step_backward(dlosses: dict[str, Array], kept: _StepCache) -> dict[str, Arr
 
 
 def _step_given(kept: _StepCache) -> dict[str, Any]:
-    return {"batch": kept.batch, "keep": dropout_masks(kept.cache), "map": getattr(kept.objective(None), "map", ())}
+    return {"batch": kept.batch.to(np), "keep": dropout_masks(kept.cache), "map": getattr(kept.objective(None), "map", ())}
 
 
 def _step(name: str, formula: str, intermediate: bool, zero: tuple[str, ...]) -> Case:

@@ -35,6 +35,7 @@ from .data.words import WordReader
 from .errors import InputError
 from .parallel import available_cores, keep_freed_memory
 from .progress import log, progress
+from .ranks import ALONE, Ranks
 from .weights.files import read_json, replacing
 
 _FORMAT = 1
@@ -76,6 +77,7 @@ def run(
     seed: int = 0,
     device: str = "cpu",
     rows: int = 4096,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Write `out`/train.tsv, and beside it copies of the task's other files, so that `--data out` serves for distillation.
 
@@ -95,20 +97,32 @@ def run(
         raise InputError(f"--out {out}: is --data too, whose train file would be replaced; name another directory")
     _check_free(out)
     source = read_split(task, data, "train")
-    maker = _Maker(mlm, {}, settings, task, Shards(out / "augment-shards"), provenance, device, rows)
+    maker = _Maker(mlm, {}, settings, task, Shards(out / "augment-shards"), provenance, ranks.device(device), rows)
     neighbours = _neighbours(_distinct_words(source, maker.reader), vectors, settings)
     maker.augmenter.neighbours = neighbours
     plan = _plan(settings, task, provenance, source, maker.model, neighbours)
     if resume and (done := _finished(out, plan)):
         return done
     out.mkdir(parents=True, exist_ok=True)
-    _begin(maker.shards, plan, resume)
+    ranks.wait()  # all have looked at what is in `out`
+    if ranks.first:
+        _begin(maker.shards, plan, resume)
+    ranks.wait()
     jobs = list(_jobs(source))
-    _make_all(maker, jobs, mlm, workers or available_cores())
-    summary = _assemble(out, maker.shards, jobs, task, provenance)
+    _make_all(maker, jobs[ranks.rank :: ranks.size], mlm, workers or max(1, available_cores() // ranks.local))
+    ranks.wait()
+    summary = _finish(maker.shards, jobs, task, data, out, plan, provenance) if ranks.first else {}
+    return ranks.gather(summary)[0]
+
+
+def _finish(
+    shards: Shards, jobs: Sequence[Job], task: Task, data: Path, out: Path, plan: Mapping[str, Any], provenance: bool
+) -> dict[str, Any]:
+    """The result of all shards, which then are no longer needed."""
+    summary = _assemble(out, shards, jobs, task, provenance)
     _copy_others(task, data, out)
     _write_json(out / "augment.json", {"plan": plan, "summary": summary})
-    shutil.rmtree(maker.shards.directory)
+    shutil.rmtree(shards.directory)
     return summary
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .device import Array
+from .device import Array, array_module, to_host
 from .errors import InputError
 
 
@@ -77,10 +77,10 @@ class Batch:
         return len(self.sentences)
 
     def to(self, xp: Any) -> Batch:
-        """The same batch with its arrays in `xp` (numpy or cupy): one upload an array."""
-        if xp is np:
+        """The same batch with its arrays in `xp` (numpy or cupy): one copy an array, none where they are there already."""
+        if array_module(self.input_ids) is xp:
             return self
-        up = lambda a: None if a is None else xp.asarray(a)
+        up = lambda a: None if a is None else to_host(a) if xp is np else xp.asarray(a)
         arrays: dict[str, Any] = {name: up(getattr(self, name)) for name in (*_ROW_FIELDS, "cls_rows", "labels")}
         masked = self.masked and self.masked._replace(rows=up(self.masked.rows), labels=up(self.masked.labels))
         return replace(self, **arrays, masked=masked, extra=self.extra and {name: up(a) for name, a in self.extra.items()})
@@ -90,6 +90,8 @@ class Batch:
 
     def split(self, parts: int) -> list[Batch]:
         """Up to `parts` batches of whole sentences with about equally many rows each; their losses add up to this batch's."""
+        if parts == 1:
+            return [self]
         lengths = np.concatenate([np.full(run.n, run.length) for run in self.runs])
         ends = np.cumsum(lengths)
         cuts = np.searchsorted(ends, np.arange(1, parts) * ends[-1] / parts) + 1

@@ -138,16 +138,23 @@ class Bert:
         """
         as_host = lambda a: None if a is None else to_host(a)
         batch = padded(to_host(input_ids), as_host(attention_mask), as_host(token_type_ids))
-        self.check(batch)
-        trace, cache = self.forward_batch(batch.to(array_module(self.parameters.flat)))
+        trace, cache = self.forward_batch(self.place(batch))
         _, B, L = batch.runs[0]
         hidden = [x.reshape(B, L, -1) for x in trace.hidden or ()]
         scores = [A.reshape(B, -1, L, L) for A in trace.scores or ()]
         logits = trace.logits.reshape(B, L, -1) if cache.mlm is not None else trace.logits  # type: ignore[union-attr]
         return Trace(hidden[0], hidden, scores, trace.pooled, logits), cache
 
+    def place(self, batch: Batch) -> Batch:
+        """The batch on the parameters' device, checked before it leaves the host."""
+        self.check(batch)
+        return batch.to(array_module(self.parameters.flat))
+
     def check(self, batch: Batch) -> None:
-        """InputError unless every id of a host batch has its row in the tables. (A GPU would read whatever lies there.)"""
+        """InputError unless every id of a host batch has its row in the tables. (A GPU would read whatever lies there.) One that is on
+        a device was checked before, and is not asked again."""
+        if not isinstance(batch.input_ids, np.ndarray):
+            return
         for name, ids, rows in (
             ("input_ids", batch.input_ids, self.config.vocab_size),
             ("token_type_ids", batch.token_type_ids, self.config.type_vocab_size),
@@ -169,7 +176,7 @@ class Bert:
         logits: bool = True,
         keep_cache: bool = True,
     ) -> tuple[Trace, Any]:
-        """A Batch, padded or packed, on the parameters' device, already checked; hidden (T, d) and flat scores in the trace.
+        """A Batch, padded or packed, as `place` gives it; hidden (T, d) and flat scores in the trace.
 
         dropout_key       random.key(seed, step) for training; None: no dropout
         hidden, scores    which of hidden[0…M] and scores[0…M-1] to hand out (the rest None, and not computed where nothing else needs

@@ -98,7 +98,7 @@ class BertCandidates:
         """-> ids (n, k) of the most probable pieces, and (n,) whether they are clearly more so than the next one."""
         batch, rows = self._batch(questions)
         xp = array_module(self.model.parameters.flat)
-        trace, _ = self.model.forward_batch(batch.to(xp), keep_cache=False, hidden=(), scores=(), positions=xp.asarray(rows))
+        trace, _ = self.model.forward_batch(self.model.place(batch), keep_cache=False, hidden=(), scores=(), positions=xp.asarray(rows))
         logits = trace.logits
         assert logits is not None
         if self._barred is not None:

@@ -19,16 +19,23 @@ from .errors import InputError
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    from . import ranks
     from .train import Stopped
 
+    def work(ours: Any) -> int:
+        args.ranks = ours
+        try:
+            return _COMMANDS[args.command](args)
+        except Stopped as stopped:
+            if ours.first:
+                print(f"minitinybert: {stopped}", file=sys.stderr)
+            return 128 + stopped.signal
+
     try:
-        return _COMMANDS[args.command](args)
+        return ranks.run(args.command, work)
     except InputError as error:
         print(f"minitinybert: {error}", file=sys.stderr)
         return 2
-    except Stopped as stopped:
-        print(f"minitinybert: {stopped}", file=sys.stderr)
-        return 128 + stopped.signal
     except KeyboardInterrupt:
         print("minitinybert: interrupted", file=sys.stderr)
         return 130
@@ -40,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run_finetune(args: argparse.Namespace) -> int:
     from . import pipeline
 
-    with pipeline.Machine(args.device, args.threads) as machine:
+    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
         options = replace(_options(args, args.epochs, args.lr), optimizer=args.optimizer)
         results = pipeline.finetune(args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume)
     return _report(args, {"model": str(args.out), "results": results})
@@ -49,7 +56,7 @@ def _run_finetune(args: argparse.Namespace) -> int:
 def _run_pretrain(args: argparse.Namespace) -> int:
     from . import pipeline, pretrain
 
-    with pipeline.Machine(args.device, args.threads) as machine:
+    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
         options = replace(_options(args, args.epochs, args.lr), optimizer=args.optimizer)
         results = pretrain.pretrain(
             args.model, _text(args), args.out, options, machine, _vocabulary(args), rate=args.mask_rate, resume=args.resume
@@ -62,7 +69,10 @@ def _vocabulary(args: argparse.Namespace) -> Any:
 
     if not args.train_vocabulary:
         return args.tokenizer
-    return train_vocabulary(args.corpus, args.train_vocabulary, args.out / "tokenizer")
+    if args.ranks.first:
+        train_vocabulary(args.corpus, args.train_vocabulary, args.out / "tokenizer")
+    args.ranks.wait()
+    return args.out / "tokenizer"
 
 
 def _run_augment(args: argparse.Namespace) -> int:
@@ -71,7 +81,7 @@ def _run_augment(args: argparse.Namespace) -> int:
     summary = augment.run(
         args.mlm, args.vectors, _task(args), args.data, args.out, args.recipe, args.copies, args.probability, args.candidates,
         original=not args.no_original, provenance=args.provenance, workers=args.processes, resume=args.resume, seed=args.seed,
-        device=args.device,
+        device=args.device, ranks=args.ranks,
     )  # fmt: skip
     if args.json:
         return _print_json(summary)
@@ -86,7 +96,7 @@ def _run_distill(args: argparse.Namespace) -> int:
 def _run_distill_general(args: argparse.Namespace) -> int:
     from . import pipeline, pretrain
 
-    with pipeline.Machine(args.device, args.threads) as machine:
+    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
         options, recipe = _options(args, args.epochs, args.lr), recipes.load(args.recipe)
         results = pretrain.distill_general(args.teacher, args.student, _text(args), args.out, options, machine, recipe, args.resume)
     return _report(args, {"model": str(args.out), "results": results})
@@ -95,7 +105,7 @@ def _run_distill_general(args: argparse.Namespace) -> int:
 def _run_distill_task(args: argparse.Namespace) -> int:
     from . import pipeline
 
-    with pipeline.Machine(args.device, args.threads) as machine:
+    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
         results = pipeline.distill_task(
             args.teacher,
             args.student,
@@ -118,7 +128,7 @@ def _run_distill_task(args: argparse.Namespace) -> int:
 def _run_ablate(args: argparse.Namespace) -> int:
     from . import ablate, ablate_report, pipeline
 
-    with pipeline.Machine(args.device, args.threads) as machine:
+    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
         report = ablate.run(
             args.teacher,
             _task(args),
@@ -148,7 +158,7 @@ def _run_ablate(args: argparse.Namespace) -> int:
 def _run_evaluate(args: argparse.Namespace) -> int:
     from . import pipeline
 
-    with pipeline.Machine(args.device, args.threads) as machine:
+    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
         results = pipeline.evaluate(args.model, _task(args), args.data, machine, args.max_length, args.split)
     return _report(args, {"model": args.model, "results": results})
 
@@ -158,7 +168,7 @@ def _run_predict(args: argparse.Namespace) -> int:
 
     if bool(args.text) == bool(args.data) or (args.data and not (args.task and args.out)):
         raise InputError("predict needs either TEXT…, or --task, --data and --out for a task's test files")
-    with pipeline.Machine(args.device, args.threads) as machine:
+    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
         if args.data:
             files = pipeline.predict_test(args.model, _task(args), args.data, args.out, machine, args.max_length)
             return _print_json(files) if args.json else print("\n".join(files)) or 0
@@ -185,7 +195,7 @@ def _run_convert(args: argparse.Namespace) -> int:
 def _run_demo(args: argparse.Namespace) -> int:
     from . import demo, pipeline
 
-    with pipeline.Machine(args.device, args.threads) as machine:
+    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
         report = demo.run(args.out, machine, args.seed, args.resume, args.teacher)
     if args.json:
         return _print_json(report)

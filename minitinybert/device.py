@@ -5,6 +5,7 @@ Operations never name a device: `xp = array_module(x)` and go on. Everything tha
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,15 @@ def to_host(x: Array) -> np.ndarray:
     return x if isinstance(x, np.ndarray) else np.asarray(x.get() if hasattr(x, "get") else x)
 
 
+def on_host(value: Any) -> Any:
+    """Lists and dicts of arrays, all of them on the host; what is no array stays as it is."""
+    if isinstance(value, dict):
+        return {name: on_host(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [on_host(part) for part in value]
+    return to_host(value) if hasattr(value, "get") else value
+
+
 def erf(x: Array) -> Array:
     """The error function of every element, same shape and dtype."""
     if array_module(x) is np:
@@ -56,3 +66,55 @@ def erf(x: Array) -> Array:
     from cupyx.scipy.special import erf as cupy_erf
 
     return cupy_erf(x)
+
+
+_FEW_ROWS = 1024  # of a table
+
+
+def add_rows_on_device(table: Array, ids: Array, rows: Array) -> None:
+    """`memory.add_rows` on a GPU, every sum in a fixed order, so that a run can be repeated bit for bit (`add.at` has atomics in any).
+
+    A small table, whose ids come again and again, by a GEMM with the ids as unit vectors. Of a large one, whoever holds an id first
+    gathers all its rows in their order. (A sort would wait for the device.)
+    """
+    xp = array_module(table)
+    if not len(ids):
+        return
+    if len(table) <= _FEW_ROWS:
+        table += (xp.arange(len(table), dtype=ids.dtype)[:, None] == ids).astype(rows.dtype) @ rows
+        return
+    follow, gather = _row_kernels()
+    after = xp.empty(len(ids), np.int32)
+    follow(ids, len(ids), after)
+    gather(ids, after, rows, rows.shape[1], table, size=rows.size)
+
+
+@functools.cache
+def _row_kernels() -> tuple[Any, Any]:
+    import cupy
+
+    follow = cupy.ElementwiseKernel(  # after: the next place with the same id, or n; negative (−1 − that) where an earlier one has it
+        "raw I ids, int32 n",
+        "int32 after",
+        """
+        int earlier = 0, next = i + 1;
+        while (earlier < i && ids[earlier] != ids[i]) ++earlier;
+        while (next < n && ids[next] != ids[i]) ++next;
+        after = earlier < i ? -1 - next : next;
+        """,
+        "minitinybert_follow",
+    )
+    gather = cupy.ElementwiseKernel(
+        "raw I ids, raw int32 after, raw T rows, int32 d",
+        "raw T table",
+        """
+        const int first = i / d, column = i % d, n = after.size();
+        if (after[first] >= 0) {
+            T sum = 0;
+            for (int t = first; t < n; t = after[t] < 0 ? -1 - after[t] : after[t]) sum += rows[(ptrdiff_t)t * d + column];
+            table[(ptrdiff_t)ids[first] * d + column] += sum;
+        }
+        """,
+        "minitinybert_gather",
+    )
+    return follow, gather

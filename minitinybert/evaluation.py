@@ -6,7 +6,7 @@ import numpy as np
 
 from .bert import Bert
 from .data.batching import EncodedExamples, by_length
-from .device import array_module, to_host
+from .device import to_host
 from .parallel import Workers
 
 _ROWS = 2048  # tokens a batch: large enough for the GEMMs, small enough for the cache
@@ -15,14 +15,14 @@ _ROWS = 2048  # tokens a batch: large enough for the GEMMs, small enough for the
 def logits(model: Bert, examples: EncodedExamples, workers: Workers) -> np.ndarray:
     """(n, C) float32 on the host, in the examples' order. No dropout."""
     lengths = np.array([len(ids) for ids in examples.input_ids])
-    xp, model = array_module(model.parameters.flat), model.for_reading()
+    model = model.for_reading()
 
     def answer(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         batch = examples.batch(indices)
-        trace, _ = model.forward_batch(batch.to(xp), hidden=(), scores=(), keep_cache=False)
+        trace, _ = model.forward_batch(model.place(batch), hidden=(), scores=(), keep_cache=False)
         return batch.sentences, to_host(trace.logits)
 
-    answers = workers.map(answer, by_length(lengths, _ROWS))
+    answers = workers.map_over_ranks(answer, by_length(lengths, _ROWS))
     result = np.empty((len(examples), answers[0][1].shape[-1]), np.float32)
     for places, values in answers:
         result[places] = values

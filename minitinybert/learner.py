@@ -55,8 +55,24 @@ class Learner:
         self._first = 0 if tied else sum(-(-table.size // ALIGN) * ALIGN for table in tables(student.parameters))
 
     def gradients(self, batch: Batch, step: int) -> tuple[dict[str, Array], Parameters]:
-        """Losses by name (0-d arrays) and the gradients of a whole batch; the gradients are overwritten by the next call."""
-        batch = batch.to(array_module(self.student.parameters.flat))
+        """Losses by name (0-d arrays) and the gradients of a whole batch on the host; the gradients are overwritten by the next call.
+
+        One of several ranks gets the losses of its own share, and everybody's gradients.
+        """
+        share = self.workers.ranks.share(batch)
+        if share is None:
+            losses: dict[str, Array] = {}
+            total = self._gradients[0]
+            total.flat.fill(0)
+        else:
+            losses, total = self._of_share(share, step)
+        self.workers.ranks.add_up(total.flat)
+        return losses, total
+
+    def _of_share(self, batch: Batch, step: int) -> tuple[dict[str, Array], Parameters]:
+        if self.teacher is not None:
+            self.teacher.check(batch)
+        batch = self.student.place(batch)
         shares = batch.split(self.workers.threads)
         results = self.workers.map(lambda job: self._share(job[0], job[1], step), zip(shares, self._gradients, strict=False))
         total = self._sum(len(shares))
@@ -83,9 +99,12 @@ class Learner:
         return self._gradients[0]
 
     def _clear_tables(self, grads: Parameters) -> None:
-        """Zero where the last step looked something up: a step touches a few hundred of the word table's tens of thousands of rows."""
+        """Zero where the last step looked something up: a step touches a few hundred of the word table's tens of thousands of rows.
+        What other ranks looked up is not known."""
         if self._first:
             words, *small = tables(grads)
+            if self.workers.ranks.size > 1:
+                small.append(words)
             for ids in self._looked_up:
                 words[ids] = 0
             for table in small:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .device import Array, array_module
+from .device import Array, add_rows_on_device, array_module
 
 _SMALL = 1 << 13  # bytes: below it the system is as quick
 BLOCK = 48 * 1024  # elements: passes over as many stay in a core's cache
@@ -51,7 +51,7 @@ def add_rows(table: Array, ids: Array, rows: Array) -> None:
     """
     xp = array_module(table)
     if xp is not np:
-        xp.add.at(table, ids, rows)
+        add_rows_on_device(table, ids, rows)
         return
     if not len(ids):
         return

@@ -4,13 +4,15 @@ at once; the BLAS itself is kept to one thread in each, but for work that is not
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
+
+from .ranks import ALONE, Ranks
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -19,10 +21,11 @@ _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # glibc's malloc.h
 
 
 class Workers:
-    """A pool of `threads` (None: one a core). Use as a context: `with Workers(2) as workers: workers.map(f, shares)`."""
+    """A pool of `threads` (None: one a core), in one of the run's `ranks`. Use as a context: `with Workers(2) as workers: …`."""
 
-    def __init__(self, threads: int | None = None):
-        self.threads = threads or available_cores()
+    def __init__(self, threads: int | None = None, ranks: Ranks = ALONE):
+        self.ranks = ranks
+        self.threads = threads or max(1, available_cores() // ranks.local)
 
     def __enter__(self) -> Workers:
         keep_freed_memory()
@@ -51,12 +54,21 @@ class Workers:
         rest = iter(range(self.threads, len(items)))  # next() on it is atomic
 
         def work(first: int) -> None:
-            for i in chain([first], rest):
+            for i in itertools.chain([first], rest):
                 results[i] = function(items[i])
 
         for future in [pool.submit(work, i) for i, pool in enumerate(self._pools[: len(items)])]:
             future.result()
         return [results[i] for i in range(len(items))]
+
+    def map_over_ranks(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
+        """As `map`, each item on one rank; every rank gets all the answers."""
+        rank, size = self.ranks.rank, self.ranks.size
+        parts = self.ranks.gather(self.map(function, list(items)[rank::size]))
+        return [answer for answers in itertools.zip_longest(*parts, fillvalue=_NONE) for answer in answers if answer is not _NONE]
+
+
+_NONE: Any = object()
 
 
 def available_cores() -> int:

@@ -74,7 +74,10 @@ class Parameters(Mapping):
 
     def for_reading(self) -> Parameters:
         """The same values, each matrix but the tables as a copy that lies column by column. x Wᵀ then reads W row after row, which a
-        GEMM with few rows of x does up to twice as fast. `flat` is the original: for forward passes alone."""
+        GEMM with few rows of x does up to twice as fast. `flat` is the original: for forward passes alone. On a GPU the same object: a
+        copy would take memory there for no gain."""
+        if array_module(self.flat) is not np:
+            return self
         copy = Parameters(self.layout, self.flat)
         for slot in self.layout.slots:
             if len(slot.shape) == 2 and "embeddings" not in slot.name:

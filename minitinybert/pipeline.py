@@ -25,17 +25,18 @@ from .learner import Learner
 from .objectives import Objective, Supervised, View
 from .parallel import Workers
 from .progress import log
+from .ranks import ALONE, Ranks
 from .recipes import DEFAULT, Recipe
 from .teacher_cache import Answers, TeacherCache, gigabytes
 from .train import Options, train
 
 
 class Machine:
-    """Where a command runs: the array module of --device, and the threads of --threads."""
+    """Where a command runs: the array module of --device, the threads of --threads, and which rank of how many this process is."""
 
-    def __init__(self, device_name: str = "cpu", threads: int | None = None):
-        self.xp = device.select(device_name)
-        self.workers = Workers(threads if self.xp is np else 1)
+    def __init__(self, device_name: str = "cpu", threads: int | None = None, ranks: Ranks = ALONE):
+        self.xp = device.select(ranks.device(device_name))
+        self.workers = Workers(threads if self.xp is np else 1, ranks)
 
     def __enter__(self) -> Machine:
         self.workers.__enter__()
@@ -197,8 +198,8 @@ def _train(
 
 
 def _teacher_cache(taught: _Taught, view: View, examples: EncodedExamples, out: Path, machine: Machine) -> TeacherCache | None:
-    """The teacher's traces of all examples, where they are not too large."""
-    if taught.recipe.padding == "count":
+    """The teacher's traces of all examples, where they are not too large. Several ranks run it at every epoch, each on its share."""
+    if taught.recipe.padding == "count" or machine.workers.ranks.size > 1:
         return None
     size = gigabytes(examples.lengths(), taught.teacher.config, view)
     if size > taught.answers.limit:

@@ -31,6 +31,7 @@ from .losses import cross_entropy
 from .objectives import MaskedLM
 from .parallel import Workers
 from .pipeline import Machine
+from .ranks import ALONE, Ranks
 from .recipes import DEFAULT, Recipe
 from .train import Options, train
 
@@ -50,9 +51,11 @@ class Text:
     shards: Path | None = None  # where the tokenised corpus is kept; None: in the run's directory
     processes: int = 1  # that tokenise
 
-    def corpus(self, tokenizer: Tokenizer, out: Path) -> Corpus:
+    def corpus(self, tokenizer: Tokenizer, out: Path, ranks: Ranks = ALONE) -> Corpus:
         """The tokenised corpus: made, gone on with, or found finished."""
-        return build_shards(self.files, tokenizer.tokenizer, self.shards or out / "corpus", self.processes, self.one_sentence_a_line)
+        return build_shards(
+            self.files, tokenizer.tokenizer, self.shards or out / "corpus", self.processes, self.one_sentence_a_line, ranks=ranks
+        )
 
     def check_fits(self, config: Config) -> None:
         """InputError where the examples are not what a model of `config` has rows for."""
@@ -89,7 +92,7 @@ def pretrain(
     words = Tokenizer.load(student.tokenizer_files)
     words.check_fits(student.config.vocab_size)
     text.check_fits(student.config)
-    corpus = text.corpus(words, out)
+    corpus = text.corpus(words, out, machine.workers.ranks)
     cut = len(corpus) - min(_DEV_MOST, round(_DEV_SHARE * len(corpus)))
     if cut == len(corpus):
         raise InputError(f"the corpus has {len(corpus)} sentences; at least {round(1 / _DEV_SHARE)} are needed")
@@ -115,7 +118,7 @@ def mlm_metrics(model: Bert, examples: Segments, workers: Workers) -> dict[str, 
     xp = array_module(model.parameters.flat)
 
     def sums(indices: np.ndarray) -> np.ndarray:
-        batch = examples.batch(indices).to(xp)
+        batch = model.place(examples.batch(indices))
         assert batch.masked is not None
         trace, _ = model.forward_batch(batch, hidden=(), scores=(), positions=batch.masked.rows, keep_cache=False)
         entropy, _ = cross_entropy.forward(trace.logits, batch.masked.labels, 1)
@@ -123,7 +126,7 @@ def mlm_metrics(model: Bert, examples: Segments, workers: Workers) -> dict[str, 
         rank = to_host((trace.logits > own).sum(axis=-1))
         return np.array([len(rank), -float(entropy), (rank < 1).sum(), (rank < 10).sum()])
 
-    n, *totals = np.sum(workers.map(sums, by_length(examples.lengths(0), _ROWS)), axis=0)
+    n, *totals = np.sum(workers.map_over_ranks(sums, by_length(examples.lengths(0), _ROWS)), axis=0)
     return {name: float(total / n) for name, total in zip(("log_likelihood", "top1", "top10"), totals, strict=True)}
 
 
@@ -180,7 +183,7 @@ def distill_general(
     text.check_fits(master.config)
     objective = Intermediate(pupil.config, master.config, recipe, weights)
     pad = recipe.padding == "count"
-    examples = text.segments(text.corpus(words, out), words, options.seed, _corruption(recipe, words), pad=pad)
+    examples = text.segments(text.corpus(words, out, machine.workers.ranks), words, options.seed, _corruption(recipe, words), pad=pad)
     learner = Learner(pupil.to(machine.xp), objective, machine.workers, master.to(machine.xp), options.seed, recipe.teacher_dropout)
     options = replace(options, optimizer=recipe.optimizer)
     train(learner, examples, options, out, resume=resume, description="distill general")

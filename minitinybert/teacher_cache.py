@@ -47,11 +47,11 @@ class TeacherCache:
         self.offsets = np.concatenate([[0], np.cumsum(_sizes(lengths, teacher.config, view))])
         with tempfile.NamedTemporaryFile(dir=directory, prefix=".teacher-", suffix=".cache") as file:
             self.values = np.memmap(file, teacher.parameters.flat.dtype, "w+", shape=(int(self.offsets[-1]),))
-        xp, teacher = array_module(teacher.parameters.flat), teacher.for_reading()
+        teacher = teacher.for_reading()
 
         def ask(indices: np.ndarray) -> None:
             batch = examples.batch(indices)
-            trace, _ = teacher.forward_batch(batch.to(xp), keep_cache=False, **view.arguments(batch))
+            trace, _ = teacher.forward_batch(teacher.place(batch), keep_cache=False, **view.arguments(batch))
             self._put(batch, trace)
 
         batches = list(by_length(lengths, _ROWS))

@@ -94,9 +94,10 @@ def train(
             run.step(step)
             if run.at.window_steps and run.at.step % options.log_every == 0:
                 bar.set(**run.log())
-            if stop.signal is not None and run.at.step < run.total:
+            signal_number = run.ranks.most(stop.signal or 0)  # whoever was asked to stop, all do
+            if signal_number and run.at.step < run.total:
                 run.save()
-                raise Stopped(stop.signal, run.at.step)
+                raise Stopped(signal_number, run.at.step)
     return run.finish()
 
 
@@ -104,6 +105,7 @@ class _Run:
     def __init__(self, learner, examples, options, out, evaluate, metric, extra):
         self.learner, self.examples, self.options, self.out = learner, examples, options, out
         self.evaluate, self.metric, self.extra = evaluate, metric, extra
+        self.ranks = learner.workers.ranks
         self.adam = Adam(learner.student.parameters, PRESETS[options.optimizer], learner.workers)
         self.epoch_steps = -(-len(examples) // options.batch_size)
         self.total = max(1, round(options.epochs * self.epoch_steps))
@@ -118,11 +120,14 @@ class _Run:
             state = checkpoint.load(path, self.adam)
             _same_run(state["settings"], self._settings(), path)
             self.at = Progress(**state["progress"])
-            _keep_lines(self.out / "metrics.jsonl", self.at.step)
-            return
-        if (self.out / "metrics.jsonl").exists() and not resume:
+            if self.ranks.first:
+                _keep_lines(self.out / "metrics.jsonl", self.at.step)
+            else:
+                self.at.window = {}
+        elif (self.out / "metrics.jsonl").exists() and not resume:
             raise InputError(f"{self.out}: holds a run already; choose a new --out, or go on with --resume")
         self.out.mkdir(parents=True, exist_ok=True)
+        self.ranks.wait()  # nobody writes before all have looked
 
     def step(self, step: int) -> None:
         epoch, index = divmod(step, self.epoch_steps)
@@ -146,8 +151,8 @@ class _Run:
         return o.lr * SCHEDULES[o.schedule](step, self.total, round(o.warmup * self.total))
 
     def log(self) -> dict[str, float]:
-        """The mean losses since the last line, written to metrics.jsonl and returned. Here, and only here, losses are read."""
-        means = {name: float(total) / self.at.window_steps for name, total in self.at.window.items()}
+        """The mean losses since the last line, written to metrics.jsonl and returned."""
+        means = {name: total / self.at.window_steps for name, total in self._window().items()}
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
             raise InputError(f"step {self.at.step}: the loss {bad[0]} is not a number any more; try a smaller --lr")
@@ -164,19 +169,34 @@ class _Run:
             self._write({"step": self.at.step, "dev": result})
             if self.at.best is None or result[self.metric] > self.at.best:
                 self.at.best = result[self.metric]
-                self.learner.student.save(self.out)
+                self._save_model()
         self.save()
 
     def finish(self) -> dict[str, float]:
         if self.evaluate is None:
+            self._save_model()
+        self.ranks.wait()  # the files are there for all
+        return {self.metric: self.at.best or 0.0} if self.evaluate is not None else {}
+
+    def _save_model(self) -> None:
+        if self.ranks.first:
             self.learner.student.save(self.out)
-            return {}
-        return {self.metric: self.at.best or 0.0}
 
     def save(self) -> None:
-        self.at.window = {name: float(total) for name, total in self.at.window.items()}
+        self.at.window = self._window()
+        if not self.ranks.first:
+            self.at.window = {}  # the first rank has them all
+            return
         state = {"progress": asdict(self.at), "settings": self._settings()}
         checkpoint.save(self.out / "checkpoint" / "last.safetensors", self.adam, state)
+
+    def _window(self) -> dict[str, float]:
+        """The sums of the losses since the last line, over all ranks. Here, and only here, losses are read."""
+        total: dict[str, float] = {}
+        for part in self.ranks.gather({name: float(value) for name, value in self.at.window.items()}):
+            for name, value in part.items():
+                total[name] = total.get(name, 0.0) + value
+        return total
 
     def _settings(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
@@ -184,6 +204,8 @@ class _Run:
         return {**steering, **self.examples.settings, "examples": len(self.examples), "shape": self.learner.student.config.shape}
 
     def _write(self, row: dict[str, Any]) -> None:
+        if not self.ranks.first:
+            return
         with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 

@@ -34,6 +34,7 @@ from tokenizers import Tokenizer
 
 from ..errors import InputError
 from ..progress import progress
+from ..ranks import ALONE, Ranks
 from ..weights.files import read_json, replacing
 
 _FORMAT = 1
@@ -112,20 +113,27 @@ def build_shards(
     workers: int = 1,
     sentences: bool = True,
     shard_bytes: int = _SHARD_BYTES,
+    ranks: Ranks = ALONE,
 ) -> Corpus:
-    """Tokenise `files` into `directory` on `workers` processes, or go on where a build was stopped; a finished one is only opened.
+    """Tokenise `files` into `directory` on `workers` processes (of each rank); go on where a build was stopped; a
+    finished one is only opened.
 
     sentences: one sentence a line; False: plain text. The shards do not depend on `workers`. InputError names file and line of bad
     UTF-8 and of a line over 1 MiB; a missing or empty file; a directory that holds another corpus's or another tokenizer's shards.
     """
     directory, paths = Path(directory), [Path(file) for file in files]
     plan = _plan(paths, tokenizer, sentences, shard_bytes)
-    if not _finished(directory, plan):
+    if not all(ranks.gather(_finished(directory, plan))):
         directory.mkdir(parents=True, exist_ok=True)
-        _begin(directory, plan)
+        if ranks.first:
+            _begin(directory, plan)
+        ranks.wait()
         jobs = list(_jobs(paths, directory, tokenizer.to_str(), sentences, shard_bytes))
-        _tokenise(jobs, workers)
-        _write_index(directory, len(jobs), plan)
+        _tokenise(jobs[ranks.rank :: ranks.size], workers)
+        ranks.wait()
+        if ranks.first:
+            _write_index(directory, len(jobs), plan)
+        ranks.wait()
     return Corpus(directory)
 
 

@@ -114,7 +114,7 @@ def _bias(mask: Array | None, run: Run, dtype) -> Array | None:
         return None
     xp = array_module(mask)
     real = mask[run.start : run.stop].reshape(run.n, 1, 1, run.length)
-    return xp.where(real, xp.zeros((), dtype), xp.asarray(xp.finfo(dtype).min, dtype))
+    return xp.where(real, dtype.type(0), xp.finfo(dtype).min)  # scalars of the dtype: arrays would be copied to a device
 
 
 def _keys(keys: Array | None, queries: slice, n: int, heads: int) -> Array | None:

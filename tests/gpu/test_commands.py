@@ -1,0 +1,84 @@
+"""The whole method by its commands with --device cuda: each ends where the CPU's does, and either device reads the other's files."""
+
+import json
+
+import pytest
+from test_cli_method import world  # noqa: F401  (a fixture)
+
+from minitinybert.audit import assert_close
+from minitinybert.bert import Bert
+from minitinybert.cli import main
+
+pytestmark = pytest.mark.gpu
+SHORT = ("--batch-size", 16, "--log-every", 2, "--lr", 3e-3)
+
+
+@pytest.fixture(scope="module")
+def commands(cupy, world, tmp_path_factory):  # noqa: F811
+    """Every command on the CPU, one after the other, a few steps each: name -> its arguments but for --out and the device."""
+    out = tmp_path_factory.mktemp("cpu")
+    task = ("--task", "sst-2", "--data")
+    text = ("--corpus", world / "corpus.txt", "--max-length", 32)
+    student = ("--student", "1L-8D-2H-16F")
+    listed = {
+        "mlm": ("pretrain", "--model", "2L-16D-2H-32F", "--train-vocabulary", 80, *text, "--epochs", 0.6, *SHORT),
+        "teacher": ("finetune", "--model", out / "mlm", *task, world, "--epochs", 20, *SHORT),
+        "tuned": ("finetune", "--model", out / "mlm", *task, world, "--epochs", 0.6, "--optimizer", "bert-adam", *SHORT),
+        "general": ("distill", "general", "--teacher", out / "mlm", *student, *text, "--epochs", 0.4, *SHORT),
+        "data": ("augment", "--mlm", out / "mlm", "--vectors", world / "glove.txt", *task, world, "--copies", 1, "--provenance"),
+        "student": (
+            "distill", "task", "--teacher", out / "teacher", "--student", out / "general", *task, out / "data",
+            "--intermediate-epochs", 1.5, "--epochs", 0.5, *SHORT,
+        ),
+        "released": (
+            "distill", "task", "--teacher", out / "teacher", "--student", out / "general", *task, world, "--recipe", "huawei-2019",
+            "--intermediate-epochs", 0.3, "--epochs", 0.3, *SHORT,
+        ),
+    }  # fmt: skip
+    for name, arguments in listed.items():
+        assert main([str(a) for a in (*arguments, "--out", out / name, "--json")]) == 0, name
+    return out, listed
+
+
+@pytest.mark.parametrize("name", ["mlm", "tuned", "general", "student", "released"])
+def test_training_ends_where_the_cpu_s_does(capsys, commands, tmp_path, name):
+    out, listed = commands
+    assert run(capsys, *listed[name], "--out", tmp_path / name, "--device", "cuda")
+    here, there = Bert.load(out / name).parameters, Bert.load(tmp_path / name).parameters
+    assert here.flat.size == there.flat.size
+    for tensor in here:
+        if "key.bias" not in tensor:  # its gradient is zero by mathematics; Adam divides what rounding leaves of it by its own size
+            assert_close(tensor, there[tensor], here[tensor], 1e-2, 0.1)
+    rows = [[json.loads(line) for line in (place / name / "metrics.jsonl").read_text().splitlines()] for place in (out, tmp_path)]
+    losses = [[row["losses"] for row in lines if "losses" in row] for lines in rows]
+    assert losses[0] and losses[1] == [pytest.approx(each, rel=1e-3) for each in losses[0]]
+
+
+def test_augmentation_writes_the_same_bytes(capsys, commands, tmp_path):
+    out, listed = commands
+    run(capsys, *listed["data"], "--out", tmp_path / "data", "--device", "cuda")
+    for file in ("train.tsv", "provenance.jsonl"):
+        assert (out / "data" / file).read_bytes() == (tmp_path / "data" / file).read_bytes()
+
+
+def test_answers_are_the_cpu_s(capsys, commands, world):  # noqa: F811
+    out, _ = commands
+    evaluate = ("evaluate", "--model", out / "teacher", "--task", "sst-2", "--data", world)
+    assert run(capsys, *evaluate, "--device", "cuda:0") == run(capsys, *evaluate)
+    predict = ("predict", "--model", out / "student", "the film is good", "a dull war")
+    for here, there in zip(run(capsys, *predict), run(capsys, *predict, "--device", "cuda"), strict=True):
+        assert here["label"] == there["label"] and there["probabilities"] == pytest.approx(here["probabilities"], abs=1e-5)
+
+
+def test_a_device_that_is_not_there_is_one_clear_line(cupy, capsys):
+    number = cupy.cuda.runtime.getDeviceCount()
+    assert main(["predict", "--model", "x", "text", "--device", f"cuda:{number}"]) == 2
+    assert f"there are only {number} devices" in capsys.readouterr().err
+
+
+def run(capsys, *arguments):
+    capsys.readouterr()
+    status = main([str(a) for a in (*arguments, "--json")])
+    captured = capsys.readouterr()
+    assert status == 0, captured.err
+    return json.loads(captured.out)
