@@ -185,7 +185,9 @@ def _train(
     dropout = taught is not None and taught.recipe.teacher_dropout
     if taught is not None and not dropout:  # it says the same of a sentence at every epoch
         if isinstance(objective, Prediction):
-            logits = taught.answers.logits(taught.where, lambda: evaluation.logits(taught.teacher, examples, machine.workers))
+            logits = taught.answers.logits(
+                taught.where, lambda: evaluation.logits(taught.teacher, examples, machine.workers, "ask the teacher")
+            )
             extra, teacher = {"teacher_logits": logits}, None
         if isinstance(objective, Intermediate) and objective.teacher_view is not None and options.epochs > 1:
             cache = _teacher_cache(taught, objective.teacher_view, examples, out, machine)
