@@ -133,10 +133,10 @@ def begin(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def save(name: str, args: argparse.Namespace, report: Mapping[str, Any], draw: Callable[[plt.Figure], None], size=(8.0, 4.5)) -> Path:
-    """DIR/NAME.json and DIR/NAME.png, each written beside and renamed; returns the first. Paths stay out of the settings."""
+    """DIR/NAME.json and DIR/NAME.png, each written beside and renamed; returns the first."""
     path = args.out / f"{name}{'-quick' if args.quick else ''}.json"
     args.out.mkdir(parents=True, exist_ok=True)
-    settings = {key: Path(v).name if isinstance(v, Path) else v for key, v in vars(args).items() if key != "out"}
+    settings = {key: _without_folders(value) for key, value in vars(args).items() if key != "out"}
     beside = path.with_suffix(".partial")
     beside.write_text(json.dumps({"bench": name, "settings": settings, **report}, indent=2) + "\n", encoding="utf-8")
     os.replace(beside, path)
@@ -147,6 +147,11 @@ def save(name: str, args: argparse.Namespace, report: Mapping[str, Any], draw: C
     os.replace(beside, path.with_suffix(".png"))
     print(f"wrote {path} and {path.with_suffix('.png').name}", flush=True)
     return path
+
+
+def _without_folders(value: Any) -> Any:
+    """A directory by its last name: nobody's folders go into a report."""
+    return Path(value).name if isinstance(value, Path) or (isinstance(value, str) and "/" in value) else value
 
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> None:

@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from common import begin, measure, paired, parser, save, spread, summary, table
-from threadpoolctl import threadpool_limits
 from torch_twin import TorchBert, rectangle
 from workload import Sentences, data_options, full, model_options, models, shape, sst2
 
 from minitinybert.batch import Batch
 from minitinybert.bert import Bert
 from minitinybert.device import Array
-from minitinybert.parallel import Workers, keep_freed_memory
+from minitinybert.parallel import Workers
 from minitinybert.progress import log
 
 PAPER = {"faster": 9.4, "smaller": 7.5}
@@ -36,7 +34,6 @@ TINYBERT4 = "4L-312D-12H-1200F"
 def main() -> None:
     args = _arguments()
     about = begin(args)
-    keep_freed_memory()
     teacher, student = models(args)
     check(teacher, args)
     cases = [sst2(args, "dev", 25, max(args.sentences, 872), teacher), full(args.length, args.sentences, teacher.config, args.seed)]
@@ -74,11 +71,11 @@ def case(teacher: Bert, student: Bert, sentences: Sentences, size: int, args: ar
     indices = np.resize(order, count).reshape(-1, size)
     batches = [sentences.examples.batch(i) for i in indices]
     rectangles = [rectangle(sentences.examples, i) for i in indices]
-    with Threads(args.threads, size) as threads:
+    with Workers(args.threads) as workers:
         jobs: dict[str, Callable[[int], object]] = {}
         for name, model in (("teacher", teacher), ("student", student)):
-            jobs[f"{name}, ours"] = lambda _, model=model: [threads.logits(model, batch) for batch in batches]
-            twin = TorchBert(model)
+            twin, model = TorchBert(model), model.for_reading()
+            jobs[f"{name}, ours"] = lambda _, model=model: [our_logits(model, batch, workers) for batch in batches]
             jobs[f"{name}, torch"] = lambda _, twin=twin: [torch_logits(twin, batch) for batch in rectangles]
         seconds = measure(jobs, args.pairs)
     rows = []
@@ -91,27 +88,9 @@ def case(teacher: Bert, student: Bert, sentences: Sentences, size: int, args: ar
     return rows
 
 
-class Threads(AbstractContextManager):
-    """The threads for one request: shares of a batch, or the BLAS's own for a single sentence."""
-
-    def __init__(self, threads: int, size: int):
-        self.workers = Workers(threads) if size > 1 else None
-        self.limits = None if self.workers else threadpool_limits(threads, user_api="blas")
-
-    def __enter__(self) -> Threads:
-        if self.workers:
-            self.workers.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.workers:
-            self.workers.__exit__(*error)
-        elif self.limits:
-            self.limits.restore_original_limits()
-
-    def logits(self, model: Bert, batch: Batch) -> Array:
-        ask = lambda part: model.forward_batch(part, hidden=(), scores=(), keep_cache=False)[0].logits
-        return np.concatenate(self.workers.map(ask, batch.split(self.workers.threads))) if self.workers else ask(batch)
+def our_logits(model: Bert, batch: Batch, workers: Workers) -> Array:
+    ask = lambda part: model.forward_batch(part, hidden=(), scores=(), keep_cache=False)[0].logits
+    return np.concatenate(workers.map(ask, batch.split(workers.threads)))
 
 
 def torch_logits(model: TorchBert, batch) -> torch.Tensor:
@@ -123,8 +102,8 @@ def check(model: Bert, args: argparse.Namespace) -> None:
     """SystemExit where ours and PyTorch answer differently."""
     examples = sst2(args, "dev", 25, 8, model).examples
     batch = examples.batch(np.arange(8))
-    with Threads(args.threads, 8) as threads:
-        ours = threads.logits(model, batch)
+    with Workers(args.threads) as workers:
+        ours = our_logits(model.for_reading(), batch, workers)
     theirs = torch_logits(TorchBert(model), rectangle(examples, batch.sentences)).numpy()
     if not np.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max()):
         raise SystemExit(f"ours and PyTorch answer differently: by {np.abs(ours - theirs).max()}")

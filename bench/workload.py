@@ -165,7 +165,7 @@ class OurStep:
     """Gradients and Adam, as the training loop has them, and the parts of it."""
 
     def __init__(self, student: Bert, teacher: Bert | None, objective, workers: Workers, cache: TeacherCache | None = None, seed: int = 0):
-        self.workers, self.objective, self.teacher = workers, objective, teacher
+        self.workers, self.objective = workers, objective
         self.learner = Learner(student, objective, workers, teacher, seed, teacher_cache=cache)
         self.adam = Adam(self.learner.student.parameters, workers=workers)
         self.steps = 0
@@ -176,7 +176,8 @@ class OurStep:
         self.steps += 1
 
     def ask_teacher(self, batch: Batch) -> None:
-        ask = lambda share: self.teacher.forward_batch(share, keep_cache=False, **self.objective.teacher_view.arguments(share))
+        teacher, view = self.learner.teacher, self.objective.teacher_view
+        ask = lambda share: teacher.forward_batch(share, keep_cache=False, **view.arguments(share))
         self.workers.map(ask, batch.split(self.workers.threads))
 
 
