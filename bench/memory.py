@@ -104,6 +104,7 @@ def child(args: argparse.Namespace) -> dict[str, float]:
         padded = rectangle(sentences.examples, np.arange(B))
         del student
         return {"peak_mb": _peak_of_steps(lambda: theirs(padded))}
+    teacher = teacher.for_reading()  # as it is loaded for distillation
     pupil = [student]
     del student  # a learner's copy takes its place
     with Workers(args.threads) as workers:

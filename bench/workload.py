@@ -18,7 +18,7 @@ from minitinybert.data.glue import TASKS, read_split
 from minitinybert.data.tokenizer import Tokenizer
 from minitinybert.device import Array
 from minitinybert.distill import Intermediate, Prediction
-from minitinybert.learner import Learner
+from minitinybert.learner import Learner, shares
 from minitinybert.objectives import Terms, View
 from minitinybert.optim import Adam
 from minitinybert.parallel import Workers
@@ -152,7 +152,7 @@ class KnownTraces(TeacherCache):
 
     def __init__(self, teacher: Bert, view: View, batches: Sequence[Batch], threads: int):
         self.traces = {}
-        for share in (share for batch in batches for share in batch.split(threads)):
+        for share in (share for batch in batches for share in shares(batch, threads)):
             trace, _ = teacher.forward_batch(share, keep_cache=False, **view.arguments(share))
             kept = lambda arrays: [None if a is None else a.copy() for a in arrays]
             self.traces[share.sentences.tobytes()] = Trace(None, kept(trace.hidden), kept(trace.scores), None, trace.logits.copy())
@@ -178,7 +178,7 @@ class OurStep:
     def ask_teacher(self, batch: Batch) -> None:
         teacher, view = self.learner.teacher, self.objective.teacher_view
         ask = lambda share: teacher.forward_batch(share, keep_cache=False, **view.arguments(share))
-        self.workers.map(ask, batch.split(self.workers.threads))
+        self.workers.map(ask, shares(batch, self.workers.threads))
 
 
 # ---------------------------------------------------------------------------------------------------------------------- arithmetic

@@ -6,7 +6,10 @@ batch ─┬▶ teacher.forward ─▶ Trace(T) ─┐
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from .batch import Batch
 from .bert import Bert, layout, tables
@@ -18,6 +21,8 @@ from .parameters import ALIGN, Parameters
 from .random import generator, key
 from .teacher_cache import TeacherCache
 from .trace import Trace
+
+_ROWS = 1024  # tokens of a share, about: enough for the GEMMs, and a large batch's memory is that of its shares
 
 
 class _Result(NamedTuple):
@@ -49,7 +54,7 @@ class Learner:
         self.objective, self.workers, self.seed = objective, workers, seed
         self.teacher = None if teacher is None else teacher.for_reading()
         self.teacher_dropout, self.teacher_cache = teacher_dropout, teacher_cache
-        self._gradients = [self.student.parameters.zeros_like() for _ in range(workers.threads)]
+        self._gradients, self._more = ([self.student.parameters.zeros_like() for _ in range(workers.threads)] for _ in range(2))
         self._looked_up: list[Array] = []  # the words whose rows of the gradient are not zero
         tied = student.config.head == "mlm"
         self._first = 0 if tied else sum(-(-table.size // ALIGN) * ALIGN for table in tables(student.parameters))
@@ -73,9 +78,12 @@ class Learner:
         if self.teacher is not None:
             self.teacher.check(batch)
         batch = self.student.place(batch)
-        shares = batch.split(self.workers.threads)
-        results = self.workers.map(lambda job: self._share(job[0], job[1], step), zip(shares, self._gradients, strict=False))
-        total = self._sum(len(shares))
+        threads = self.workers.threads
+        parts = shares(batch, threads)
+        turns = [parts[i::threads] for i in range(min(threads, len(parts)))]
+        jobs = zip(turns, self._gradients, self._more, strict=False)
+        results = [result for part in self.workers.map(lambda job: self._turns(*job, step), jobs) for result in part]
+        total = self._sum(len(turns))
         self._clear_tables(total)
         for result in results:
             self.student.look_up_backward(result.dlookup, result.lookup, total)
@@ -110,6 +118,16 @@ class Learner:
             for table in small:
                 table.fill(0)
 
+    def _turns(self, parts: Sequence[Batch], grads: Parameters, more: Parameters, step: int) -> list[_Result]:
+        """The shares of one thread, one after the other, their gradients summed in `grads`: of a large batch's activations only a share's
+        are there at once."""
+        results = [self._share(parts[0], grads, step)]
+        for share in parts[1:]:
+            results.append(self._share(share, more, step))
+            total = grads.flat[self._first :]
+            total += more.flat[self._first :]
+        return results
+
     def _share(self, share: Batch, grads: Parameters, step: int) -> _Result:
         teacher_trace = self._ask_teacher(share, step)
         trace, cache = self.student.forward_batch(share, key(self.seed, step), **self.objective.student_view.arguments(share))
@@ -128,6 +146,13 @@ class Learner:
         teacher_key = key(self.seed, step, 1) if self.teacher_dropout else None
         trace, _ = self.teacher.forward_batch(share, teacher_key, keep_cache=False, **self.objective.teacher_view.arguments(share))
         return trace
+
+
+def shares(batch: Batch, threads: int) -> list[Batch]:
+    """What a batch is cut into: as many shares as threads, and so many times as many that each has some _ROWS tokens; one on a GPU."""
+    if not isinstance(batch.input_ids, np.ndarray):
+        return [batch]
+    return batch.split(threads * max(1, round(len(batch.input_ids) / (threads * _ROWS))))
 
 
 def _extended(student: Bert, objective: Objective, seed: int) -> Bert:

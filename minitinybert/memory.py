@@ -17,6 +17,8 @@ import numpy as np
 from .device import Array, add_rows_on_device, array_module
 
 _SMALL = 1 << 13  # bytes: below it the system is as quick
+_WASTE = 1.5  # how much larger than asked for bytes may be
+_LONG = 1 << 16  # returns, some fifty steps: bytes that nobody asked for in that time are given up when others are needed
 BLOCK = 48 * 1024  # elements: passes over as many stay in a core's cache
 
 
@@ -80,25 +82,31 @@ class _Pool(threading.local):
     """The free bytes of a thread, by size. Only its own thread takes; any may return."""
 
     def __init__(self) -> None:
-        self.free: list[tuple[int, int, bytearray]] = []
+        self.clock = 0  # of returns
+        self.free: list[tuple[int, int, bytearray]] = []  # (size, minus when they came back, bytes)
         self.returned: deque[bytearray] = deque()
 
     def take(self, size: int) -> _Block:
-        """The smallest free bytes that are enough. Where none are, new ones take the place of the largest that are free, so that a
-        pool holds about as many bytes as were ever in use at once."""
+        """The smallest free bytes that are enough and not far more, of these the last to come back; else new ones."""
         while self.returned:
             whole = self.returned.popleft()
-            insort(self.free, (len(whole), id(whole), whole))
+            self.clock += 1
+            insort(self.free, (len(whole), -self.clock, whole))
         place = bisect_left(self.free, (size,))  # type: ignore[type-var]
-        if place == len(self.free):
-            if self.free:
-                self.free.pop()
-            whole = bytearray(size)
-        else:
+        if place < len(self.free) and self.free[place][0] <= _WASTE * size:
             whole = self.free.pop(place)[2]
+        else:
+            self.free = [entry for entry in self.free if self.clock + entry[1] < _LONG]
+            whole = bytearray(_rounded(size))
         block = _Block(len(whole), np.uint8, whole)
         block.returned, block.whole = self.returned, whole
         return block
+
+
+def _rounded(size: int) -> int:
+    """Up to the next of some eight sizes an octave: batches of nearly as many tokens then share bytes."""
+    grain = 1 << max(size.bit_length() - 4, 0)
+    return -(-size // grain) * grain
 
 
 _pool = _Pool()

@@ -54,7 +54,7 @@ class Parameters(Mapping):
     """A flat array (size,) and its views: `parameters["bert.encoder.layer.0.output.dense.weight"]`, with `bert.` or without."""
 
     def __init__(self, layout: Layout, flat: Array):
-        self.layout, self.flat = layout, flat
+        self.layout, self.flat, self.by_columns = layout, flat, False
         self._views: dict[str, Array] = {}
         for slot in layout.slots:
             start = layout.offsets[slot.name]
@@ -73,15 +73,18 @@ class Parameters(Mapping):
         return Parameters(self.layout, xp.array(flat))
 
     def for_reading(self) -> Parameters:
-        """The same values, each matrix but the tables as a copy that lies column by column. x Wᵀ then reads W row after row, which a
-        GEMM with few rows of x does up to twice as fast. `flat` is the original: for forward passes alone. On a GPU the same object: a
-        copy would take memory there for no gain."""
-        if array_module(self.flat) is not np:
+        """A copy whose matrices, all but the tables, lie column by column. x Wᵀ then reads W row after row, which a GEMM with few rows
+        of x does up to twice as fast. For forward passes alone: its `flat` is no other's. On a GPU, and of such a copy, the same object."""
+        if array_module(self.flat) is not np or self.by_columns:
             return self
-        copy = Parameters(self.layout, self.flat)
+        copy = Parameters(self.layout, self.flat.copy())
+        copy.by_columns = True
         for slot in self.layout.slots:
             if len(slot.shape) == 2 and "embeddings" not in slot.name:
-                copy._hold(slot, array_module(self.flat).asfortranarray(self._views[slot.name]))
+                start = self.layout.offsets[slot.name]
+                view = copy.flat[start : start + math.prod(slot.shape)].reshape(slot.shape[::-1]).T
+                view[...] = self._views[slot.name]
+                copy._hold(slot, view)
         return copy
 
     def _hold(self, slot: Slot, view: Array) -> None:

@@ -232,7 +232,7 @@ def load_teacher(path: str, task: Task, machine: Machine) -> Bert:
     if teacher.config.head != "classifier":
         raise InputError(f"{path}: the teacher has no classifier; fine-tune it first: minitinybert finetune --model {path} …")
     _check_labels(teacher, task, path)
-    return in_task_order(teacher, task).to(machine.xp)
+    return in_task_order(teacher, task).to(machine.xp).for_reading()
 
 
 def load_student(student: str, teacher: Bert, task: Task, seed: int, recipe: Recipe = DEFAULT) -> Bert:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from minitinybert import learner as learner_module
 from minitinybert.batch import packed, padded_to
 from minitinybert.bert import Bert
 from minitinybert.config import Config
@@ -83,3 +84,21 @@ def test_gradients_do_not_remember_the_last_step():
         learner.gradients(first, 4)
         _, gradients = learner.gradients(second, 5)
     assert (gradients.flat == expected).all() and expected.any()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_large_batch_in_turns_has_the_same_gradient(monkeypatch, threads):
+    """A thread takes several shares one after the other; their gradients and losses add up to the whole batch's."""
+    batch = packed(*sentences(6, 30))
+    found = []
+    for rows in (10_000, 50):
+        monkeypatch.setattr(learner_module, "_ROWS", rows)
+        with Workers(threads) as workers:
+            learner = Learner(Bert.new(STUDENT, 1, np.float64), Intermediate(STUDENT, TEACHER), workers, Bert.new(TEACHER, 0, np.float64))
+            learner.gradients(packed(*sentences(7, 30)), 2)
+            losses, gradients = learner.gradients(batch, 3)
+            found.append((losses, gradients.flat.copy()))
+    (losses, whole), (losses_2, turns) = found
+    assert np.linalg.norm(turns - whole) <= 1e-12 * np.linalg.norm(whole) and whole.any()
+    for name in losses:
+        assert losses_2[name] == pytest.approx(losses[name], rel=1e-12)
