@@ -117,7 +117,8 @@ def distill_task(
     first, second = intermediate or Options(epochs=20, lr=5e-5), prediction or Options(epochs=3, lr=3e-5)
     first = replace(first, schedule=recipe.intermediate_schedule, optimizer=recipe.optimizer)
     second = replace(second, optimizer=recipe.optimizer)
-    answers = answers or Answers(cache_gb)
+    asked_again = answers is not None or first.epochs > 1
+    answers = answers or Answers(cache_gb if asked_again else 0.0)
     master = load_teacher(teacher, task, machine)
     pupil = load_student(student, master, task, first.seed, recipe)
     files = TaskData(task, data, Tokenizer.load(pupil.tokenizer_files), max_length, pupil)
@@ -189,7 +190,7 @@ def _train(
                 taught.where, lambda: evaluation.logits(taught.teacher, examples, machine.workers, "ask the teacher")
             )
             extra, teacher = {"teacher_logits": logits}, None
-        if isinstance(objective, Intermediate) and objective.teacher_view is not None and options.epochs > 1:
+        if isinstance(objective, Intermediate) and objective.teacher_view is not None:
             cache = _teacher_cache(taught, objective.teacher_view, examples, out, machine)
     learner = Learner(model.to(machine.xp), objective, machine.workers, teacher, options.seed, dropout, cache)
     judge: Callable[[Bert], dict[str, float]] | None = None
