@@ -88,7 +88,7 @@ def pretrain(
     tokenizer.json or vocab.txt. Returns {"dev": mlm_metrics} of the corpus's last sentences, which are not trained on.
     """
     out = Path(out)
-    student = _mlm_model(model, tokenizer, options.seed)
+    student, fresh = _mlm_model(model, tokenizer, options.seed)
     words = Tokenizer.load(student.tokenizer_files)
     words.check_fits(student.config.vocab_size)
     text.check_fits(student.config)
@@ -96,6 +96,8 @@ def pretrain(
     cut = len(corpus) - min(_DEV_MOST, round(_DEV_SHARE * len(corpus)))
     if cut == len(corpus):
         raise InputError(f"the corpus has {len(corpus)} sentences; at least {round(1 / _DEV_SHARE)} are needed")
+    if fresh:
+        student.parameters["cls.predictions.bias"][...] = log_frequencies(corpus.counts(cut, student.config.vocab_size))
     masking = mlm_masking(words, rate)
     training = text.segments(corpus, words, options.seed, masking, last=cut)
     held_out = replace(text, pairs=False, dynamic=False)
@@ -105,6 +107,14 @@ def pretrain(
     judge = lambda m: mlm_metrics(m, dev, machine.workers)
     train(learner, training, options, out, judge, "log_likelihood", resume, "pretrain")
     return {"dev": mlm_metrics(Bert.load(out).to(machine.xp), dev, machine.workers)}
+
+
+def log_frequencies(counts: np.ndarray) -> np.ndarray:
+    """ln P of each word of a vocabulary with one more of each counted, (V,) float64: what a head that does not know the context should say.
+
+    A fresh head's bias starts there. From zero, Adam, which moves no bias by more than the learning rate a step, would get there late.
+    """
+    return np.log((counts + 1) / (counts.sum() + len(counts)))
 
 
 def mlm_masking(tokenizer: Tokenizer, rate: float = 0.15) -> Masking:
@@ -130,23 +140,23 @@ def mlm_metrics(model: Bert, examples: Segments, workers: Workers) -> dict[str, 
     return {name: float(total / n) for name, total in zip(("log_likelihood", "top1", "top10"), totals, strict=True)}
 
 
-def _mlm_model(model: str, tokenizer: Path | None, seed: int) -> Bert:
-    """A checkpoint, with a fresh head where it has none for words; or random weights of a shape and a tokenizer."""
+def _mlm_model(model: str, tokenizer: Path | None, seed: int) -> tuple[Bert, bool]:
+    """A checkpoint, with a fresh head where it has none for words, or random weights of a shape and a tokenizer; and if it is fresh."""
     if is_shape(model):
         if tokenizer is None:
             raise InputError(f"--model {model}: random weights need a vocabulary; give --tokenizer DIR or --train-vocabulary N")
         words = Tokenizer.load(tokenizer)
         config = Config(vocab_size=words.vocab_size, pad_token_id=words.pad_id, head="mlm", pooler=False)
         fresh = Bert.new(replace(config, **parse_shape(model)), seed)
-        return Bert(fresh.config, fresh.parameters, words.files)
+        return Bert(fresh.config, fresh.parameters, words.files), True
     loaded = Bert.load(model)
     if loaded.config.head == "mlm":
-        return loaded
+        return loaded, False
     fresh = Bert.new(replace(loaded.config, head="mlm", pooler=False), seed)
     for name in fresh.parameters:
         if not name.startswith("cls."):
             fresh.parameters[name][...] = loaded.parameters[name]
-    return Bert(fresh.config, fresh.parameters, loaded.tokenizer_files)
+    return Bert(fresh.config, fresh.parameters, loaded.tokenizer_files), True
 
 
 def is_shape(model: str) -> bool:

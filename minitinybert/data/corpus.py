@@ -97,6 +97,12 @@ class Corpus:
         """(L,) int32"""
         return self.tokens(int(self.starts[i]), int(self.starts[i + 1]))
 
+    def counts(self, sentences: int, vocab_size: int) -> np.ndarray:
+        """How often each word piece stands in the first `sentences`, (V,) int64."""
+        end, step = int(self.starts[sentences]), 1 << 22  # 16 MiB of tokens at once
+        parts = (np.bincount(self.tokens(at, min(end, at + step)), minlength=vocab_size) for at in range(0, end, step))
+        return sum(parts, np.zeros(vocab_size, np.int64))
+
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """InputError where the shards were made by another tokenizer."""
         if self.manifest["plan"]["tokenizer"] != fingerprint(tokenizer):

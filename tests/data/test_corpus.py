@@ -27,6 +27,8 @@ def test_every_token_is_there_in_order_wherever_the_shards_are_cut(tmp_path, sha
     assert [corpus.sentence(i).tolist() for i in range(len(corpus))] == sentences
     assert corpus.tokens(0, corpus.num_tokens).tolist() == [i for s in sentences for i in s]
     assert np.diff(corpus.documents).tolist() == [len(document) for document in documents]
+    for n in (0, 1, len(corpus)):
+        assert corpus.counts(n, 100).tolist() == np.bincount([i for s in sentences[:n] for i in s], minlength=100).tolist()
     assert corpus.tokens(3, 3).shape == (0,) and corpus.sentence(0).dtype == np.int32
     assert len(list((tmp_path / "shards").glob("*.tokens.npy"))) == sum(-(-file.stat().st_size // shard_bytes) for file in files)
 
