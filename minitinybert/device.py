@@ -6,7 +6,8 @@ Operations never name a device: `xp = array_module(x)` and go on. Everything tha
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import scipy.special
@@ -14,6 +15,26 @@ import scipy.special
 from .errors import InputError
 
 Array = Any  # numpy.ndarray or cupy.ndarray
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def fused(operation: F) -> F:
+    """`operation` as it is written on NumPy's arrays. On CuPy's, where kernels/ has one for it, a kernel of the same signature."""
+
+    @functools.wraps(operation)
+    def on_its_device(*arguments: Any, **options: Any) -> Any:
+        first = arguments[0] if arguments else next(iter(options.values()))
+        function = operation if isinstance(first, np.ndarray) else _kernel(operation)
+        return function(*arguments, **options)
+
+    return cast(F, on_its_device)
+
+
+@functools.cache
+def _kernel(operation: Callable[..., Any]) -> Callable[..., Any]:
+    from .kernels import TABLE
+
+    return TABLE.get(operation, operation)
 
 
 def array_module(x: Array) -> Any:

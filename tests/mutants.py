@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -344,7 +345,7 @@ def applied(mutant: Mutant) -> Iterator[None]:
     function = importlib.import_module(f"minitinybert.{mutant.file.removesuffix('.py').replace('/', '.')}")
     for name in mutant.function.split("."):
         code = next(const for const in code.co_consts if isinstance(const, CodeType) and const.co_name == name)
-        function = getattr(function, name)
+        function = inspect.unwrap(getattr(function, name))
     original = function.__code__
     if code.co_code == original.co_code and code.co_consts == original.co_consts and code.co_names == original.co_names:
         raise NoLongerApplies(f"{mutant.file}: {mutant.old!r} is not in {mutant.function}")

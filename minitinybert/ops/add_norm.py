@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, array_module
+from ..device import Array, array_module, fused
 from ..memory import new, row_blocks
 from . import dropout, layer_norm
 
@@ -17,6 +17,7 @@ class Cache(NamedTuple):
     norm: layer_norm.Cache
 
 
+@fused
 def forward(
     a: Array, b: Array, x: Array, gain: Array, bias: Array, eps: float, p: float = 0.0, keys: Array | None = None
 ) -> tuple[Array, Cache]:
@@ -32,6 +33,7 @@ def forward(
     return y, cache
 
 
+@fused
 def backward(dy: Array, cache: Cache, out: tuple[Array, Array, Array] | None = None) -> tuple[Array, Array, Array, Array, Array]:
     """dy (T, d) -> da, db, dx, dγ, dβ; db, dγ and dβ are written into `out` where given.
 

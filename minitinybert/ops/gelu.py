@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ..device import Array, array_module, erf
+from ..device import Array, array_module, erf, fused
 from ..memory import new, row_blocks
 
 _P = (
@@ -30,6 +30,7 @@ class Cache(NamedTuple):
     biased: bool
 
 
+@fused
 def forward(x: Array, b: Array | None = None, approximate: str = "none", keep_cache: bool = True) -> tuple[Array, Cache]:
     """x (..., f), b (f,) or None -> y (..., f). approximate: "none" (erf) or "tanh". keep_cache False: without the slope."""
     y = new(x.shape, x)
@@ -46,6 +47,7 @@ def forward(x: Array, b: Array | None = None, approximate: str = "none", keep_ca
     return y, Cache(slope, b is not None)
 
 
+@fused
 def backward(dy: Array, cache: Cache, out: Array | None = None) -> tuple[Array, Array | None]:
     """dy (..., f) -> dx (..., f), db (f,) (None without a bias; written into `out` where given).
 

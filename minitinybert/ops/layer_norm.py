@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, array_module
+from ..device import Array, array_module, fused
 from ..memory import new, row_blocks
 
 
@@ -17,6 +17,7 @@ class Cache(NamedTuple):
     gain: Array  # (d,)  γ
 
 
+@fused
 def forward(x: Array, gain: Array, bias: Array, eps: float) -> tuple[Array, Cache]:
     """x (..., d), gain γ (d,), bias β (d,) -> y (..., d)."""
     y = new(x.shape, x)
@@ -37,6 +38,7 @@ def normalise(x: Array, bias: Array, eps: float, y: Array, cache: Cache) -> None
     y += bias
 
 
+@fused
 def backward(dy: Array, cache: Cache, out: tuple[Array, Array] | None = None) -> tuple[Array, Array, Array]:
     """dy (..., d) -> dx (..., d), dγ (d,), dβ (d,); dγ and dβ are written into `out` where given.
 

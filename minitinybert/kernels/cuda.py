@@ -1,0 +1,173 @@
+"""What the kernels share: how CUDA C is compiled for a dtype, how rows are shared out among threads, sums over columns.
+
+T is the dtype of the arrays, A that of the arithmetic (float for T narrower than it). A row of D elements belongs to a group of G
+threads, a warp or a block of 256; thread `lane` has the four columns from 4·lane, and on in strides of 4·G, N fours in all. Four
+16-bit random numbers come of one 64-bit word (random.py), hence the four. Every sum has one order: results are the same at every run.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import cupy
+import numpy as np
+
+from ..device import Array
+
+PRELUDE = r"""
+typedef unsigned long long u64;
+typedef unsigned char u8;
+
+template <typename S> struct alignas(4 * sizeof(S)) Four { S at[4]; };
+
+// Four neighbours of a row, of which n lie in it: in one access where all rows are aligned (ALIGNED).
+template <typename S, typename V> __device__ inline void load(const S* p, int n, V (&v)[4]) {
+    if (ALIGNED) {
+        const Four<S> four = *(const Four<S>*)p;
+        for (int c = 0; c < 4; ++c) v[c] = V(four.at[c]);
+    } else {
+        for (int c = 0; c < 4; ++c) v[c] = c < n ? V(p[c]) : V(0);
+    }
+}
+template <typename S, typename V> __device__ inline void store(S* p, int n, const V (&v)[4]) {
+    if (ALIGNED) {
+        Four<S> four;
+        for (int c = 0; c < 4; ++c) four.at[c] = S(v[c]);
+        *(Four<S>*)p = four;
+    } else {
+        for (int c = 0; c < 4; ++c) if (c < n) p[c] = S(v[c]);
+    }
+}
+
+// random.mix, and the four numbers of random.bits16 from column 4·word on: whether each is kept.
+__device__ inline u64 mix(u64 z) {
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+    return z ^ (z >> 31);
+}
+__device__ inline void draw(u64 key, int word, unsigned threshold, u8 (&keep)[4]) {
+    const u64 z = mix(key + (u64)(word + 1) * 0x9E3779B97F4A7C15ull);
+    for (int c = 0; c < 4; ++c) keep[c] = ((z >> (16 * c)) & 0xffff) >= threshold;
+}
+"""
+
+ROWS = r"""
+#define LANE ((int)threadIdx.x % G)
+#define GROUP (blockIdx.x * (BLOCK / G) + threadIdx.x / G)
+#define EACH_ROW(row) for (int row = GROUP; row < rows; row += gridDim.x * (BLOCK / G))
+#define EACH_FOUR(i, j) _Pragma("unroll") for (int i = 0, j = 4 * LANE; i < N; ++i, j += 4 * G) if (j < D)
+
+struct Sum { __device__ static A of(A x, A y) { return x + y; } };
+struct Max { __device__ static A of(A x, A y) { return x > y ? x : y; } };
+
+// Over the group's threads; each gets the result.
+template <typename F> __device__ inline A over_row(A v) {
+    for (int other = 16; other; other >>= 1) v = F::of(v, __shfl_xor_sync(0xffffffffu, v, other));
+    if (G == 32) return v;
+    __shared__ A of_warp[32];
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = v;
+    __syncthreads();
+    A all = of_warp[0];
+    for (int w = 1; w < G / 32; ++w) all = F::of(all, of_warp[w]);
+    return all;
+}
+"""
+
+_GROUP_WIDTH = 1024  # wider rows get a block
+_SOME_GROUPS = 1024  # of a kernel whose groups sum up columns each: two warps for each of a large GPU's schedulers
+
+
+class Kernel:
+    """CUDA C, compiled for a dtype and constants when it is first launched with them."""
+
+    def __init__(self, name: str, source: str):
+        self.name, self.source = name, source
+
+    def launch(self, grid: tuple[int, ...], block: tuple[int, ...], dtype: Any, arguments: tuple[Any, ...], **constants: int) -> None:
+        """Arguments are arrays (contiguous), None for no array, NumPy scalars, and Python's: int is int, float is A."""
+        function, arithmetic = _compiled(self.source, self.name, np.dtype(dtype), tuple(constants.items()))
+        function(grid, block, tuple(_argument(a, arithmetic) for a in arguments))
+
+    def by_rows(self, rows: int, width: int, dtype: Any, arguments: tuple[Any, ...], groups: int | None = None, **constants: int) -> None:
+        """A group of threads a row; or `groups`, as `groups_of` gives them, with several rows each."""
+        if not rows or not width:
+            return
+        G, block, N = _sharing(width)
+        aligned = width % 4 == 0 and all(a.data.ptr % (4 * a.itemsize) == 0 for a in arguments if isinstance(a, cupy.ndarray) and a.size)
+        grid = -(-(rows if groups is None else groups) * G // block)
+        self.launch((grid,), (block,), dtype, arguments, G=G, BLOCK=block, N=N, ALIGNED=aligned, **constants)
+
+
+def groups_of(rows: int, width: int) -> int:
+    """How many groups share out so many rows where each sums up its own."""
+    G, block, _ = _sharing(width)
+    in_block = block // G
+    return -(-min(rows, _SOME_GROUPS) // in_block) * in_block
+
+
+def _sharing(width: int) -> tuple[int, int, int]:
+    """Threads a row, threads a block, fours a thread."""
+    G, block = (32, 128) if width <= _GROUP_WIDTH else (256, 256)
+    return G, block, -(-width // (4 * G))
+
+
+@functools.cache
+def _compiled(source: str, name: str, dtype: np.dtype, constants: tuple[tuple[str, int], ...]) -> tuple[Any, Any]:
+    T, A = {"float32": ("float", "float"), "float64": ("double", "double"), "float16": ("__half", "float")}[dtype.name]
+    header = "#include <cuda_fp16.h>\n" if T == "__half" else ""
+    header += f"typedef {T} T;\ntypedef {A} A;\n" + "".join(f"constexpr int {key} = {int(value)};\n" for key, value in constants)
+    code = header + PRELUDE + (ROWS if "G" in dict(constants) else "") + source
+    return cupy.RawKernel(code, name, ("-std=c++14",)), np.float64 if A == "double" else np.float32
+
+
+def _argument(a: Any, arithmetic: Any) -> Any:
+    if a is None:
+        return np.uintp(0)
+    if isinstance(a, float):
+        return arithmetic(a)
+    return np.int32(a) if isinstance(a, int) else a
+
+
+_COLUMNS = Kernel(
+    "column_sums",
+    r"""
+extern "C" __global__ void column_sums(const A* parts, T* first, T* second, T* third, int rows, int width, int D) {
+    __shared__ A of_lane[16][33];
+    const int column = blockIdx.x * 32 + threadIdx.x;
+    A sum = 0;
+    if (column < width)
+        for (int row = threadIdx.y; row < rows; row += 16) sum += parts[(size_t)row * width + column];
+    of_lane[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y || column >= width) return;
+    for (int lane = 1; lane < 16; ++lane) sum += of_lane[lane][threadIdx.x];
+    (column < D ? first : column < 2 * D ? second : third)[column % D] = T(sum);
+}
+""",
+)
+
+
+def sum_columns(parts: Array, out: tuple[Array, ...]) -> None:
+    """parts (groups, k·d) -> k of `out` (d,): the sums over the groups, side by side. Formula: parts.sum(axis=0)."""
+    width, d = parts.shape[1], len(out[0])
+    targets = (*out, None, None)[:3]
+    if width:
+        _COLUMNS.launch((-(-width // 32),), (32, 16), out[0].dtype, (parts, *targets, len(parts), width, d), ALIGNED=0)
+
+
+def contiguous(*arrays: Array | None) -> list[Any]:
+    """Each as kernels need them: copied where it has gaps."""
+    return [a if a is None else cupy.ascontiguousarray(a) for a in arrays]
+
+
+def outputs(out: tuple[Array | None, ...] | None, shapes: tuple[Any, ...], dtype: Any) -> list[Array]:
+    """The arrays of `out`, new ones where it has none."""
+    given = out or (None,) * len(shapes)
+    return [cupy.empty(shape, dtype) if o is None else o for o, shape in zip(given, shapes, strict=True)]
+
+
+def parts_dtype(dtype: Any) -> Any:
+    """A, for the sums of groups."""
+    return np.float64 if np.dtype(dtype) == np.float64 else np.float32
