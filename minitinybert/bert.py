@@ -25,7 +25,7 @@ from .errors import InputError
 from .memory import new
 from .ops import dropout, embedding, layer_norm
 from .parameters import Layout, Parameters, Slot
-from .random import generator, key, row_keys
+from .random import generator, site_keys
 from .trace import Trace
 
 
@@ -186,7 +186,7 @@ class Bert:
         keep_cache        False: for a forward pass alone; the cache comes back as None
         """
         c, p, M = self.config, self.parameters, self.config.num_hidden_layers
-        keys = _SiteKeys(dropout_key, batch)
+        keys = _SiteKeys(dropout_key, batch, 3 * M + 2)
         wanted = lambda i, which: which is None or i in which
         with_head = logits and (c.pooler or c.head == "mlm")
         # Of the last layer a classifier looks at the [CLS] rows alone; without a head, the last layer looked at is the last to run.
@@ -297,13 +297,13 @@ def tables(p: Parameters) -> tuple[Array, Array, Array]:
 class _SiteKeys:
     """The dropout keys of a step, one a row: called with the site's number (and the rows, else all); None in evaluation."""
 
-    def __init__(self, dropout_key: int | None, batch: Batch):
-        self.dropout_key, self.row_ids = dropout_key, batch.row_ids
+    def __init__(self, dropout_key: int | None, batch: Batch, sites: int):
+        self.keys = None if dropout_key is None else site_keys(dropout_key, batch.row_ids, sites)
 
     def __call__(self, site: int, rows: Array | None = None) -> Array | None:
-        if self.dropout_key is None:
+        if self.keys is None:
             return None
-        return row_keys(key(self.dropout_key, site), self.row_ids if rows is None else self.row_ids[rows])
+        return self.keys[site] if rows is None else self.keys[site][rows]
 
 
 def layout(config: Config, extra: Sequence[Slot] = ()) -> Layout:

@@ -23,11 +23,19 @@ def fused(operation: F) -> F:
 
     @functools.wraps(operation)
     def on_its_device(*arguments: Any, **options: Any) -> Any:
-        first = arguments[0] if arguments else next(iter(options.values()))
-        function = operation if isinstance(first, np.ndarray) else _kernel(operation)
-        return function(*arguments, **options)
+        first = _first_array((*arguments, *options.values()))
+        return (operation if isinstance(first, np.ndarray) else _kernel(operation))(*arguments, **options)
 
     return cast(F, on_its_device)
+
+
+def _first_array(arguments: tuple[Any, ...]) -> Array | None:
+    """Of an operation's arguments, or of a cache among them."""
+    for a in arguments:
+        found = _first_array(a) if isinstance(a, tuple) else a if hasattr(a, "dtype") and not isinstance(a, np.generic) else None
+        if found is not None:
+            return found
+    return None
 
 
 @functools.cache
@@ -89,53 +97,10 @@ def erf(x: Array) -> Array:
     return cupy_erf(x)
 
 
-_FEW_ROWS = 1024  # of a table
-
-
-def add_rows_on_device(table: Array, ids: Array, rows: Array) -> None:
-    """`memory.add_rows` on a GPU, every sum in a fixed order, so that a run can be repeated bit for bit (`add.at` has atomics in any).
-
-    A small table, whose ids come again and again, by a GEMM with the ids as unit vectors. Of a large one, whoever holds an id first
-    gathers all its rows in their order. (A sort would wait for the device.)
-    """
-    xp = array_module(table)
-    if not len(ids):
-        return
-    if len(table) <= _FEW_ROWS:
-        table += (xp.arange(len(table), dtype=ids.dtype)[:, None] == ids).astype(rows.dtype) @ rows
-        return
-    follow, gather = _row_kernels()
-    after = xp.empty(len(ids), np.int32)
-    follow(ids, len(ids), after)
-    gather(ids, after, rows, rows.shape[1], table, size=rows.size)
-
-
-@functools.cache
-def _row_kernels() -> tuple[Any, Any]:
-    import cupy
-
-    follow = cupy.ElementwiseKernel(  # after: the next place with the same id, or n; negative (−1 − that) where an earlier one has it
-        "raw I ids, int32 n",
-        "int32 after",
-        """
-        int earlier = 0, next = i + 1;
-        while (earlier < i && ids[earlier] != ids[i]) ++earlier;
-        while (next < n && ids[next] != ids[i]) ++next;
-        after = earlier < i ? -1 - next : next;
-        """,
-        "minitinybert_follow",
-    )
-    gather = cupy.ElementwiseKernel(
-        "raw I ids, raw int32 after, raw T rows, int32 d",
-        "raw T table",
-        """
-        const int first = i / d, column = i % d, n = after.size();
-        if (after[first] >= 0) {
-            T sum = 0;
-            for (int t = first; t < n; t = after[t] < 0 ? -1 - after[t] : after[t]) sum += rows[(ptrdiff_t)t * d + column];
-            table[(ptrdiff_t)ids[first] * d + column] += sum;
-        }
-        """,
-        "minitinybert_gather",
-    )
-    return follow, gather
+@fused
+def matmul(a: Array, b: Array, out: Array, scale: float = 1.0) -> Array:
+    """out = scale · a b, of matrices in the last two axes; none of the three need be contiguous."""
+    np.matmul(a, b, out=out)
+    if scale != 1.0:
+        out *= scale
+    return out

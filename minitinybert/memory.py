@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .device import Array, add_rows_on_device, array_module
+from .device import Array, array_module, fused
 
 _SMALL = 1 << 13  # bytes: below it the system is as quick
 _WASTE = 1.5  # how much larger than asked for bytes may be
@@ -46,15 +46,12 @@ def take_rows(table: Array, ids: Array) -> Array:
     return np.take(table, ids, axis=0, out=new((*ids.shape, table.shape[-1]), table), mode="clip")
 
 
+@fused
 def add_rows(table: Array, ids: Array, rows: Array) -> None:
     """table[ids[t]] += rows[t] for every t, ids repeated or not. table (V, d), ids (T,), rows (T, d).
 
     Sorting the ids makes each table row one contiguous sum: quicker than `add.at`, and the order of the sum is fixed.
     """
-    xp = array_module(table)
-    if xp is not np:
-        add_rows_on_device(table, ids, rows)
-        return
     if not len(ids):
         return
     order = np.argsort(ids, kind="stable")

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from .device import Array, array_module
+from .device import Array, array_module, fused
 from .memory import new
 from .parallel import Workers
 from .parameters import Parameters
@@ -55,7 +55,13 @@ class Adam:
         """θ, m, v in place. `grads` has the parameters' layout; clipping each tensor scales it in place, else it stays what it is."""
         factor = self._clip(grads)
         self.t += 1
-        self._on_all(self._chunks(), lambda chunk: self._update(*chunk, grads, factor, lr))
+        decay_end = self.parameters.layout.decay_end
+
+        def of(part: slice) -> None:
+            theta, gradient, m, v = (p.flat[part] for p in (self.parameters, grads, self.m, self.v))
+            update(theta, gradient, m, v, factor, lr, decay_end - part.start, self.t, self.settings)
+
+        self._on_all(self._chunks(), of)
 
     def _on_all(self, chunks: Sequence[A], function: Callable[[A], B]) -> list[B]:
         """function of every chunk, each thread a stretch of them (a task a chunk would cost more than the chunk)."""
@@ -65,42 +71,67 @@ class Adam:
         stretches = [chunks[i : i + step] for i in range(0, len(chunks), step)]
         return [b for part in self.workers.map(lambda stretch: [function(chunk) for chunk in stretch], stretches) for b in part]
 
-    def _chunks(self) -> list[tuple[slice, float]]:
-        """Stretches of the flat arrays, and the weight decay of each."""
+    def _chunks(self) -> list[slice]:
+        """Stretches of the flat arrays; all of them on a GPU."""
         size, decay_end = self.parameters.layout.size, self.parameters.layout.decay_end
-        step = _CHUNK if array_module(self.parameters.flat) is np else max(size, 1)
-        regions = ((0, decay_end, self.settings.weight_decay), (decay_end, size, 0.0))
-        return [(slice(i, min(i + step, last)), decay) for first, last, decay in regions for i in range(first, last, step)]
+        if array_module(self.parameters.flat) is not np:
+            return [slice(0, size)]
+        regions = ((0, decay_end), (decay_end, size))
+        return [slice(i, min(i + _CHUNK, last)) for first, last in regions for i in range(first, last, _CHUNK)]
 
     def _clip(self, grads: Parameters) -> Array | None:
         """The factor that brings the whole gradient's norm to max_norm at most; None where there is none."""
         if self.settings.clip == "global":
-            parts = [grads.flat[part] for part, _ in self._chunks()]
+            parts = [grads.flat[part] for part in self._chunks()]
+            if len(parts) == 1:
+                return norm_factor(parts[0], self.settings.max_norm)
             return clip_factor(self._on_all(parts, lambda g: g @ g), self.settings.max_norm)
         if self.settings.clip == "tensor":
-            for name in grads:
-                g = grads[name].reshape(-1)
-                g *= clip_factor([g @ g], self.settings.max_norm)
+            clip_tensors(grads.flat, grads.layout.bounds, self.settings.max_norm)
         return None
 
-    def _update(self, part: slice, decay: float, grads: Parameters, factor: Array | None, lr: float) -> None:
-        theta, gradient, m, v = (p.flat[part] for p in (self.parameters, grads, self.m, self.v))
-        s, xp = self.settings, array_module(theta)
-        g, scaled = new(theta.shape, theta), new(theta.shape, theta)
-        xp.multiply(gradient, 1.0 if factor is None else factor, out=g)
-        m *= s.beta1
-        m += xp.multiply(g, 1 - s.beta1, out=scaled)
-        v *= s.beta2
-        v += xp.multiply(xp.multiply(g, g, out=g), 1 - s.beta2, out=scaled)
-        correct1, correct2 = (1 - s.beta1**self.t, 1 - s.beta2**self.t) if s.bias_correction else (1.0, 1.0)
-        update = xp.sqrt(v, out=g)
-        update *= 1 / math.sqrt(correct2)
-        update += s.eps
-        xp.divide(m, update, out=update)
-        update *= lr / correct1
-        if decay:
-            theta *= 1 - lr * decay
-        theta -= update
+
+@fused
+def update(
+    theta: Array, gradient: Array, m: Array, v: Array, factor: Array | None, lr: float, decay_end: int, t: int, settings: AdamSettings
+) -> None:
+    """Step t of Adam in place on stretches of the flat arrays, of which [:decay_end] decays (none of it where that is negative)."""
+    beta1, rest1, beta2, rest2, root, eps, rate, shrink = adam_scalars(settings, lr, t)
+    xp = array_module(theta)
+    g, scaled = new(theta.shape, theta), new(theta.shape, theta)
+    xp.multiply(gradient, 1.0 if factor is None else factor, out=g)
+    m *= beta1
+    m += xp.multiply(g, rest1, out=scaled)
+    v *= beta2
+    v += xp.multiply(xp.multiply(g, g, out=g), rest2, out=scaled)
+    change = xp.sqrt(v, out=g)
+    change *= root
+    change += eps
+    xp.divide(m, change, out=change)
+    change *= rate
+    if decay_end > 0 and shrink != 1:
+        theta[:decay_end] *= shrink
+    theta -= change
+
+
+def adam_scalars(s: AdamSettings, lr: float, t: int) -> tuple[float, ...]:
+    """β₁, 1 − β₁, β₂, 1 − β₂, 1/√c₂, ε, lr/c₁, 1 − lr λ, with the bias corrections c of step t."""
+    c1, c2 = (1 - s.beta1**t, 1 - s.beta2**t) if s.bias_correction else (1.0, 1.0)
+    return s.beta1, 1 - s.beta1, s.beta2, 1 - s.beta2, 1 / math.sqrt(c2), s.eps, lr / c1, 1 - lr * s.weight_decay
+
+
+@fused
+def norm_factor(g: Array, max_norm: float) -> Array:
+    """`clip_factor` of a whole gradient."""
+    return clip_factor([g @ g], max_norm)
+
+
+@fused
+def clip_tensors(flat: Array, bounds: Sequence[tuple[int, int]], max_norm: float) -> None:
+    """Each tensor flat[start:stop] by itself, in place."""
+    for start, stop in bounds:
+        g = flat[start:stop]
+        g *= clip_factor([g @ g], max_norm)
 
 
 def clip_factor(squares: Sequence[Array], max_norm: float) -> Array:

@@ -47,7 +47,13 @@ class Layout:
                 self.decay_end = end  # flat[:decay_end] decays
         self.size = end
         self.names = tuple(name for slot in self.slots for name in (slot.members or (slot.name,)))
+        self.bounds = tuple(bounds for slot in self.slots for bounds in self._of_members(slot))  # (start, stop) of each name
         self.count = sum(math.prod(slot.shape) for slot in self.slots)  # without the padding between
+
+    def _of_members(self, slot: Slot) -> list[tuple[int, int]]:
+        parts = max(len(slot.members), 1)
+        size = math.prod(slot.shape) // parts
+        return [(start := self.offsets[slot.name] + i * size, start + size) for i in range(parts)]
 
 
 class Parameters(Mapping):

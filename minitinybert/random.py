@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .device import Array, array_module
+from .device import Array, array_module, fused
 from .memory import new
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -40,12 +40,22 @@ def key(*parts: int) -> int:
     return z
 
 
+@fused
 def row_keys(parent: int, rows: Array, part: int = 0) -> Array:
     """A key for each of `rows` (uint64, any shape): mix(rows·golden + key(parent, part))."""
     xp = array_module(rows)
     z = xp.multiply(rows, xp.uint64(_GOLDEN), out=new(rows.shape, rows))
     z += xp.uint64(key(parent, part))
     return mix(z)
+
+
+@fused
+def site_keys(parent: int, rows: Array, sites: int) -> Array:
+    """row_keys(key(parent, site), rows) for site = 0 … sites − 1: rows (T,) -> (sites, T)."""
+    keys = new((sites, *rows.shape), rows)
+    for site in range(sites):
+        keys[site] = row_keys(key(parent, site), rows)
+    return keys
 
 
 def bits16(keys: Array, width: int) -> Array:

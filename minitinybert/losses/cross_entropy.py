@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, array_module
+from ..device import Array, array_module, fused
 
 
 class Cache(NamedTuple):
@@ -13,6 +13,7 @@ class Cache(NamedTuple):
     n: float
 
 
+@fused
 def forward(z: Array, labels: Array, count: float | None = None) -> tuple[Array, Cache]:
     """Logits z (n, C), labels (n,) integers in [0, C) -> loss ()."""
     count = len(z) if count is None else count
@@ -20,6 +21,7 @@ def forward(z: Array, labels: Array, count: float | None = None) -> tuple[Array,
     return -log_p[array_module(z).arange(len(z)), labels].sum() / count, Cache(p, labels, count)
 
 
+@fused
 def backward(dloss: float, cache: Cache) -> Array:
     """dloss () -> dz (n, C).    ∂ log p_y/∂z_k = δ_yk − p_k, so  dz_k = dloss (p_k − δ_yk)/n ;  Σ_k dz_k = 0."""
     dz = cache.p.copy()

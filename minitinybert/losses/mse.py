@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, array_module
+from ..device import Array, array_module, fused
 from ..memory import new
 
 
@@ -16,6 +16,7 @@ class Cache(NamedTuple):
     n: float  # n
 
 
+@fused
 def forward(x: Array, y: Array, mask: Array | None = None, count: float | None = None) -> tuple[Array, Cache]:
     """x, y (...) of one shape, mask broadcast against them -> loss ()."""
     xp = array_module(x)
@@ -28,6 +29,7 @@ def forward(x: Array, y: Array, mask: Array | None = None, count: float | None =
     return flat @ flat / count, Cache(difference, count)
 
 
+@fused
 def backward(dloss: float, cache: Cache) -> Array:
     """dloss () -> dx (...).    ∂L/∂x_i = 2 m_i² (x_i − y_i)/n, and m² = m, so  dx = dloss · 2 m (x − y)/n ;  dy = −dx."""
     difference = cache.difference

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array
+from ..device import Array, fused
 from ..ops import softmax
 from .cross_entropy import log_softmax
 
@@ -19,6 +19,7 @@ class Cache(NamedTuple):
     n: float  # n
 
 
+@fused
 def forward(z_S: Array, z_T: Array, temperature: float = 1.0, count: float | None = None) -> tuple[Array, Cache]:
     """Logits z_S, z_T (B, C) -> loss ()."""
     count = len(z_S) if count is None else count
@@ -27,6 +28,7 @@ def forward(z_S: Array, z_T: Array, temperature: float = 1.0, count: float | Non
     return -(p_T * log_p).sum() / count, Cache(p_S, p_T, temperature, count)
 
 
+@fused
 def backward(dloss: float, cache: Cache) -> Array:
     """dloss () -> dz_S (B, C).
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, array_module
+from ..device import Array, array_module, fused
 from ..memory import new, row_blocks
 from ..random import bits16
 
@@ -18,12 +18,14 @@ class Cache(NamedTuple):
     scale: float  # 1/(1 − p)
 
 
+@fused
 def forward(x: Array, p: float, keys: Array | None) -> tuple[Array, Cache]:
     """x (..., d), p in [0, 1), keys (...) uint64, one a row, or None (evaluation: y is x) -> y (..., d)."""
     cache = draw(x.shape, p, keys)
     return backward(x, cache), cache
 
 
+@fused
 def backward(dy: Array, cache: Cache) -> Array:
     """dy (..., d) -> dx (..., d).  y is linear in x with a diagonal Jacobian m/(1 − p), so the backward is the forward's line."""
     if cache.keep is None:

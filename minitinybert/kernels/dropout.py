@@ -1,0 +1,74 @@
+"""ops/dropout.py, and the keys of random.py: y = x m/(1 − p), m drawn where it is used."""
+
+from __future__ import annotations
+
+import cupy
+import numpy as np
+
+from ..device import Array
+from ..ops.dropout import Cache
+from ..random import key
+from .cuda import Kernel, contiguous
+
+_FORWARD = Kernel(
+    "dropout_forward",
+    r"""
+extern "C" __global__ void dropout_forward(const T* x, const u64* keys, T* y, u8* keep, int rows, int D, unsigned threshold, A scale) {
+    EACH_ROW(row) EACH_FOUR(i, j) {
+        const size_t at = (size_t)row * D + j;
+        A v[4];
+        u8 kept[4];
+        load(x + at, D - j, v);
+        draw(keys[row], j / 4, threshold, kept);
+        for (int c = 0; c < 4; ++c) v[c] = kept[c] ? v[c] * scale : A(0);
+        store(y + at, D - j, v);
+        store(keep + at, D - j, kept);
+    }
+}
+""",
+)
+_BACKWARD = cupy.ElementwiseKernel("T dy, bool keep, T scale", "T dx", "dx = keep ? dy * scale : T(0)", "dropout_backward")
+_MIX = r"""
+__device__ unsigned long long mix(unsigned long long z) {
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+    return z ^ (z >> 31);
+}
+"""
+_ROW_KEYS = cupy.ElementwiseKernel(
+    "uint64 row, uint64 parent", "uint64 z", "z = mix(row * 0x9E3779B97F4A7C15ull + parent)", "row_keys", preamble=_MIX
+)
+_SITE_KEYS = cupy.ElementwiseKernel(  # random.key of (parent, site), of (that, 0), and row_keys of the latter
+    "raw uint64 rows, uint64 parent, int32 count",
+    "uint64 z",
+    """
+    const unsigned long long golden = 0x9E3779B97F4A7C15ull, site = i / count;
+    const unsigned long long of_site = mix(parent + site * 0x94D049BB133111EBull + golden);
+    z = mix(rows[i % count] * golden + mix(mix(of_site * 0x94D049BB133111EBull + golden) + golden));
+    """,
+    "site_keys",
+    preamble=_MIX,
+)
+
+
+def forward(x: Array, p: float, keys: Array | None) -> tuple[Array, Cache]:
+    threshold = round(p * 65536)
+    if keys is None or threshold == 0:
+        return x, Cache(None, 1.0)
+    x, keys = contiguous(x, keys)
+    y, cache, d = cupy.empty_like(x), Cache(cupy.empty(x.shape, bool), 65536 / (65536 - threshold)), x.shape[-1]
+    rows = x.size // max(d, 1)
+    _FORWARD.by_rows(rows, d, x.dtype, (x, keys, y, cache.keep, rows, d, np.uint32(threshold), cache.scale))
+    return y, cache
+
+
+def backward(dy: Array, cache: Cache) -> Array:
+    return dy if cache.keep is None else _BACKWARD(dy, cache.keep, dy.dtype.type(cache.scale))
+
+
+def row_keys(parent: int, rows: Array, part: int = 0) -> Array:
+    return _ROW_KEYS(rows, np.uint64(key(parent, part)))
+
+
+def site_keys(parent: int, rows: Array, sites: int) -> Array:
+    return _SITE_KEYS(rows, np.uint64(key(parent)), rows.size, cupy.empty((sites, *rows.shape), np.uint64))

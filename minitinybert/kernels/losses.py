@@ -1,0 +1,157 @@
+"""losses/mse.py, cross_entropy.py, prediction.py: one pass, and the sum of what its blocks or rows summed up.
+
+L = Σ (m(x − y))²/n      L = −Σ_b log p_b,y_b/n      L = −Σ_b Σ_c p^T_bc log p^S_bc/n
+"""
+
+from __future__ import annotations
+
+import cupy
+import numpy as np
+
+from ..device import Array
+from ..losses import cross_entropy, mse, prediction
+from .cuda import Kernel, contiguous, parts_dtype
+
+BLOCK = {"G": 256, "BLOCK": 256, "ALIGNED": 0}  # of a kernel whose blocks have a sum each
+
+_MSE = Kernel(
+    "mse_forward",
+    r"""
+extern "C" __global__ void mse_forward(const T* x, const T* y, const u8* mask, T* difference, A* parts, long long size, int n1, int n2,
+                                       int n3, long long m0, long long m1, long long m2, long long m3) {
+    A sum = 0;
+    for (long long i = blockIdx.x * 256ll + threadIdx.x; i < size; i += gridDim.x * 256ll) {
+        A e = A(x[i]) - A(y[i]);
+        if (MASK) {
+            const long long r = i / n3, q = r / n2;
+            if (!mask[q / n1 * m0 + q % n1 * m1 + r % n2 * m2 + i % n3 * m3]) e = 0;
+        }
+        difference[i] = T(e);
+        sum += e * e;
+    }
+    sum = over_row<Sum>(sum);
+    if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+}
+""",
+)
+
+_TOTAL = Kernel(
+    "total",
+    r"""
+extern "C" __global__ void total(const A* parts, T* out, int count, A n) {
+    A sum = 0;
+    for (int i = threadIdx.x; i < count; i += 256) sum += parts[i];
+    sum = over_row<Sum>(sum);
+    if (threadIdx.x == 0) out[0] = T(sum / n);
+}
+""",
+)
+
+# A row of logits: TEACHER: against the teacher's, p^T = softmax(z_T/t); else against the label's own.
+_ENTROPY = Kernel(
+    "entropy_forward",
+    r"""
+__device__ A exponentials(const T* z, int D, A t, A (&v)[N][4], A& shift) {  // v = e^(z/t − max), shift = max; their sum
+    A most = -INFINITY, sum = 0;
+    EACH_FOUR(i, j) {
+        load(z + j, D - j, v[i]);
+        for (int c = 0; c < 4; ++c) v[i][c] /= t;
+        for (int c = 0; c < 4; ++c) if (j + c < D) most = Max::of(v[i][c], most);
+    }
+    shift = over_row<Max>(most);
+    EACH_FOUR(i, j) for (int c = 0; c < 4; ++c) sum += v[i][c] = j + c < D ? exp(v[i][c] - shift) : A(0);
+    return over_row<Sum>(sum);
+}
+extern "C" __global__ void entropy_forward(const T* z, const T* z_T, const void* labels, T* p, T* p_T, A* parts, int rows, int D, A t) {
+    EACH_ROW(row) {
+        const size_t start = (size_t)row * D;
+        A v[N][4], shift, entropy = 0;
+        const A sum = exponentials(z + start, D, t, v, shift), log_sum = shift + log(sum);
+        EACH_FOUR(i, j) {
+            for (int c = 0; c < 4; ++c) v[i][c] /= sum;
+            store(p + start + j, D - j, v[i]);
+        }
+        if (TEACHER) {
+            const A sum_T = exponentials(z_T + start, D, t, v, shift);
+            EACH_FOUR(i, j) {
+                A s[4];
+                load(z + start + j, D - j, s);
+                for (int c = 0; c < 4; ++c) {
+                    v[i][c] /= sum_T;
+                    if (j + c < D) entropy -= v[i][c] * (s[c] / t - log_sum);
+                }
+                store(p_T + start + j, D - j, v[i]);
+            }
+            entropy = over_row<Sum>(entropy);
+        } else {
+            entropy = log_sum - A(z[start + (WIDE ? ((const long long*)labels)[row] : ((const int*)labels)[row])]) / t;
+        }
+        if (LANE == 0) parts[row] = entropy;
+    }
+}
+""",
+)
+_ENTROPY_BACKWARD = cupy.ElementwiseKernel(
+    "T p, raw I labels, int32 C, T scale", "T dz", "dz = (p - T(labels[i / C] == i % C)) * scale", "cross_entropy_backward"
+)
+_PREDICTION_BACKWARD = cupy.ElementwiseKernel("T p_S, T p_T, T scale", "T dz", "dz = (p_S - p_T) * scale", "prediction_backward")
+_SCALE = cupy.ElementwiseKernel("T difference, T scale", "T dx", "dx = difference * scale", "mse_backward")
+
+
+def mse_forward(x: Array, y: Array, mask: Array | None = None, count: float | None = None) -> tuple[Array, mse.Cache]:
+    x, y = contiguous(x, y)
+    seen, strides = None, [0] * 4
+    if mask is not None:
+        seen = cupy.broadcast_to(mask.astype(bool, copy=False), x.shape)
+        if count is None:
+            count = float(seen.sum())
+        if seen.ndim > 4:
+            seen = seen.reshape(-1)
+        strides = [0] * (4 - seen.ndim) + list(seen.strides)
+    count = x.size if count is None else count
+    shape = (1,) * (4 - x.ndim) + x.shape if x.ndim <= 4 else (1, 1, 1, x.size)
+    difference, blocks = cupy.empty_like(x), max(1, min(512, -(-x.size // 1024)))
+    parts = cupy.empty(blocks, parts_dtype(x.dtype))
+    numbers = (np.int64(x.size), *(int(n) for n in shape[1:]), *(np.int64(s) for s in strides))
+    _MSE.launch((blocks,), (256,), x.dtype, (x, y, seen, difference, parts, *numbers), MASK=seen is not None, **BLOCK)
+    return total(parts, x.dtype, count), mse.Cache(difference, count)
+
+
+def mse_backward(dloss: float, cache: mse.Cache) -> Array:
+    return _SCALE(cache.difference, cache.difference.dtype.type(2 * dloss / cache.n))
+
+
+def cross_entropy_forward(z: Array, labels: Array, count: float | None = None) -> tuple[Array, cross_entropy.Cache]:
+    z, labels = contiguous(z, labels)
+    p, parts = cupy.empty_like(z), cupy.empty(len(z), parts_dtype(z.dtype))
+    n, C = z.shape
+    arguments = (z, None, labels, p, None, parts, n, C, 1.0)
+    _ENTROPY.by_rows(n, C, z.dtype, arguments, TEACHER=0, WIDE=labels.dtype.itemsize == 8)
+    count = len(z) if count is None else count
+    return total(parts, z.dtype, count), cross_entropy.Cache(p, labels, count)
+
+
+def cross_entropy_backward(dloss: float, cache: cross_entropy.Cache) -> Array:
+    p = cache.p
+    return _ENTROPY_BACKWARD(p, cache.labels, p.shape[1], p.dtype.type(dloss / cache.n))
+
+
+def prediction_forward(z_S: Array, z_T: Array, temperature: float = 1.0, count: float | None = None) -> tuple[Array, prediction.Cache]:
+    z_S, z_T = contiguous(z_S, z_T)
+    p_S, p_T, parts = cupy.empty_like(z_S), cupy.empty_like(z_S), cupy.empty(len(z_S), parts_dtype(z_S.dtype))
+    n, C = z_S.shape
+    arguments = (z_S, z_T, None, p_S, p_T, parts, n, C, float(temperature))
+    _ENTROPY.by_rows(n, C, z_S.dtype, arguments, TEACHER=1, WIDE=0)
+    count = len(z_S) if count is None else count
+    return total(parts, z_S.dtype, count), prediction.Cache(p_S, p_T, temperature, count)
+
+
+def prediction_backward(dloss: float, cache: prediction.Cache) -> Array:
+    return _PREDICTION_BACKWARD(cache.p_S, cache.p_T, cache.p_S.dtype.type(dloss / (cache.n * cache.temperature)))
+
+
+def total(parts: Array, dtype, n: float) -> Array:
+    """Σ parts / n, a 0-d array."""
+    out = cupy.empty((), dtype)
+    _TOTAL.launch((1,), (256,), dtype, (parts, out, len(parts), float(n)), **BLOCK)
+    return out

@@ -1,0 +1,94 @@
+"""optim.py over the flat arrays: the norms and the factors that clip by them stay on the device, and Adam is one pass."""
+
+from __future__ import annotations
+
+import functools
+
+import cupy
+import numpy as np
+
+from ..device import Array
+from ..optim import AdamSettings, adam_scalars
+from .cuda import Kernel, parts_dtype
+from .losses import BLOCK
+
+_SPLIT = 64  # blocks a tensor, where each has a norm of its own
+
+# blockIdx.y: which tensor, from bounds[2y] to bounds[2y + 1].
+_SQUARES = Kernel(
+    "squares",
+    r"""
+extern "C" __global__ void squares(const T* flat, const long long* bounds, long long size, A* parts) {
+    const long long first = bounds ? bounds[2 * blockIdx.y] : 0, last = bounds ? bounds[2 * blockIdx.y + 1] : size;
+    A sum = 0;
+    for (long long i = first + blockIdx.x * 256ll + threadIdx.x; i < last; i += gridDim.x * 256ll) sum += A(flat[i]) * A(flat[i]);
+    sum = over_row<Sum>(sum);
+    if (threadIdx.x == 0) parts[blockIdx.y * gridDim.x + blockIdx.x] = sum;
+}
+""",
+)
+_FACTORS = Kernel(
+    "factors",
+    r"""
+extern "C" __global__ void factors(const A* parts, T* out, int count, A max_norm) {
+    A sum = 0;
+    for (int i = threadIdx.x; i < count; i += 256) sum += parts[(size_t)blockIdx.x * count + i];
+    sum = over_row<Sum>(sum);
+    const A factor = max_norm / (sqrt(sum) + A(1e-6));
+    if (threadIdx.x == 0) out[blockIdx.x] = T(factor > 1 ? A(1) : factor);
+}
+""",
+)
+_SCALE = Kernel(
+    "scale_tensors",
+    r"""
+extern "C" __global__ void scale_tensors(T* flat, const long long* bounds, const T* factors) {
+    const long long last = bounds[2 * blockIdx.y + 1];
+    const A factor = A(factors[blockIdx.y]);
+    if (factor == 1) return;
+    for (long long i = bounds[2 * blockIdx.y] + blockIdx.x * 256ll + threadIdx.x; i < last; i += gridDim.x * 256ll)
+        flat[i] = T(A(flat[i]) * factor);
+}
+""",
+)
+
+# m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²,  θ ← (1 − lr λ) θ − lr/c₁ · m/(√v/√c₂ + ε)
+_ADAM = cupy.ElementwiseKernel(
+    "T gradient, raw T factor, bool clip, int64 decay_end, T beta1, T beta1_rest, T beta2, T beta2_rest, T root, T eps, T rate, T shrink",
+    "T theta, T m, T v",
+    """
+    const T g = clip ? gradient * factor[0] : gradient;
+    m = m * beta1 + g * beta1_rest;
+    v = v * beta2 + g * g * beta2_rest;
+    theta = (i < decay_end ? theta * shrink : theta) - m / (sqrt(v) * root + eps) * rate;
+    """,
+    "adam",
+)
+
+
+def norm_factor(flat: Array, max_norm: float) -> Array:
+    out, parts = cupy.empty((), flat.dtype), cupy.empty(max(1, min(1024, len(flat) // 1024)), parts_dtype(flat.dtype))
+    _SQUARES.launch((len(parts), 1), (256,), flat.dtype, (flat, None, np.int64(len(flat)), parts), **BLOCK)
+    _FACTORS.launch((1,), (256,), flat.dtype, (parts, out, len(parts), float(max_norm)), **BLOCK)
+    return out
+
+
+def clip_tensors(flat: Array, bounds: tuple[tuple[int, int], ...], max_norm: float) -> None:
+    there = _bounds(flat.device.id, bounds)
+    out, parts = cupy.empty(len(bounds), flat.dtype), cupy.empty((len(bounds), _SPLIT), parts_dtype(flat.dtype))
+    grid = (_SPLIT, len(bounds))
+    _SQUARES.launch(grid, (256,), flat.dtype, (flat, there, np.int64(0), parts), **BLOCK)
+    _FACTORS.launch((len(bounds),), (256,), flat.dtype, (parts, out, _SPLIT, float(max_norm)), **BLOCK)
+    _SCALE.launch(grid, (256,), flat.dtype, (flat, there, out), **BLOCK)
+
+
+@functools.lru_cache(maxsize=8)
+def _bounds(device: int, bounds: tuple[tuple[int, int], ...]) -> Array:
+    return cupy.asarray(np.array(bounds, np.int64))
+
+
+def update(
+    theta: Array, gradient: Array, m: Array, v: Array, factor: Array | None, lr: float, decay_end: int, t: int, settings: AdamSettings
+) -> None:
+    scalars = [theta.dtype.type(a) for a in adam_scalars(settings, lr, t)]
+    _ADAM(gradient, theta if factor is None else factor.reshape(1), factor is not None, decay_end, *scalars, theta, m, v)

@@ -1,0 +1,68 @@
+"""ops/embedding.py's look-up, and memory.add_rows: table[ids[t]] += rows[t], each sum in the order of t."""
+
+from __future__ import annotations
+
+import cupy
+
+from ..device import Array
+from ..ops.embedding import Cache
+from .cuda import Kernel, contiguous
+
+_LOOK_UP = cupy.ElementwiseKernel(
+    "raw I words, raw J positions, raw K segments, raw T W, raw T P, raw T S, int32 d",
+    "T y",
+    """
+    const ptrdiff_t row = i / d, column = i % d;
+    y = W[(ptrdiff_t)words[row] * d + column] + P[(ptrdiff_t)positions[row] * d + column] + S[(ptrdiff_t)segments[row] * d + column];
+    """,
+    "look_up",
+)
+
+# A block for each t whose id no earlier one has: it looks for the later ones, 256 at a time, and adds what they hold in their order.
+_ADD = Kernel(
+    "add_rows",
+    r"""
+extern "C" __global__ void add_rows(const int* ids, const T* rows, T* table, int count, int D) {
+    const int t = blockIdx.x, own = ids[t], lane = threadIdx.x;
+    int earlier = 0;
+    for (int s = lane; s < t; s += 256) earlier |= ids[s] == own;
+    if (__syncthreads_or(earlier)) return;
+    __shared__ int matches[256];
+    for (int column = lane; column - lane < D; column += 256) {
+        A sum = 0;
+        for (int start = t; start < count; start += 256) {
+            matches[lane] = start + lane < count && ids[start + lane] == own;
+            if (!__syncthreads_or(matches[lane])) continue;
+            const int stop = count - start < 256 ? count - start : 256;
+            if (column < D) for (int s = 0; s < stop; ++s) if (matches[s]) sum += A(rows[(size_t)(start + s) * D + column]);
+            __syncthreads();
+        }
+        if (column < D) table[(size_t)own * D + column] += T(sum);
+    }
+}
+""",
+)
+
+# A small table, whose rows are asked again and again: a GEMM with the ids as unit vectors.
+_FEW_ROWS = 1024
+_ONE_HOT = cupy.ElementwiseKernel("raw I ids, int32 count", "T hot", "hot = T(ids[i % count] == i / count)", "one_hot")
+
+
+def look_up(word_ids: Array, position_ids: Array, segment_ids: Array, W: Array, P: Array, S: Array) -> tuple[Array, Cache]:
+    d = W.shape[-1]
+    y = cupy.empty((*word_ids.shape, d), W.dtype)
+    if y.size:
+        _LOOK_UP(*contiguous(word_ids, position_ids, segment_ids, W, P, S), d, y)
+    return y, Cache(word_ids, position_ids, segment_ids, (len(W), len(P), len(S)))
+
+
+def add_rows(table: Array, ids: Array, rows: Array) -> None:
+    if not len(ids) or not rows.size:
+        return
+    if len(table) <= _FEW_ROWS:
+        hot = cupy.empty((len(table), len(ids)), table.dtype)
+        _ONE_HOT(ids, len(ids), hot)
+        table += hot @ rows
+        return
+    ids, rows = contiguous(ids.astype(cupy.int32, copy=False), rows)
+    _ADD.launch((len(ids),), (256,), table.dtype, (ids, rows, table, len(ids), table.shape[1]), ALIGNED=0)
