@@ -40,7 +40,7 @@ def _first_array(arguments: tuple[Any, ...]) -> Array | None:
 
 @functools.cache
 def _kernel(operation: Callable[..., Any]) -> Callable[..., Any]:
-    from .kernels import TABLE
+    from .kernels.table import TABLE
 
     return TABLE.get(operation, operation)
 

@@ -50,6 +50,7 @@ class Adam:
     def __init__(self, parameters: Parameters, settings: AdamSettings = PRESETS["adamw"], workers: Workers | None = None):
         self.parameters, self.settings, self.workers = parameters, settings, workers
         self.m, self.v, self.t = parameters.zeros_like(), parameters.zeros_like(), 0
+        self.bounds = array_module(parameters.flat).asarray(np.array(parameters.layout.bounds, np.int64))
 
     def step(self, grads: Parameters, lr: float) -> None:
         """θ, m, v in place. `grads` has the parameters' layout; clipping each tensor scales it in place, else it stays what it is."""
@@ -87,7 +88,7 @@ class Adam:
                 return norm_factor(parts[0], self.settings.max_norm)
             return clip_factor(self._on_all(parts, lambda g: g @ g), self.settings.max_norm)
         if self.settings.clip == "tensor":
-            clip_tensors(grads.flat, grads.layout.bounds, self.settings.max_norm)
+            clip_tensors(grads.flat, self.bounds, self.settings.max_norm)
         return None
 
 
@@ -127,8 +128,8 @@ def norm_factor(g: Array, max_norm: float) -> Array:
 
 
 @fused
-def clip_tensors(flat: Array, bounds: Sequence[tuple[int, int]], max_norm: float) -> None:
-    """Each tensor flat[start:stop] by itself, in place."""
+def clip_tensors(flat: Array, bounds: Array, max_norm: float) -> None:
+    """Each tensor flat[start:stop] by itself, in place; bounds (tensors, 2) int64."""
     for start, stop in bounds:
         g = flat[start:stop]
         g *= clip_factor([g @ g], max_norm)

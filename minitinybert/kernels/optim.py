@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import cupy
 import numpy as np
 
@@ -73,18 +71,12 @@ def norm_factor(flat: Array, max_norm: float) -> Array:
     return out
 
 
-def clip_tensors(flat: Array, bounds: tuple[tuple[int, int], ...], max_norm: float) -> None:
-    there = _bounds(flat.device.id, bounds)
+def clip_tensors(flat: Array, bounds: Array, max_norm: float) -> None:
     out, parts = cupy.empty(len(bounds), flat.dtype), cupy.empty((len(bounds), _SPLIT), parts_dtype(flat.dtype))
     grid = (_SPLIT, len(bounds))
-    _SQUARES.launch(grid, (256,), flat.dtype, (flat, there, np.int64(0), parts), **BLOCK)
+    _SQUARES.launch(grid, (256,), flat.dtype, (flat, bounds, np.int64(0), parts), **BLOCK)
     _FACTORS.launch((len(bounds),), (256,), flat.dtype, (parts, out, _SPLIT, float(max_norm)), **BLOCK)
-    _SCALE.launch(grid, (256,), flat.dtype, (flat, there, out), **BLOCK)
-
-
-@functools.lru_cache(maxsize=8)
-def _bounds(device: int, bounds: tuple[tuple[int, int], ...]) -> Array:
-    return cupy.asarray(np.array(bounds, np.int64))
+    _SCALE.launch(grid, (256,), flat.dtype, (flat, bounds, out), **BLOCK)
 
 
 def update(

@@ -1,0 +1,46 @@
+"""Which kernel replaces which operation on CuPy's arrays; `device.fused` looks it up here."""
+
+from collections.abc import Callable
+from inspect import unwrap
+from typing import Any
+
+from .. import device, memory, optim, random
+from ..losses import cross_entropy, mse, prediction
+from ..ops import add_norm, attention, dropout, embedding, gelu, layer_norm, softmax
+from . import dropout as dropout_kernels
+from . import gelu as gelu_kernels
+from . import gemm, losses, norm, rows
+from . import optim as optim_kernels
+from . import softmax as softmax_kernels
+
+TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
+    unwrap(operation): kernel
+    for operation, kernel in (
+        (gelu.forward, gelu_kernels.forward),
+        (gelu.backward, gelu_kernels.backward),
+        (layer_norm.forward, norm.layer_norm_forward),
+        (layer_norm.backward, norm.layer_norm_backward),
+        (add_norm.forward, norm.add_norm_forward),
+        (add_norm.backward, norm.add_norm_backward),
+        (softmax.forward, softmax_kernels.forward),
+        (softmax.backward, softmax_kernels.backward),
+        (attention.weigh, softmax_kernels.weigh),
+        (attention.through_weights, softmax_kernels.through_weights),
+        (dropout.forward, dropout_kernels.forward),
+        (dropout.backward, dropout_kernels.backward),
+        (random.row_keys, dropout_kernels.row_keys),
+        (random.site_keys, dropout_kernels.site_keys),
+        (embedding.forward, rows.look_up),
+        (memory.add_rows, rows.add_rows),
+        (device.matmul, gemm.matmul),
+        (mse.forward, losses.mse_forward),
+        (mse.backward, losses.mse_backward),
+        (cross_entropy.forward, losses.cross_entropy_forward),
+        (cross_entropy.backward, losses.cross_entropy_backward),
+        (prediction.forward, losses.prediction_forward),
+        (prediction.backward, losses.prediction_backward),
+        (optim.norm_factor, optim_kernels.norm_factor),
+        (optim.clip_tensors, optim_kernels.clip_tensors),
+        (optim.update, optim_kernels.update),
+    )
+}
