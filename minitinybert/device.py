@@ -95,12 +95,3 @@ def erf(x: Array) -> Array:
     from cupyx.scipy.special import erf as cupy_erf
 
     return cupy_erf(x)
-
-
-@fused
-def matmul(a: Array, b: Array, out: Array, scale: float = 1.0) -> Array:
-    """out = scale · a b, of matrices in the last two axes; none of the three need be contiguous."""
-    np.matmul(a, b, out=out)
-    if scale != 1.0:
-        out *= scale
-    return out

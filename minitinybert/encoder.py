@@ -93,7 +93,8 @@ def forward(
     q, kv, projections = _project(x, W.qkv, rows)
     at_rows = lambda a: a if a is None or rows is None else a[rows]
     keys = [at_rows(k) for k in drop.keys]
-    context, scores, c_attention = attention.forward(q, kv, batch.runs, heads, batch.attention_mask, drop.attention, keys[0])
+    places = batch.runs, heads, batch.attention_mask
+    context, scores, c_attention = attention.forward(q, kv, *places, drop.attention, keys[0], batch.cls_rows)
     a, c_output = linear.forward(context, W.output)
     y, c_norm_y = add_norm.forward(a, W.attention_norm[0], at_rows(x), *W.attention_norm[1:], eps, drop.hidden, keys[1])
     u, c_feed_forward = feed_forward.forward(y, *W.feed_forward, approximate, keep_cache)

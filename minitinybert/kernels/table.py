@@ -4,12 +4,13 @@ from collections.abc import Callable
 from inspect import unwrap
 from typing import Any
 
-from .. import device, memory, optim, random
+from .. import memory, optim, random
 from ..losses import cross_entropy, mse, prediction
 from ..ops import add_norm, attention, dropout, embedding, gelu, layer_norm, softmax
+from . import attention as attention_kernels
 from . import dropout as dropout_kernels
 from . import gelu as gelu_kernels
-from . import gemm, losses, norm, rows
+from . import losses, norm, rows
 from . import optim as optim_kernels
 from . import softmax as softmax_kernels
 
@@ -24,15 +25,14 @@ TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
         (add_norm.backward, norm.add_norm_backward),
         (softmax.forward, softmax_kernels.forward),
         (softmax.backward, softmax_kernels.backward),
-        (attention.weigh, softmax_kernels.weigh),
-        (attention.through_weights, softmax_kernels.through_weights),
+        (attention.forward, attention_kernels.forward),
+        (attention.backward, attention_kernels.backward),
         (dropout.forward, dropout_kernels.forward),
         (dropout.backward, dropout_kernels.backward),
         (random.row_keys, dropout_kernels.row_keys),
         (random.site_keys, dropout_kernels.site_keys),
         (embedding.forward, rows.look_up),
         (memory.add_rows, rows.add_rows),
-        (device.matmul, gemm.matmul),
         (mse.forward, losses.mse_forward),
         (mse.backward, losses.mse_backward),
         (cross_entropy.forward, losses.cross_entropy_forward),

@@ -17,7 +17,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from ..batch import Run
-from ..device import Array, array_module, fused, matmul
+from ..device import Array, array_module, fused
 from ..memory import new
 from ..random import row_keys
 from . import softmax
@@ -29,8 +29,10 @@ class Cache(NamedTuple):
     runs: Sequence[Run]
     heads: int
     weights: list[softmax.Cache]  # a run (n, h, Q, L)
+    starts: Array | None
 
 
+@fused
 def forward(
     q: Array,
     kv: Array,
@@ -39,13 +41,14 @@ def forward(
     attention_mask: Array | None = None,
     p: float = 0.0,
     keys: Array | None = None,
+    starts: Array | None = None,
 ) -> tuple[Array, Array, Cache]:
     """q (T, d), or (S, d) for one query a sentence; kv (T, 2d), rows [k | v]; attention_mask (T,) bool or None; dropout of P with
-    probability p by a row key for each query, uint64, or None.
+    probability p by a row key for each query, uint64, or None; starts (S,) each sentence's first row, for kernels, which cannot see `runs`.
 
     Returns the context, shaped as q, the scores A as one flat array (Σ over runs of n·h·Q·L: see `split_runs`), and the cache.
     """
-    d = q.shape[-1]
+    xp, d = array_module(q), q.shape[-1]
     context = new((len(q), d), q)
     rows = _query_rows(q, runs)
     scores = new(sum(heads * (queries.stop - queries.start) * run.length for run, queries in zip(runs, rows, strict=True)), q)
@@ -54,50 +57,37 @@ def forward(
         k, v = _by_head(kv[run.start : run.stop, :d], run.n, heads), _by_head(kv[run.start : run.stop, d:], run.n, heads)
         q_run = _by_head(q[queries], run.n, heads)
         A = scores[start : (start := start + run.n * heads * q_run.shape[2] * run.length)].reshape(run.n, heads, -1, run.length)
-        matmul(q_run, k.swapaxes(-1, -2), A, 1 / math.sqrt(d // heads))
-        real = None if attention_mask is None else attention_mask[run.start : run.stop].reshape(run.n, run.length)
-        D, cache = weigh(A, real, p, None if keys is None else keys[queries].reshape(run.n, -1))
-        matmul(D, v, _by_head(context[queries], run.n, heads))
+        xp.matmul(q_run, k.swapaxes(-1, -2), out=A)
+        A *= 1 / math.sqrt(d // heads)
+        D, cache = softmax.forward(A, _bias(attention_mask, run, A.dtype), p, _keys(keys, queries, run.n, heads))
+        xp.matmul(D, v, out=_by_head(context[queries], run.n, heads))
         weights.append(cache)
-    return context, scores, Cache(q, kv, runs, heads, weights)
+    return context, scores, Cache(q, kv, runs, heads, weights, starts)
 
 
+@fused
 def backward(dcontext: Array, cache: Cache, dscores: Array | None = None, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
     """dcontext as q, dscores flat as the scores (what a distillation loss says of A) or None -> dq, dkv (in `out` where given).
 
     c = D v with D = dropout(P), so dD = dc vᵀ and dv = Dᵀ dc. Through dropout and the softmax dA.
     A is seen by the loss too, so its own gradient is added there. A = q kᵀ/√d_k gives dq = dA k/√d_k, dk = dAᵀ q/√d_k.
     """
-    q, kv, runs, heads, weights = cache
-    d = q.shape[-1]
+    q, kv, runs, heads, weights, _ = cache
+    xp, d = array_module(dcontext), q.shape[-1]
     dq, dkv = out if out is not None else (new(q.shape, q), new(kv.shape, kv))
     start = 0
     for run, queries, w in zip(runs, _query_rows(q, runs), weights, strict=True):
         k, v = _by_head(kv[run.start : run.stop, :d], run.n, heads), _by_head(kv[run.start : run.stop, d:], run.n, heads)
         dc, q_run = _by_head(dcontext[queries], run.n, heads), _by_head(q[queries], run.n, heads)
-        matmul(softmax.again(w).swapaxes(-1, -2), dc, _by_head(dkv[run.start : run.stop, d:], run.n, heads))
-        dD = matmul(dc, v.swapaxes(-1, -2), new(w.p.shape, w.p))
-        dA = through_weights(dD, w, None if dscores is None else dscores[start : start + dD.size], d // heads)
+        xp.matmul(softmax.again(w).swapaxes(-1, -2), dc, out=_by_head(dkv[run.start : run.stop, d:], run.n, heads))
+        dA = softmax.backward(xp.matmul(dc, v.swapaxes(-1, -2), out=new(w.p.shape, w.p)), w)
+        if dscores is not None:
+            dA += dscores[start : start + dA.size].reshape(dA.shape)
         start += dA.size
-        matmul(dA, k, _by_head(dq[queries], run.n, heads))
-        matmul(dA.swapaxes(-1, -2), q_run, _by_head(dkv[run.start : run.stop, :d], run.n, heads))
+        dA *= 1 / math.sqrt(d // heads)
+        xp.matmul(dA, k, out=_by_head(dq[queries], run.n, heads))
+        xp.matmul(dA.swapaxes(-1, -2), q_run, out=_by_head(dkv[run.start : run.stop, :d], run.n, heads))
     return dq, dkv
-
-
-@fused
-def weigh(A: Array, real: Array | None, p: float, keys: Array | None) -> tuple[Array, softmax.Cache]:
-    """Scores A (n, h, Q, L), real keys (n, L) bool or None (all are), dropout keys of the queries (n, Q) -> D (n, h, Q, L), cache."""
-    return softmax.forward(A, _bias(real, A.dtype), p, _keys(keys, A.shape[1]))
-
-
-@fused
-def through_weights(dD: Array, cache: softmax.Cache, dscores: Array | None, head_width: int) -> Array:
-    """dD (n, h, Q, L), dscores flat or None -> the gradient at q kᵀ (n, h, Q, L): of what the loss and the softmax see, over √d_k."""
-    dA = softmax.backward(dD, cache)
-    if dscores is not None:
-        dA += dscores.reshape(dA.shape)
-    dA *= 1 / math.sqrt(head_width)
-    return dA
 
 
 def split_runs(flat: Array, runs: Sequence[Run], heads: int) -> list[Array]:
@@ -122,18 +112,19 @@ def _by_head(rows: Array, n: int, heads: int) -> Array:
     return rows.reshape(n, len(rows) // n, heads, -1).swapaxes(1, 2)
 
 
-def _bias(real: Array | None, dtype) -> Array | None:
-    """(n, L) bool -> (n, 1, 1, L): 0 at real keys, the lowest float at padding."""
-    if real is None:
+def _bias(mask: Array | None, run: Run, dtype) -> Array | None:
+    """(T,) bool -> (n, 1, 1, L): 0 at real keys, the lowest float at padding."""
+    if mask is None:
         return None
-    xp = array_module(real)
-    return xp.where(real[:, None, None, :], dtype.type(0), xp.finfo(dtype).min)  # scalars of the dtype: arrays would be copied to a device
+    xp = array_module(mask)
+    real = mask[run.start : run.stop].reshape(run.n, 1, 1, run.length)
+    return xp.where(real, dtype.type(0), xp.finfo(dtype).min)  # scalars of the dtype: arrays would be copied to a device
 
 
-def _keys(keys: Array | None, heads: int) -> Array | None:
-    """A dropout key for each row of P: one a query (n, Q) -> (n, h, Q)."""
+def _keys(keys: Array | None, queries: slice, n: int, heads: int) -> Array | None:
+    """A dropout key for each row of P: one a query -> (n, h, Q)."""
     if keys is None:
         return None
-    xp, (n, Q) = array_module(keys), keys.shape
+    xp, rows = array_module(keys), keys[queries].reshape(n, 1, -1)
     of_head = xp.arange(heads, dtype=xp.uint64)[:, None] * xp.uint64(0xD1B54A32D192ED03)
-    return row_keys(0, xp.add(keys[:, None, :], of_head, out=new((n, heads, Q), keys)))
+    return row_keys(0, xp.add(rows, of_head, out=new((n, heads, rows.shape[-1]), keys)))
