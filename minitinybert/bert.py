@@ -264,12 +264,15 @@ class Bert:
         dx = new((cache.batch.size if cls_only else len(cache.batch.input_ids), d), p.flat)
         dx.fill(0)
         self._heads_backward(cache, dtrace, dx, None if cls_only else cache.batch.cls_rows, grads)
+        terms: tuple[Array, ...] = (dx,)  # what adds up to the gradient of a layer's output
         for l in reversed(range(len(cache.layers))):
-            _add(dx, dhidden[l + 1])
+            if dhidden[l + 1] is not None:
+                terms = *terms, dhidden[l + 1].reshape(dx.shape)
             flat = None if dscores[l] is None else dscores[l].reshape(-1)
-            dx = encoder.backward(dx, flat, cache.layers[l], encoder.LayerArrays.of(grads, l))
-        _add(dx, dhidden[0])
-        _add(dx, dtrace.embedding)
+            terms = encoder.backward(terms, flat, cache.layers[l], encoder.LayerArrays.of(grads, l))
+        dx, *rest = terms
+        for term in (*rest, dhidden[0], dtrace.embedding):
+            _add(dx, term)
         norm = (grads["embeddings.LayerNorm.weight"], grads["embeddings.LayerNorm.bias"])
         de, _, _ = layer_norm.backward(dropout.backward(dx, cache.embedding.dropout), cache.embedding.norm, norm)
         return de

@@ -107,7 +107,7 @@ class Intermediate:
             W, b = parameters[self.names[m] + ".weight"], parameters.get(self.names[m] + ".bias")
         loss, cache = loss_of.forward(H_S, H_T, W, b, mask, rows * H_T.shape[-1])
         dtrace.hidden[m], dW, db = loss_of.backward(self.weights[term], cache)
-        _accumulate(losses, term, self.weights[term] * loss)
+        _accumulate(losses, term, _weighted(self.weights[term], loss))
         if W is not None:
             _accumulate(dprojections, self.names[m] + ".weight", dW)
         if b is not None:
@@ -120,7 +120,7 @@ class Intermediate:
         if batch.attention_mask is None and self.heads.same and not counts:  # packed: nothing is masked, the flat scores will do
             loss, cache = attention.forward(scores_S, scores_T, None, count)
             dtrace.scores[m] = attention.backward(weight, cache)
-            _accumulate(losses, "attention", weight * loss)
+            _accumulate(losses, "attention", _weighted(weight, loss))
             return
         dscores = dtrace.scores[m] = array_module(scores_S).empty_like(scores_S)
         views = (split_runs(a, batch.runs, h) for a, h in zip((scores_S, scores_T, dscores), self.heads.of_three, strict=True))
@@ -130,7 +130,7 @@ class Intermediate:
             mask = None if counts else keys & keys.swapaxes(-1, -2)
             loss, cache = attention.forward(self.heads.average(A_S * seen_S), self.heads.average(A_T * seen_T), mask, count)
             dA[...] = self.heads.spread(attention.backward(weight, cache)) * seen_S
-            _accumulate(losses, "attention", weight * loss)
+            _accumulate(losses, "attention", _weighted(weight, loss))
 
 
 _UNSEEN = -100.0  # the released code's mark for masked scores: what is not above it becomes 0, in the student and in the teacher
@@ -206,6 +206,11 @@ def _projection_slots(names: Sequence[str], bias: bool, d: int, d_student: int) 
         if bias:
             slots.append(Slot(name + ".bias", (d,)))
     return tuple(slots)
+
+
+def _weighted(weight: float, loss: Array) -> Array:
+    """λ loss; no operation of its own where λ is 1."""
+    return loss if weight == 1 else weight * loss
 
 
 def _accumulate(totals: dict[str, Array], name: str, value: Array) -> None:

@@ -102,22 +102,21 @@ def forward(
     return z, scores, Cache(rows, projections, c_attention, c_output, c_norm_y, c_feed_forward, c_norm_z)
 
 
-def backward(dz: Array, dscores: Array | None, cache: Cache, dW: LayerArrays) -> Array:
-    """dz as z, dscores (flat, or None) -> dx (T, d); the gradients of the weights are written into dW.
+def backward(dz: tuple[Array, ...], dscores: Array | None, cache: Cache, dW: LayerArrays) -> tuple[Array, ...]:
+    """dz, terms shaped as z that add up to its gradient, dscores (flat, or None) -> dx, terms (T, d) likewise; the gradients of the
+    weights are written into dW.
 
-    Each residual y + u hands its gradient to both terms: dy gathers what comes through the feed-forward and what goes round it.
+    Each residual y + u hands its gradient to both terms: dy is what comes through the feed-forward and what goes round it.
     """
-    du, _, dy_round, _, _ = add_norm.backward(dz, cache.output_norm, dW.output_norm)
+    du, _, dy_round, _, _ = add_norm.backward(dz[0], cache.output_norm, dW.output_norm, dz[1:])
     dy, _, _, _ = feed_forward.backward(du, cache.feed_forward, dW.feed_forward)
-    dy += dy_round
-    da, _, dx_round, _, _ = add_norm.backward(dy, cache.attention_norm, dW.attention_norm)
+    da, _, dx_round, _, _ = add_norm.backward(dy, cache.attention_norm, dW.attention_norm, (dy_round,))
     dcontext, _, _ = linear.backward(da, cache.output, (dW.output, None))
     dx = _project_backward(dcontext, dscores, cache, dW.qkv)
     if cache.rows is None:
-        dx += dx_round
-    else:
-        dx[cache.rows] += dx_round
-    return dx
+        return dx, dx_round
+    dx[cache.rows] += dx_round
+    return (dx,)
 
 
 def _project(x: Array, W: tuple[Array, Array], rows: Array | None) -> tuple[Array, Array, tuple[linear.Cache, ...]]:

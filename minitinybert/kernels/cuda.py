@@ -75,6 +75,19 @@ template <typename F> __device__ inline A over_row(A v) {
 }
 """
 
+LAST = r"""
+// Whether this block is the last of `blocks` to come here: it sees what the others wrote before. The counter is 0 again afterwards.
+__device__ inline bool comes_last(unsigned* counter, unsigned blocks) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) last = atomicInc(counter, blocks - 1) == blocks - 1;
+    __syncthreads();
+    if (last) __threadfence();
+    return last;
+}
+"""
+
 _GROUP_WIDTH = 1024  # wider rows get a block
 _SOME_GROUPS = 1024  # of a kernel whose groups sum up columns each: two warps for each of a large GPU's schedulers
 
@@ -155,6 +168,16 @@ def sum_columns(parts: Array, out: tuple[Array, ...]) -> None:
     targets = (*out, None, None)[:3]
     if width:
         _COLUMNS.launch((-(-width // 32),), (32, 16), out[0].dtype, (parts, *targets, len(parts), width, d), ALIGNED=0)
+
+
+def counters() -> Array:
+    """Zeros for `comes_last`, of the current device."""
+    return _counters(cupy.cuda.Device().id)
+
+
+@functools.cache
+def _counters(device: int) -> Array:
+    return cupy.zeros(1024, np.uint32)
 
 
 def contiguous(*arrays: Array | None) -> list[Any]:

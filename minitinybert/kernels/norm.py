@@ -62,14 +62,22 @@ extern "C" __global__ void norm_forward(const T* a, const T* b, const T* x, cons
 _BACKWARD = Kernel(
     "norm_backward",
     r"""
-extern "C" __global__ void norm_backward(const T* dy, const T* x_hat, const T* inverse_std, const T* gain, const u8* keep, T* dx, T* da,
-                                         A* parts, int rows, int D, A scale) {
+extern "C" __global__ void norm_backward(const T* dy, const T* dy_2, const T* dy_3, const T* x_hat, const T* inverse_std, const T* gain,
+                                         const u8* keep, T* dx, T* da, A* parts, int rows, int D, A scale) {
     A of_gain[N][4] = {}, of_bias[N][4] = {}, of_b[N][4] = {};
     EACH_ROW(row) {
         const size_t start = (size_t)row * D;
         A g[N][4], x[N][4], w[4], sum = 0, product = 0;
         EACH_FOUR(i, j) {
             load(dy + start + j, D - j, g[i]);
+            if (TERMS > 1) {
+                load(dy_2 + start + j, D - j, x[i]);
+                for (int c = 0; c < 4; ++c) g[i][c] += x[i][c];
+            }
+            if (TERMS > 2) {
+                load(dy_3 + start + j, D - j, x[i]);
+                for (int c = 0; c < 4; ++c) g[i][c] += x[i][c];
+            }
             load(x_hat + start + j, D - j, x[i]);
             load(gain + j, D - j, w);
             for (int c = 0; c < 4; ++c) {
@@ -129,29 +137,33 @@ def _forward(a, b, x, gain, bias, eps, keys, dropped, threshold) -> tuple[Array,
     return y, cache
 
 
-def add_norm_backward(dy: Array, cache: add_norm.Cache, out: tuple[Array, Array, Array] | None = None):
+def add_norm_backward(
+    dy: Array, cache: add_norm.Cache, out: tuple[Array, Array, Array] | None = None, also: tuple[Array, ...] = ()
+) -> tuple[Array, Array, Array, Array, Array]:
     d = dy.shape[-1]
     db, dgain, dbias = outputs(out, (d, d, d), dy.dtype)
-    dx, da = _backward(dy, cache.norm, cache.dropout, (dgain, dbias, db))
+    dx, da = _backward((dy, *also), cache.norm, cache.dropout, (dgain, dbias, db))
     return da, db, dx, dgain, dbias
 
 
 def layer_norm_backward(dy: Array, cache: layer_norm.Cache, out: tuple[Array, Array] | None = None) -> tuple[Array, Array, Array]:
     d = dy.shape[-1]
     dgain, dbias = outputs(out, (d, d), dy.dtype)
-    dx, _ = _backward(dy, cache, dropout.Cache(None, 1.0), (dgain, dbias))
+    dx, _ = _backward((dy,), cache, dropout.Cache(None, 1.0), (dgain, dbias))
     return dx, dgain, dbias
 
 
-def _backward(dy: Array, norm: layer_norm.Cache, dropped: dropout.Cache, sums: tuple[Array, ...]) -> tuple[Array, Array]:
+def _backward(terms: tuple[Array, ...], norm: layer_norm.Cache, dropped: dropout.Cache, sums: tuple[Array, ...]) -> tuple[Array, Array]:
     """dx, da, and the sums over rows into `sums`: dγ, dβ (and db). Without dropout da is dx."""
-    d = dy.shape[-1]
-    dy, x_hat, inverse_std, keep = contiguous(dy, norm.x_hat, norm.inverse_std, dropped.keep)
+    while len(terms) > 3:
+        terms = terms[0] + terms[1], *terms[2:]
+    d = terms[0].shape[-1]
+    dy, dy_2, dy_3, x_hat, inverse_std, keep = contiguous(*(*terms, None, None)[:3], norm.x_hat, norm.inverse_std, dropped.keep)
     rows, dx = dy.size // max(d, 1), cupy.empty_like(dy)
     da = dx if keep is None else cupy.empty_like(dy)
     groups = groups_of(rows, d)
     parts = cupy.empty((groups, len(sums) * d), parts_dtype(dy.dtype))
-    arguments = (dy, x_hat, inverse_std, norm.gain, keep, dx, da, parts, rows, d, float(dropped.scale))
-    _BACKWARD.by_rows(rows, d, dy.dtype, arguments, groups, ADD=len(sums) == 3, DROP=keep is not None)
+    arguments = (dy, dy_2, dy_3, x_hat, inverse_std, norm.gain, keep, dx, da, parts, rows, d, float(dropped.scale))
+    _BACKWARD.by_rows(rows, d, dy.dtype, arguments, groups, ADD=len(sums) == 3, DROP=keep is not None, TERMS=len(terms))
     sum_columns(parts, sums)
     return dx, da

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..device import Array
 from ..optim import AdamSettings, adam_scalars
-from .cuda import Kernel, parts_dtype
+from .cuda import LAST, Kernel, counters, parts_dtype
 from .losses import BLOCK
 
 _SPLIT = 64  # blocks a tensor, where each has a norm of its own
@@ -16,12 +16,30 @@ _SPLIT = 64  # blocks a tensor, where each has a norm of its own
 _SQUARES = Kernel(
     "squares",
     r"""
-extern "C" __global__ void squares(const T* flat, const long long* bounds, long long size, A* parts) {
-    const long long first = bounds ? bounds[2 * blockIdx.y] : 0, last = bounds ? bounds[2 * blockIdx.y + 1] : size;
+extern "C" __global__ void squares(const T* flat, const long long* bounds, A* parts) {
+    const long long first = bounds[2 * blockIdx.y], last = bounds[2 * blockIdx.y + 1];
     A sum = 0;
     for (long long i = first + blockIdx.x * 256ll + threadIdx.x; i < last; i += gridDim.x * 256ll) sum += A(flat[i]) * A(flat[i]);
     sum = over_row<Sum>(sum);
     if (threadIdx.x == 0) parts[blockIdx.y * gridDim.x + blockIdx.x] = sum;
+}
+""",
+)
+_NORM_FACTOR = Kernel(
+    "norm_factor",
+    LAST
+    + r"""
+extern "C" __global__ void norm_factor(const T* flat, A* parts, unsigned* counter, T* out, long long size, A max_norm) {
+    A sum = 0;
+    for (long long i = blockIdx.x * 256ll + threadIdx.x; i < size; i += gridDim.x * 256ll) sum += A(flat[i]) * A(flat[i]);
+    sum = over_row<Sum>(sum);
+    if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+    if (!comes_last(counter, gridDim.x)) return;
+    sum = 0;
+    for (int i = threadIdx.x; i < gridDim.x; i += 256) sum += parts[i];
+    sum = over_row<Sum>(sum);
+    const A factor = max_norm / (sqrt(sum) + A(1e-6));
+    if (threadIdx.x == 0) out[0] = T(factor > 1 ? A(1) : factor);
 }
 """,
 )
@@ -66,15 +84,15 @@ _ADAM = cupy.ElementwiseKernel(
 
 def norm_factor(flat: Array, max_norm: float) -> Array:
     out, parts = cupy.empty((), flat.dtype), cupy.empty(max(1, min(1024, len(flat) // 1024)), parts_dtype(flat.dtype))
-    _SQUARES.launch((len(parts), 1), (256,), flat.dtype, (flat, None, np.int64(len(flat)), parts), **BLOCK)
-    _FACTORS.launch((1,), (256,), flat.dtype, (parts, out, len(parts), float(max_norm)), **BLOCK)
+    arguments = (flat, parts, counters(), out, np.int64(len(flat)), float(max_norm))
+    _NORM_FACTOR.launch((len(parts),), (256,), flat.dtype, arguments, **BLOCK)
     return out
 
 
 def clip_tensors(flat: Array, bounds: Array, max_norm: float) -> None:
     out, parts = cupy.empty(len(bounds), flat.dtype), cupy.empty((len(bounds), _SPLIT), parts_dtype(flat.dtype))
     grid = (_SPLIT, len(bounds))
-    _SQUARES.launch(grid, (256,), flat.dtype, (flat, bounds, np.int64(0), parts), **BLOCK)
+    _SQUARES.launch(grid, (256,), flat.dtype, (flat, bounds, parts), **BLOCK)
     _FACTORS.launch((len(bounds),), (256,), flat.dtype, (parts, out, _SPLIT, float(max_norm)), **BLOCK)
     _SCALE.launch(grid, (256,), flat.dtype, (flat, bounds, out), **BLOCK)
 

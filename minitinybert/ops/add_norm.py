@@ -34,13 +34,17 @@ def forward(
 
 
 @fused
-def backward(dy: Array, cache: Cache, out: tuple[Array, Array, Array] | None = None) -> tuple[Array, Array, Array, Array, Array]:
-    """dy (T, d) -> da, db, dx, dγ, dβ; db, dγ and dβ are written into `out` where given.
+def backward(
+    dy: Array, cache: Cache, out: tuple[Array, Array, Array] | None = None, also: tuple[Array, ...] = ()
+) -> tuple[Array, Array, Array, Array, Array]:
+    """dy (T, d) -> da, db, dx, dγ, dβ; db, dγ and dβ are written into `out` where given. `also`: further terms of dy, (T, d) each.
 
     Let s = x + dropout(a + b) and ds come from layer norm's backward. Both terms of the sum get it: dx = ds, and through
     dropout, which is diagonal, da = ds m/(1 − p); b was added to every row: db = Σ_t da_t.
     """
     db, dgain, dbias = out if out is not None else (None, None, None)
+    for term in also:
+        dy = array_module(dy).add(dy, term, out=new(dy.shape, dy))
     dx, dgain, dbias = layer_norm.backward(dy, cache.norm, None if out is None else (dgain, dbias))  # type: ignore[arg-type]
     da = dropout.backward(dx, cache.dropout)
     return da, array_module(da).sum(da, axis=0, out=db), dx, dgain, dbias
