@@ -88,6 +88,16 @@ def on_host(value: Any) -> Any:
     return to_host(value) if hasattr(value, "get") else value
 
 
+def add_product(a: Array, b: Array, out: Array) -> None:
+    """out += a b, of matrices."""
+    if array_module(a) is np:
+        out += a @ b
+        return
+    from cupy.cublas import gemm
+
+    gemm("N", "N", a, b, out=out, beta=1.0)
+
+
 def erf(x: Array) -> Array:
     """The error function of every element, same shape and dtype."""
     if array_module(x) is np:

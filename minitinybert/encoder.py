@@ -94,7 +94,7 @@ def forward(
     at_rows = lambda a: a if a is None or rows is None else a[rows]
     keys = [at_rows(k) for k in drop.keys]
     places = batch.runs, heads, batch.attention_mask
-    context, scores, c_attention = attention.forward(q, kv, *places, drop.attention, keys[0], batch.cls_rows)
+    context, scores, c_attention = attention.forward(q, kv, *places, drop.attention, keys[0], batch.cls_rows, W.qkv[1])
     a, c_output = linear.forward(context, W.output)
     y, c_norm_y = add_norm.forward(a, W.attention_norm[0], at_rows(x), *W.attention_norm[1:], eps, drop.hidden, keys[1])
     u, c_feed_forward = feed_forward.forward(y, *W.feed_forward, approximate, keep_cache)
@@ -120,13 +120,13 @@ def backward(dz: tuple[Array, ...], dscores: Array | None, cache: Cache, dW: Lay
 
 
 def _project(x: Array, W: tuple[Array, Array], rows: Array | None) -> tuple[Array, Array, tuple[linear.Cache, ...]]:
-    """q, kv by one GEMM, or, where only `rows` ask, by two."""
+    """q, kv without their bias, by one GEMM, or, where only `rows` ask, by two."""
     d = x.shape[-1]
     if rows is None:
-        qkv, cache = linear.forward(x, *W)  # [T, d] -> [T, 3d]
+        qkv, cache = linear.forward(x, *W, add=False)  # [T, d] -> [T, 3d]
         return qkv[:, :d], qkv[:, d:], (cache,)
-    q, c_q = linear.forward(x[rows], W[0][:d], W[1][:d])
-    kv, c_kv = linear.forward(x, W[0][d:], W[1][d:])
+    q, c_q = linear.forward(x[rows], W[0][:d], W[1][:d], add=False)
+    kv, c_kv = linear.forward(x, W[0][d:], W[1][d:], add=False)
     return q, kv, (c_q, c_kv)
 
 

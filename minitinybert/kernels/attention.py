@@ -45,17 +45,22 @@ __device__ inline Place place(const long long* starts, int S, int T_rows, int h)
     return at;
 }
 
-__device__ inline void take(const T* from, int stride, int count, A (&mine)[R][W]) {
-    for (int i = threadIdx.x; i < R * W; i += 128) mine[i / W][i % W] = i / W < count ? A(from[(size_t)(i / W) * stride + i % W]) : A(0);
+// from[j][w], and what is to be added to it
+__device__ inline A entry(const T* from, int stride, const T* bias, int j, int w) {
+    return A(from[(size_t)j * stride + w]) + (bias ? A(bias[w]) : A(0));
+}
+
+__device__ inline void take(const T* from, int stride, const T* bias, int count, A (&mine)[R][W]) {
+    for (int i = threadIdx.x; i < R * W; i += 128) mine[i / W][i % W] = i / W < count ? entry(from, stride, bias, i / W, i % W) : A(0);
 }
 
 // rows[r][j] = Σ_w mine[r][w] of[j][w]
-__device__ inline void against(const A (&mine)[R][W], const T* of, int stride, int count, A (&rows)[R][M + 1]) {
+__device__ inline void against(const A (&mine)[R][W], const T* of, int stride, const T* bias, int count, A (&rows)[R][M + 1]) {
     __shared__ A tile[K][W + 1];
     for (int start = 0; start < count; start += K) {
         __syncthreads();
         for (int i = threadIdx.x; i < K * W; i += 128)
-            tile[i / W][i % W] = start + i / W < count ? A(of[(size_t)(start + i / W) * stride + i % W]) : A(0);
+            tile[i / W][i % W] = start + i / W < count ? entry(of, stride, bias, start + i / W, i % W) : A(0);
         __syncthreads();
         for (int i = threadIdx.x; i < K * (R / QUADS); i += 128) {
             const int j = i % K, r = i / K * QUADS;
@@ -68,12 +73,13 @@ __device__ inline void against(const A (&mine)[R][W], const T* of, int stride, i
 }
 
 // out[r][w] = Σ_j rows[r][j] of[j][w], for the rows there are
-__device__ inline void times(const A (&rows)[R][M + 1], const T* of, int stride, int count, T* out, int out_stride, int there) {
+__device__ inline void times(const A (&rows)[R][M + 1], const T* of, int stride, const T* bias, int count, T* out, int out_stride,
+                             int there) {
     for (int i = threadIdx.x; i < W * (R / QUADS); i += 128) {
         const int w = i % W, r = i / W * QUADS;
         A sum[QUADS] = {};
         for (int j = 0; j < count; ++j) {
-            const A x = A(of[(size_t)j * stride + w]);
+            const A x = entry(of, stride, bias, j, w);
             for (int c = 0; c < QUADS; ++c) sum[c] += rows[r + c][j] * x;
         }
         for (int c = 0; c < QUADS; ++c) if (r + c < there) out[(size_t)(r + c) * out_stride + w] = T(sum[c]);
@@ -85,7 +91,8 @@ _FORWARD = Kernel(
     "attention_forward",
     _SHARED
     + r"""
-extern "C" __global__ void attention_forward(const T* q, const T* kv, const long long* starts, const u8* real, const u64* keys, T* context,
+extern "C" __global__ void attention_forward(const T* q, const T* kv, const T* bias, const long long* starts, const u8* real,
+                                             const u64* keys, T* context,
                                              T* scores, T* p, u8* keep, int S, int rows_T, int h, int q_stride, int kv_stride, A factor,
                                              A lowest, u64 head_key, unsigned threshold, A scale) {
     const Place at = place(starts, S, rows_T, h);
@@ -93,9 +100,9 @@ extern "C" __global__ void attention_forward(const T* q, const T* kv, const long
     if (first >= Q) return;
     __shared__ A mine[R][W], rows[R][M + 1];
     const size_t query = (ONE ? blockIdx.z : at.start) + first;
-    const T* k = kv + at.start * kv_stride + head * W;
-    take(q + query * q_stride + head * W, q_stride, Q - first, mine);
-    against(mine, k, kv_stride, L, rows);
+    const T *k = kv + at.start * kv_stride + head * W, *b = bias ? bias + head * W : bias, *b_k = b ? b + d : b, *b_v = b ? b_k + d : b;
+    take(q + query * q_stride + head * W, q_stride, b, Q - first, mine);
+    against(mine, k, kv_stride, b_k, L, rows);
     EACH_OF_WARP(r) {
         const size_t start = at.scores + (size_t)(first + r) * L;
         A most = -INFINITY, sum = 0;
@@ -122,7 +129,7 @@ extern "C" __global__ void attention_forward(const T* q, const T* kv, const long
         }
     }
     __syncthreads();
-    times(rows, k + d, kv_stride, L, context + query * d + head * W, d, Q - first);
+    times(rows, k + d, kv_stride, b_v, L, context + query * d + head * W, d, Q - first);
 }
 """,
 )
@@ -131,7 +138,8 @@ _BY_QUERIES = Kernel(
     "attention_backward_queries",
     _SHARED
     + r"""
-extern "C" __global__ void attention_backward_queries(const T* dcontext, const T* kv, const long long* starts, const T* p, const u8* keep,
+extern "C" __global__ void attention_backward_queries(const T* dcontext, const T* kv, const T* bias, const long long* starts,
+                                                      const T* p, const u8* keep,
                                                       const T* dscores, T* dA, T* dq, int S, int rows_T, int h, int dc_stride,
                                                       int kv_stride, int dq_stride, A factor, A scale) {
     const Place at = place(starts, S, rows_T, h);
@@ -139,9 +147,9 @@ extern "C" __global__ void attention_backward_queries(const T* dcontext, const T
     if (first >= Q) return;
     __shared__ A mine[R][W], rows[R][M + 1];
     const size_t query = (ONE ? blockIdx.z : at.start) + first;
-    const T* k = kv + at.start * kv_stride + head * W;
-    take(dcontext + query * dc_stride + head * W, dc_stride, Q - first, mine);
-    against(mine, k + d, kv_stride, L, rows);
+    const T *k = kv + at.start * kv_stride + head * W, *b_k = bias ? bias + d + head * W : bias, *b_v = bias ? b_k + d : bias;
+    take(dcontext + query * dc_stride + head * W, dc_stride, 0, Q - first, mine);
+    against(mine, k + d, kv_stride, b_v, L, rows);
     EACH_OF_WARP(r) {
         const size_t start = at.scores + (size_t)(first + r) * L;
         A along = 0;
@@ -159,7 +167,7 @@ extern "C" __global__ void attention_backward_queries(const T* dcontext, const T
         }
     }
     __syncthreads();
-    times(rows, k, kv_stride, L, dq + query * dq_stride + head * W, dq_stride, Q - first);
+    times(rows, k, kv_stride, b_k, L, dq + query * dq_stride + head * W, dq_stride, Q - first);
 }
 """,
 )
@@ -168,7 +176,8 @@ _BY_KEYS = Kernel(
     "attention_backward_keys",
     _SHARED
     + r"""
-extern "C" __global__ void attention_backward_keys(const T* dcontext, const T* q, const long long* starts, const T* p, const u8* keep,
+extern "C" __global__ void attention_backward_keys(const T* dcontext, const T* q, const T* bias, const long long* starts,
+                                                   const T* p, const u8* keep,
                                                    const T* dA, T* dkv, int S, int rows_T, int h, int dc_stride, int q_stride,
                                                    int dkv_stride, A scale) {
     const Place at = place(starts, S, rows_T, h);
@@ -182,14 +191,14 @@ extern "C" __global__ void attention_backward_keys(const T* dcontext, const T* q
         rows[i % R][i / R] = i % R < there ? A(dA[j]) : A(0);
     }
     __syncthreads();
-    times(rows, q + query * q_stride + head * W, q_stride, Q, dk, dkv_stride, there);
+    times(rows, q + query * q_stride + head * W, q_stride, bias ? bias + head * W : bias, Q, dk, dkv_stride, there);
     __syncthreads();
     for (int i = threadIdx.x; i < Q * R; i += 128) {
         const size_t j = at.scores + (size_t)(i / R) * L + first + i % R;
         rows[i % R][i / R] = i % R >= there ? A(0) : !DROP ? A(p[j]) : keep[j] ? A(p[j]) * scale : A(0);
     }
     __syncthreads();
-    times(rows, dcontext + query * dc_stride + head * W, dc_stride, Q, dk + h * W, dkv_stride, there);
+    times(rows, dcontext + query * dc_stride + head * W, dc_stride, 0, Q, dk + h * W, dkv_stride, there);
 }
 """,
 )
@@ -204,6 +213,7 @@ def forward(
     p: float = 0.0,
     keys: Array | None = None,
     starts: Array | None = None,
+    bias: Array | None = None,
 ) -> tuple[Array, Array, Cache]:
     q, kv = _in_rows(q), _in_rows(kv)
     attention_mask, keys = contiguous(attention_mask, keys)
@@ -213,15 +223,15 @@ def forward(
     size = heads * sum(run.n * run.length * (1 if one else run.length) for run in runs)
     context, scores, P = (cupy.empty(shape, q.dtype) for shape in (q.shape, size, size))
     dropped = dropout.Cache(cupy.empty(size, bool), 65536 / (65536 - threshold)) if threshold else dropout.Cache(None, 1.0)
-    arrays = (q, kv, starts, attention_mask, keys, context, scores, P, dropped.keep)
+    arrays = (q, kv, bias, starts, attention_mask, keys, context, scores, P, dropped.keep)
     numbers = (len(starts), runs[-1].stop, heads, _stride(q), _stride(kv), 1 / math.sqrt(W), float(np.finfo(q.dtype).min))
     more = (np.uint64(key(0, 0)), np.uint32(threshold), float(dropped.scale))
     _launch(_FORWARD, runs, heads, W, q.dtype, (*arrays, *numbers, *more), one, one, MASK=attention_mask is not None, DROP=threshold > 0)
-    return context, scores, Cache(q, kv, runs, heads, _by_run(P, dropped, runs, heads, one), starts)
+    return context, scores, Cache(q, kv, runs, heads, _by_run(P, dropped, runs, heads, one), starts, bias)
 
 
 def backward(dcontext: Array, cache: Cache, dscores: Array | None = None, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
-    q, kv, runs, heads, weights, starts = cache
+    q, kv, runs, heads, weights, starts, bias = cache
     dcontext, (dscores,) = _in_rows(dcontext), contiguous(dscores)
     dq, dkv = out if out is not None else (cupy.empty(q.shape, q.dtype), cupy.empty(kv.shape, kv.dtype))
     one, W = len(q) < runs[-1].stop, q.shape[1] // heads
@@ -231,10 +241,18 @@ def backward(dcontext: Array, cache: Cache, dscores: Array | None = None, out: t
     sizes, dropped = (len(starts), runs[-1].stop, heads), keep is not None
     numbers = (*sizes, _stride(dcontext), _stride(kv), _stride(dq), 1 / math.sqrt(W), float(scale))
     strides = _stride(dcontext), _stride(q), _stride(dkv)
-    arrays = (dcontext, kv, starts, p, keep, dscores, dA, dq)
+    arrays = (dcontext, kv, bias, starts, p, keep, dscores, dA, dq)
     _launch(_BY_QUERIES, runs, heads, W, q.dtype, (*arrays, *numbers), one, one, DROP=dropped, MORE=dscores is not None)
     _launch(
-        _BY_KEYS, runs, heads, W, q.dtype, (dcontext, q, starts, p, keep, dA, dkv, *sizes, *strides, float(scale)), one, False, DROP=dropped
+        _BY_KEYS,
+        runs,
+        heads,
+        W,
+        q.dtype,
+        (dcontext, q, bias, starts, p, keep, dA, dkv, *sizes, *strides, float(scale)),
+        one,
+        False,
+        DROP=dropped,
     )
     return dq, dkv
 

@@ -6,7 +6,7 @@ import cupy
 
 from ..device import Array
 from ..ops.gelu import Cache
-from .cuda import Kernel, contiguous, outputs, parts_dtype, sum_columns
+from .cuda import LAST, Kernel, contiguous, counters, parts_dtype
 
 # A thread has four columns, and every gridDim.y-th row of them.
 _FORWARD = Kernel(
@@ -42,23 +42,31 @@ extern "C" __global__ void gelu_forward(const T* x, const T* b, T* y, T* slope, 
 
 _BACKWARD = Kernel(
     "gelu_backward",
-    r"""
-extern "C" __global__ void gelu_backward(const T* dy, const T* slope, T* dx, A* parts, int rows, int D) {
+    LAST
+    + r"""
+extern "C" __global__ void gelu_backward(const T* dy, const T* slope, T* dx, T* db, A* parts, unsigned* counters, int rows, int D) {
     const int j = 4 * (blockIdx.x * blockDim.x + threadIdx.x), n = D - j;
-    if (n <= 0) return;
     A sum[4] = {0, 0, 0, 0}, g[4], s[4];
-    for (int row = blockIdx.y; row < rows; row += gridDim.y) {
+    for (int row = blockIdx.y; row < rows && n > 0; row += gridDim.y) {
         const size_t at = (size_t)row * D + j;
         load(dy + at, n, g);
         load(slope + at, n, s);
         for (int c = 0; c < 4; ++c) sum[c] += g[c] *= s[c];
         store(dx + at, n, g);
     }
-    if (parts) store(parts + (size_t)blockIdx.y * D + j, n, sum);
+    if (!BIASED) return;
+    if (n > 0) store(parts + (size_t)blockIdx.y * D + j, n, sum);
+    if (!comes_last(counters + blockIdx.x, gridDim.y) || n <= 0) return;
+    for (int c = 0; c < 4; ++c) sum[c] = 0;
+    for (int part = 0; part < gridDim.y; ++part) {
+        load(parts + (size_t)part * D + j, n, g);
+        for (int c = 0; c < 4; ++c) sum[c] += g[c];
+    }
+    store(db + j, n, sum);
 }
 """,
 )
-_BLOCK, _ROW_BLOCKS = 128, 256
+_BLOCK, _ROW_BLOCKS = 128, 64
 
 
 def forward(x: Array, b: Array | None = None, approximate: str = "none", keep_cache: bool = True) -> tuple[Array, Cache]:
@@ -71,15 +79,12 @@ def forward(x: Array, b: Array | None = None, approximate: str = "none", keep_ca
 
 def backward(dy: Array, cache: Cache, out: Array | None = None) -> tuple[Array, Array | None]:
     dy, slope = contiguous(dy, cache.slope)
-    f, dx, parts = dy.shape[-1], cupy.empty_like(dy), None
+    f, dx, db, parts = dy.shape[-1], cupy.empty_like(dy), None, None
     if cache.biased:
+        db = cupy.empty(f, dy.dtype) if out is None else out
         parts = cupy.empty((min(dy.size // max(f, 1), _ROW_BLOCKS), f), parts_dtype(dy.dtype))
-    _by_columns(_BACKWARD, (dy, slope, dx, parts), dy)
-    if parts is None:
-        return dx, None
-    db = outputs(None if out is None else (out,), (f,), dy.dtype)
-    sum_columns(parts, tuple(db))
-    return dx, db[0]
+    _by_columns(_BACKWARD, (dy, slope, dx, db, parts, counters()), dy, BIASED=cache.biased)
+    return dx, db
 
 
 def _by_columns(kernel: Kernel, arrays: tuple[Array | None, ...], x: Array, **constants: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cupy
 
-from ..device import Array
+from ..device import Array, add_product
 from ..ops.embedding import Cache
 from .cuda import Kernel, contiguous
 
@@ -62,7 +62,7 @@ def add_rows(table: Array, ids: Array, rows: Array) -> None:
     if len(table) <= _FEW_ROWS:
         hot = cupy.empty((len(table), len(ids)), table.dtype)
         _ONE_HOT(ids, len(ids), hot)
-        table += hot @ rows
+        add_product(hot, rows, table)
         return
     ids, rows = contiguous(ids.astype(cupy.int32, copy=False), rows)
     _ADD.launch((len(ids),), (256,), table.dtype, (ids, rows, table, len(ids), table.shape[1]), ALIGNED=0)

@@ -29,7 +29,8 @@ class Cache(NamedTuple):
     runs: Sequence[Run]
     heads: int
     weights: list[softmax.Cache]  # a run (n, h, Q, L)
-    starts: Array | None
+    starts: Array | None  # (S,)
+    bias: Array | None  # (3d,) what has not been added to q and kv
 
 
 @fused
@@ -42,13 +43,17 @@ def forward(
     p: float = 0.0,
     keys: Array | None = None,
     starts: Array | None = None,
+    bias: Array | None = None,
 ) -> tuple[Array, Array, Cache]:
     """q (T, d), or (S, d) for one query a sentence; kv (T, 2d), rows [k | v]; attention_mask (T,) bool or None; dropout of P with
-    probability p by a row key for each query, uint64, or None; starts (S,) each sentence's first row, for kernels, which cannot see `runs`.
+    probability p by a row key for each query, uint64, or None; starts (S,) each sentence's first row, for kernels, which cannot see `runs`;
+    bias (3d,) to be added to [q | k | v] first.
 
     Returns the context, shaped as q, the scores A as one flat array (Σ over runs of n·h·Q·L: see `split_runs`), and the cache.
     """
     xp, d = array_module(q), q.shape[-1]
+    if bias is not None:
+        q, kv = xp.add(q, bias[:d], out=new(q.shape, q)), xp.add(kv, bias[d:], out=new(kv.shape, kv))
     context = new((len(q), d), q)
     rows = _query_rows(q, runs)
     scores = new(sum(heads * (queries.stop - queries.start) * run.length for run, queries in zip(runs, rows, strict=True)), q)
@@ -62,7 +67,7 @@ def forward(
         D, cache = softmax.forward(A, _bias(attention_mask, run, A.dtype), p, _keys(keys, queries, run.n, heads))
         xp.matmul(D, v, out=_by_head(context[queries], run.n, heads))
         weights.append(cache)
-    return context, scores, Cache(q, kv, runs, heads, weights, starts)
+    return context, scores, Cache(q, kv, runs, heads, weights, starts, None)
 
 
 @fused
@@ -72,7 +77,7 @@ def backward(dcontext: Array, cache: Cache, dscores: Array | None = None, out: t
     c = D v with D = dropout(P), so dD = dc vᵀ and dv = Dᵀ dc. Through dropout and the softmax dA.
     A is seen by the loss too, so its own gradient is added there. A = q kᵀ/√d_k gives dq = dA k/√d_k, dk = dAᵀ q/√d_k.
     """
-    q, kv, runs, heads, weights, _ = cache
+    q, kv, runs, heads, weights, _, _ = cache
     xp, d = array_module(dcontext), q.shape[-1]
     dq, dkv = out if out is not None else (new(q.shape, q), new(kv.shape, kv))
     start = 0

@@ -17,11 +17,14 @@ class Cache(NamedTuple):
     biased: bool
 
 
-def forward(x: Array, W: Array, b: Array | None = None) -> tuple[Array, Cache]:
-    """x (..., d_in), W (d_out, d_in), b (d_out,) or None -> y (..., d_out)."""
+def forward(x: Array, W: Array, b: Array | None = None, add: bool = True) -> tuple[Array, Cache]:
+    """x (..., d_in), W (d_out, d_in), b (d_out,) or None -> y (..., d_out).
+
+    add=False: whoever reads y adds b, whose gradient is the same.
+    """
     rows = _rows(x)
     y = array_module(x).matmul(rows, W.T, out=new((len(rows), len(W)), x))  # [T, d_in] -> [T, d_out]
-    if b is not None:
+    if b is not None and add:
         y += b
     return y.reshape(*x.shape[:-1], W.shape[0]), Cache(x, W, b is not None)
 
