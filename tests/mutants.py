@@ -84,8 +84,14 @@ MUTANTS = [
         (".sum(da, axis=0, out=db), dx", ".sum(dx, axis=0, out=db), dx"),
         (".sum(da, axis=0, out=db), dx", ".sum(da, axis=0, out=db), da"),
         ("return da,", "return -da,"),
-        (".add(dy, term,", ".subtract(dy, term,"),
         ("dx, dgain, dbias\n", "dx, dbias, dgain\n"),
+    ),
+    *_of(  # only the encoder hands over several terms
+        "ops/add_norm.py",
+        "backward",
+        "bert.",
+        (".add(dy, term,", ".subtract(dy, term,"),
+        ("for term in also:", "for term in ():"),
     ),
     *_of(
         "ops/gelu.py",

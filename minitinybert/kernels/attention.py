@@ -234,6 +234,7 @@ def backward(dcontext: Array, cache: Cache, dscores: Array | None = None, out: t
     q, kv, runs, heads, weights, starts, bias = cache
     dcontext, (dscores,) = _in_rows(dcontext), contiguous(dscores)
     dq, dkv = out if out is not None else (cupy.empty(q.shape, q.dtype), cupy.empty(kv.shape, kv.dtype))
+    assert dq.strides[1] == dkv.strides[1] == dq.itemsize, "rows without gaps"
     one, W = len(q) < runs[-1].stop, q.shape[1] // heads
     assert starts is not None
     p, (keep, scale) = weights[0]  # the first run's; the others' lie behind

@@ -1,0 +1,248 @@
+"""Every kernel against the NumPy operation that it replaces: in float64 on the same numbers, over drawn shapes, forward and backward.
+
+Widths have odd ones, one, those that no four divides, and those that need a block a row; arrays have gaps or not. A case calls its
+operations with what `up` makes of each array: here float64 on the host, there the kernel's own dtype on the device.
+"""
+
+from inspect import unwrap
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minitinybert import memory, optim, random
+from minitinybert.audit import assert_close, norm
+from minitinybert.batch import Run
+from minitinybert.device import _kernel
+from minitinybert.losses import cross_entropy, mse, prediction
+from minitinybert.ops import add_norm, attention, dropout, embedding, gelu, layer_norm, softmax
+
+TABLE = pytest.importorskip("minitinybert.kernels.table", reason="needs CuPy", exc_type=ImportError).TABLE
+pytestmark = pytest.mark.gpu
+
+# A result is a few sums, in trees, of up to some thousand terms, of which each was rounded a few times; exp and erf err by two units
+# at most, and an exponent of 10 makes ten of one. So 100 units of rounding, of the result's norm (or that of what it is the difference of).
+TOLERANCE = {np.float32: 100 * 2.0**-24, np.float64: 100 * 2.0**-53}
+ROWS, WIDTHS = st.sampled_from([1, 2, 3, 7, 33, 130]), st.sampled_from([1, 2, 3, 4, 5, 31, 64, 129, 312, 1025, 1200])
+RATES = st.sampled_from([0.0, 0.1, 0.5])
+
+
+def _gelu(draw, rng):
+    x, b = rng.standard_normal((draw(ROWS), draw(WIDTHS))), draw(st.booleans())
+    bias, dy, kind = rng.standard_normal(x.shape[1]), rng.standard_normal(x.shape), draw(st.sampled_from(["none", "tanh"]))
+
+    def results(up):
+        y, cache = gelu.forward(up(3 * x), up(bias) if b else None, kind)
+        out = up(0 * bias) if b and kind == "none" else None
+        dx, db = gelu.backward(up(dy), cache, out)
+        alone, _ = gelu.forward(up(x), None, kind, keep_cache=False)
+        assert out is None or db is out
+        return {"y": y, "dx": dx, "alone": alone, **({"db": db} if b else {})}
+
+    return results
+
+
+def _norm(draw, rng):
+    rows, d, rate, terms = draw(ROWS), draw(WIDTHS), draw(RATES), draw(st.integers(0, 3))
+    a, x, dy, *more = (rng.standard_normal((rows, d)) for _ in range(3 + terms))
+    b, gain, bias = rng.standard_normal((3, d))
+    keys = rng.integers(0, 2**64, rows, np.uint64) if draw(st.booleans()) else None
+
+    def results(up):
+        y, cache = add_norm.forward(up(a), up(b), up(x), up(gain), up(bias), 1e-5, rate, keys if keys is None else up(keys))
+        out = tuple(up(0 * b) for _ in range(3)) if terms else None
+        da, db, dx, dgain, dbias = add_norm.backward(up(dy), cache, out, tuple(up(m) for m in more))
+        z, alone = layer_norm.forward(up(x).reshape(1, rows, d), up(gain), up(bias), 1e-5)
+        dz, dgain_2, dbias_2 = layer_norm.backward(up(dy).reshape(1, rows, d), alone)
+        narrow = {"da": da, "dx": dx, "dz": dz} if d > 2 else {}  # of one or two columns nothing is left but rounding
+        kept = {} if cache.dropout.keep is None else {"keep": cache.dropout.keep}
+        sums = {"db": db} if d > 2 else {}
+        return {"y": y, "dγ": dgain, "dβ": dbias, "z": z, "dγ alone": dgain_2, "dβ alone": dbias_2, **narrow, **kept, **sums}
+
+    return results
+
+
+def _softmax(draw, rng):
+    shape = draw(ROWS), draw(st.integers(1, 3)), draw(WIDTHS)
+    s, dy, rate = 3 * rng.standard_normal(shape), rng.standard_normal(shape), draw(RATES)
+    keys = rng.integers(0, 2**64, shape[:2], np.uint64) if draw(st.booleans()) else None
+    bias = np.where(rng.random((shape[0], 1, shape[2])) < 0.8, 0.0, -1e9) if draw(st.booleans()) else None
+
+    def results(up):
+        y, cache = softmax.forward(up(s), bias if bias is None else up(bias), rate, keys if keys is None else up(keys))
+        return {"y": y, "p": cache.p, "ds": softmax.backward(up(dy), cache)}
+
+    return results
+
+
+def _attention(draw, rng):
+    """Packed (several runs) and padded, with the last rows of a sentence not real; all ask, or the first token of each sentence."""
+    runs, start = [], 0
+    for _ in range(draw(st.integers(1, 3))):
+        runs.append(Run(start, draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 5, 31, 33, 70]))))
+        start = runs[-1].stop
+    heads, d_k, rate = draw(st.integers(1, 3)), draw(st.sampled_from([1, 3, 26, 64, 65])), draw(RATES)
+    d, starts = heads * d_k, np.concatenate([run.start + run.length * np.arange(run.n) for run in runs])
+    one = draw(st.booleans())
+    qkv, bias = rng.standard_normal((start, 3 * d)), rng.standard_normal(3 * d) if draw(st.booleans()) else None
+    asking = starts if one else np.arange(start)
+    real = keys = dscores = None
+    if draw(st.booleans()):
+        real = np.concatenate([np.arange(run.length) < rng.integers(1, run.length + 1) for run in runs for _ in range(run.n)])
+    if draw(st.booleans()):
+        keys = rng.integers(0, 2**64, len(asking), np.uint64)
+    if draw(st.booleans()):
+        dscores = rng.standard_normal(heads * sum(run.n * run.length * (1 if one else run.length) for run in runs))
+    dcontext, given_starts = rng.standard_normal((len(asking), d)), draw(st.booleans())
+
+    def results(up):
+        opt = lambda a: None if a is None else up(a)
+        whole, rows = up(qkv), up(asking)
+        q, kv = whole[:, :d], whole[:, d:]  # rows with gaps between, as the encoder hands them over
+        q = q[rows] if one else q
+        places = opt(starts) if given_starts else None
+        context, scores, cache = attention.forward(q, kv, runs, heads, opt(real), rate, opt(keys), places, opt(bias))
+        dqkv = up((0 * qkv).ravel()).reshape(qkv.shape)
+        out = None if one else (dqkv[:, :d], dqkv[:, d:])
+        dq, dkv = attention.backward(up(dcontext), cache, opt(dscores), out)
+        p = {f"p {i}": w.p for i, w in enumerate(cache.weights)}
+        keep = {f"keep {i}": w.dropout.keep for i, w in enumerate(cache.weights) if w.dropout.keep is not None}
+        return {"context": context, "scores": scores, "dq": dq, "dkv": dkv, **p, **keep}
+
+    return results
+
+
+def _dropout(draw, rng):
+    x, dy = rng.standard_normal((2, draw(ROWS), draw(WIDTHS)))
+    keys, rate = rng.integers(0, 2**64, len(x), np.uint64), draw(RATES)
+
+    def results(up):
+        y, cache = dropout.forward(up(x), rate, up(keys))
+        return {"y": y, "dx": dropout.backward(up(dy), cache), **({} if cache.keep is None else {"keep": cache.keep})}
+
+    return results
+
+
+def _keys(draw, rng):
+    rows, parent = rng.integers(0, 2**64, (draw(ROWS), 3), np.uint64), draw(st.integers(0, 2**64 - 1))
+    part, sites = draw(st.integers(0, 3)), draw(st.integers(1, 14))
+
+    def results(up):
+        of_sites = random.site_keys(parent, up(np.ascontiguousarray(rows[:, 0])), sites)
+        return {"row keys": random.row_keys(parent, up(rows), part), "site keys": of_sites}
+
+    return results
+
+
+def _tables(draw, rng):
+    V, T, d = draw(st.sampled_from([1, 2, 9, 1024, 1025, 3000])), draw(st.sampled_from([1, 5, 257, 600])), draw(WIDTHS)
+    W, P, S = (rng.standard_normal((rows, d)) for rows in (V, 7, 2))
+    ids, positions, segments = (rng.integers(0, high, T).astype(draw(st.sampled_from([np.int32, np.int64]))) for high in (V, 7, 2))
+    rows = rng.standard_normal((T, d))
+
+    def results(up):
+        y, _ = embedding.forward(up(ids), up(positions), up(segments), up(W), up(P), up(S))
+        table = up(W).copy()
+        memory.add_rows(table, up(ids), up(rows))
+        return {"y": y, "table": table}
+
+    return results
+
+
+def _mse(draw, rng):
+    shape = tuple(draw(st.lists(st.sampled_from([1, 2, 3, 17, 65]), min_size=1, max_size=4)))
+    x, y = rng.standard_normal((2, *shape))
+    mask = rng.random((*shape[:-1], draw(st.sampled_from([1, shape[-1]])))) < 0.7 if draw(st.booleans()) else None
+    count, dloss = draw(st.sampled_from([None, 7, 33.5])), draw(st.sampled_from([1.0, -0.3]))
+    if mask is not None:
+        mask.flat[0] = True
+
+    def results(up):
+        loss, cache = mse.forward(up(x), up(y), mask if mask is None else up(mask), count)
+        return {"loss": loss, "dx": mse.backward(dloss, cache), "again": mse.backward(2.5, cache)}
+
+    return results
+
+
+def _entropies(draw, rng):
+    n, C, count = draw(ROWS), draw(WIDTHS), draw(st.sampled_from([None, 5, 33.5]))
+    z, z_T = 3 * rng.standard_normal((2, n, C))
+    labels, t = rng.integers(0, C, n).astype(draw(st.sampled_from([np.int32, np.int64]))), draw(st.sampled_from([1.0, 2.5]))
+
+    def results(up):
+        loss, cache = cross_entropy.forward(up(z), up(labels), count)
+        soft, soft_cache = prediction.forward(up(z), up(z_T), t, count)
+        gradients = {"dz": cross_entropy.backward(0.7, cache), "dz soft": prediction.backward(0.7, soft_cache)} if C > 1 else {}
+        return {"loss": loss, "soft": soft, **gradients}
+
+    return results
+
+
+def _optimiser(draw, rng):
+    lengths = draw(st.lists(st.sampled_from([1, 7, 64, 1000, 5000]), min_size=1, max_size=4))
+    bounds = np.cumsum([0, *lengths])
+    theta, g, m, v = rng.standard_normal((4, bounds[-1]))
+    scale, max_norm, decay_end = draw(st.sampled_from([1e-3, 1.0, 50.0])), draw(st.sampled_from([0.5, 1.0])), draw(st.integers(-3, 70))
+    preset, t = optim.PRESETS[draw(st.sampled_from(sorted(optim.PRESETS)))], draw(st.integers(1, 9))
+
+    def results(up):
+        flat = up(g * scale).copy()
+        factor = optim.norm_factor(flat, max_norm)
+        state = [up(a).copy() for a in (theta, m, v * v)]
+        optim.update(state[0], flat, *state[1:], factor if t % 2 else None, 1e-2, decay_end, t, preset)
+        clipped = up(g * scale).copy()
+        optim.clip_tensors(clipped, up(np.stack([bounds[:-1], bounds[1:]], 1)), max_norm)
+        return {"factor": factor, "clipped": clipped, **dict(zip("θmv", state, strict=True))}
+
+    return results
+
+
+CASES = {
+    _gelu: (gelu.forward, gelu.backward),
+    _norm: (layer_norm.forward, layer_norm.backward, add_norm.forward, add_norm.backward),
+    _softmax: (softmax.forward, softmax.backward),
+    _attention: (attention.forward, attention.backward),
+    _dropout: (dropout.forward, dropout.backward),
+    _keys: (random.row_keys, random.site_keys),
+    _tables: (embedding.forward, memory.add_rows),
+    _mse: (mse.forward, mse.backward),
+    _entropies: (cross_entropy.forward, cross_entropy.backward, prediction.forward, prediction.backward),
+    _optimiser: (optim.norm_factor, optim.clip_tensors, optim.update),
+}
+TESTED = {unwrap(operation) for operations in CASES.values() for operation in operations}
+
+
+@pytest.mark.parametrize("operation", TABLE, ids=lambda f: f"{f.__module__}.{f.__name__}")
+def test_every_kernel_has_a_case_and_is_what_runs(operation):
+    assert operation in TESTED
+    assert _kernel(operation) is TABLE[operation]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@settings(max_examples=25)
+@given(data=st.data())
+def test_a_kernel_s_numbers_are_its_operation_s(cupy, case, dtype, data):
+    rng, gaps = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed")), data.draw(st.booleans(), "gaps")
+    results = case(data.draw, rng)
+
+    def there(a):
+        a = cupy.asarray(a.astype(dtype) if a.dtype.kind == "f" else a)
+        if not gaps or a.dtype.kind != "f" or a.ndim < 2:
+            return a
+        wide = cupy.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
+        wide[..., ::2] = a
+        return wide[..., ::2]
+
+    expected = results(lambda a: a.astype(dtype).astype(np.float64) if a.dtype.kind == "f" else a)
+    got = results(there)
+    assert got.keys() == expected.keys()
+    scale = max(1.0, norm(a for name, a in expected.items() if name[0] == "d"))
+    for name, a in got.items():
+        assert isinstance(a, cupy.ndarray) and a.shape == np.shape(expected[name]), name
+        if np.asarray(expected[name]).dtype.kind != "f":
+            assert np.array_equal(a.get(), expected[name]), name
+            continue
+        assert a.dtype == dtype
+        assert_close(name, a, expected[name], TOLERANCE[dtype], 1e-2 * scale if name[0] == "d" else 1e-3)
