@@ -198,8 +198,7 @@ class Bert:
         hidden_seen[0], layers = (x if wanted(0, hidden) else None), []
         trace = Trace(embedding=hidden_seen[0], hidden=hidden_seen, scores=scores_seen)
         for l in range(depth):
-            layer_keys = keys(3 * l + 1), keys(3 * l + 2), keys(3 * l + 3)
-            drop = encoder.Dropout(c.hidden_dropout_prob, c.attention_probs_dropout_prob, layer_keys)
+            drop = encoder.Dropout(c.hidden_dropout_prob, c.attention_probs_dropout_prob, keys.of_layer(l))
             rows = batch.cls_rows if cls_only and l == M - 1 else None
             x, A, cache = encoder.forward(
                 x,
@@ -255,15 +254,13 @@ class Bert:
 
     def backward_to_look_up(self, cache: Cache, dtrace: Trace, grads: Parameters) -> Array:
         """All of `backward` but the tables of the embeddings: the gradient of what was looked up in them, (T, d)."""
-        p, d, M = self.parameters, self.config.hidden_size, self.config.num_hidden_layers
+        M = self.config.num_hidden_layers
         dhidden: list[Any] = list(dtrace.hidden or [None] * (M + 1))
         dscores: list[Any] = list(dtrace.scores or [None] * M)
         if len(dhidden) != M + 1 or len(dscores) != M:
             raise InputError(f"dtrace has {len(dhidden)} hidden and {len(dscores)} scores; the model's trace has {M + 1} and {M}")
         cls_only = bool(cache.layers) and cache.layers[-1].rows is not None
-        dx = new((cache.batch.size if cls_only else len(cache.batch.input_ids), d), p.flat)
-        dx.fill(0)
-        self._heads_backward(cache, dtrace, dx, None if cls_only else cache.batch.cls_rows, grads)
+        dx = self._heads_backward(cache, dtrace, cls_only, grads)
         terms: tuple[Array, ...] = (dx,)  # what adds up to the gradient of a layer's output
         for l in reversed(range(len(cache.layers))):
             if dhidden[l + 1] is not None:
@@ -281,15 +278,20 @@ class Bert:
         """The gradient of what was looked up, (T, d), added to the tables'."""
         embedding.backward(de, cache, tables(grads))
 
-    def _heads_backward(self, cache: Cache, dtrace: Trace, dx: Array, cls_rows: Array | None, grads: Parameters) -> None:
+    def _heads_backward(self, cache: Cache, dtrace: Trace, cls_only: bool, grads: Parameters) -> Array:
+        """The gradient of the last layer's output, (T, d), or of its [CLS] rows, (S, d), as far as it comes from the heads."""
+        dfirst = None
         if cache.classifier is not None and (dtrace.logits is not None or dtrace.pooled is not None):
             dfirst = heads.classify_backward(dtrace.pooled, dtrace.logits, cache.classifier, grads)
-            if cls_rows is None:
-                dx += dfirst
-            else:
-                dx[cls_rows] += dfirst
+            if cls_only:
+                return dfirst
+        dx = new((cache.batch.size if cls_only else len(cache.batch.input_ids), self.config.hidden_size), self.parameters.flat)
+        dx.fill(0)
+        if dfirst is not None:
+            dx[cache.batch.cls_rows] += dfirst
         if cache.mlm is not None and dtrace.logits is not None:
             heads.predict_words_backward(dtrace.logits, cache.mlm, dx, grads)
+        return dx
 
 
 def tables(p: Parameters) -> tuple[Array, Array, Array]:
@@ -302,6 +304,9 @@ class _SiteKeys:
 
     def __init__(self, dropout_key: int | None, batch: Batch, sites: int):
         self.keys = None if dropout_key is None else site_keys(dropout_key, batch.row_ids, sites)
+
+    def of_layer(self, l: int) -> Any:
+        return (None, None, None) if self.keys is None else self.keys[3 * l + 1 : 3 * l + 4]
 
     def __call__(self, site: int, rows: Array | None = None) -> Array | None:
         if self.keys is None:

@@ -58,11 +58,11 @@ def slots(prefix: str, d: int, f: int) -> list[Slot]:
 
 
 class Dropout(NamedTuple):
-    """What a layer drops: probabilities, and the keys of its three sites (T,) each; None for no dropout."""
+    """What a layer drops: probabilities, and the keys of its three sites (3, T), or three times None for no dropout."""
 
     hidden: float
     attention: float
-    keys: tuple[Any, Any, Any]
+    keys: Any
 
 
 NO_DROPOUT = Dropout(0.0, 0.0, (None, None, None))
@@ -90,13 +90,13 @@ def forward(
     keep_cache: bool = True,
 ) -> tuple[Array, Array, Cache]:
     """x (T, d) -> z (T, d), or (S, d) of the rows (S,), one a sentence; the layer's attention scores (flat); cache."""
-    q, kv, projections = _project(x, W.qkv, rows)
-    at_rows = lambda a: a if a is None or rows is None else a[rows]
-    keys = [at_rows(k) for k in drop.keys]
+    asking = x if rows is None else x[rows]
+    q, kv, projections = _project(x, asking, W.qkv)
+    keys = drop.keys if rows is None or drop.keys[0] is None else drop.keys[:, rows]
     places = batch.runs, heads, batch.attention_mask
     context, scores, c_attention = attention.forward(q, kv, *places, drop.attention, keys[0], batch.cls_rows, W.qkv[1])
     a, c_output = linear.forward(context, W.output)
-    y, c_norm_y = add_norm.forward(a, W.attention_norm[0], at_rows(x), *W.attention_norm[1:], eps, drop.hidden, keys[1])
+    y, c_norm_y = add_norm.forward(a, W.attention_norm[0], asking, *W.attention_norm[1:], eps, drop.hidden, keys[1])
     u, c_feed_forward = feed_forward.forward(y, *W.feed_forward, approximate, keep_cache)
     z, c_norm_z = add_norm.forward(u, W.output_norm[0], y, *W.output_norm[1:], eps, drop.hidden, keys[2])
     return z, scores, Cache(rows, projections, c_attention, c_output, c_norm_y, c_feed_forward, c_norm_z)
@@ -112,34 +112,33 @@ def backward(dz: tuple[Array, ...], dscores: Array | None, cache: Cache, dW: Lay
     dy, _, _, _ = feed_forward.backward(du, cache.feed_forward, dW.feed_forward)
     da, _, dx_round, _, _ = add_norm.backward(dy, cache.attention_norm, dW.attention_norm, (dy_round,))
     dcontext, _, _ = linear.backward(da, cache.output, (dW.output, None))
-    dx = _project_backward(dcontext, dscores, cache, dW.qkv)
-    if cache.rows is None:
+    dx, dx_rows = _project_backward(dcontext, dscores, cache, dW.qkv)
+    if dx_rows is None:
         return dx, dx_round
-    dx[cache.rows] += dx_round
+    dx[cache.rows] += dx_rows + dx_round
     return (dx,)
 
 
-def _project(x: Array, W: tuple[Array, Array], rows: Array | None) -> tuple[Array, Array, tuple[linear.Cache, ...]]:
-    """q, kv without their bias, by one GEMM, or, where only `rows` ask, by two."""
+def _project(x: Array, asking: Array, W: tuple[Array, Array]) -> tuple[Array, Array, tuple[linear.Cache, ...]]:
+    """q, kv without their bias, by one GEMM, or, where only some rows ask, by two."""
     d = x.shape[-1]
-    if rows is None:
+    if asking is x:
         qkv, cache = linear.forward(x, *W, add=False)  # [T, d] -> [T, 3d]
         return qkv[:, :d], qkv[:, d:], (cache,)
-    q, c_q = linear.forward(x[rows], W[0][:d], W[1][:d], add=False)
+    q, c_q = linear.forward(asking, W[0][:d], W[1][:d], add=False)
     kv, c_kv = linear.forward(x, W[0][d:], W[1][d:], add=False)
     return q, kv, (c_q, c_kv)
 
 
-def _project_backward(dcontext: Array, dscores: Array | None, cache: Cache, dW: tuple[Array, Array]) -> Array:
-    """Through attention and the projections: dx (T, d)."""
+def _project_backward(dcontext: Array, dscores: Array | None, cache: Cache, dW: tuple[Array, Array]) -> tuple[Array, Array | None]:
+    """Through attention and the projections: dx (T, d), and what comes on top at the rows that asked, where only some did."""
     d = dcontext.shape[-1]
     if cache.rows is None:
         dqkv = new((len(dcontext), 3 * d), dcontext)
         attention.backward(dcontext, cache.attention, dscores, (dqkv[:, :d], dqkv[:, d:]))
         dx, _, _ = linear.backward(dqkv, cache.projections[0], dW)
-        return dx
+        return dx, None
     dq, dkv = attention.backward(dcontext, cache.attention, dscores)
     dx, _, _ = linear.backward(dkv, cache.projections[1], (dW[0][d:], dW[1][d:]))
     dx_rows, _, _ = linear.backward(dq, cache.projections[0], (dW[0][:d], dW[1][:d]))
-    dx[cache.rows] += dx_rows
-    return dx
+    return dx, dx_rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .config import Config
-from .device import Array, array_module
+from .device import Array, array_module, fused
 from .ops import dropout, gelu, layer_norm, linear
 from .parameters import Parameters
 
@@ -36,16 +36,21 @@ def classify(x: Array, p: Parameters, config: Config, keys: Array | None) -> tup
 
 def classify_backward(dpooled: Array | None, dlogits: Array | None, cache: ClassifierCache, grads: Parameters) -> Array:
     """dpooled (S, d) and dlogits (S, C), either None -> dx (S, d).    tanh′(u) = 1 − pooled²;  relu′ is 1 above 0, else 0."""
-    total = array_module(cache.pooled).zeros_like(cache.pooled)
+    total = dpooled
     if dlogits is not None and cache.classifier is not None:
         dkept, _, _ = linear.backward(dlogits, cache.classifier, _dense(grads, "classifier"))
         dkept = dropout.backward(dkept, cache.dropout)
-        total += dkept * (cache.pooled > 0) if cache.relu else dkept
-    if dpooled is not None:
-        total += dpooled
-    du = total * (1 - cache.pooled * cache.pooled)
+        dkept = dkept * (cache.pooled > 0) if cache.relu else dkept
+        total = dkept if dpooled is None else dkept + dpooled
+    du = through_tanh(total, cache.pooled)
     dx, _, _ = linear.backward(du, cache.pooler, _dense(grads, "pooler.dense"))
     return dx
+
+
+@fused
+def through_tanh(dy: Array, y: Array) -> Array:
+    """dx of y = tanh x:  dy (1 − y²)."""
+    return dy * (1 - y * y)
 
 
 class MlmCache(NamedTuple):

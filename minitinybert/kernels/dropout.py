@@ -1,4 +1,4 @@
-"""ops/dropout.py, and the keys of random.py: y = x m/(1 − p), m drawn where it is used."""
+"""ops/dropout.py, and the keys of random.py: y = x m/(1 − p), m drawn where it is used; and heads.through_tanh."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ extern "C" __global__ void dropout_forward(const T* x, const u64* keys, T* y, u8
 """,
 )
 _BACKWARD = cupy.ElementwiseKernel("T dy, bool keep, T scale", "T dx", "dx = keep ? dy * scale : T(0)", "dropout_backward")
+_THROUGH_TANH = cupy.ElementwiseKernel("T dy, T y", "T dx", "dx = dy * (1 - y * y)", "through_tanh")
 _MIX = r"""
 __device__ unsigned long long mix(unsigned long long z) {
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
@@ -64,6 +65,10 @@ def forward(x: Array, p: float, keys: Array | None) -> tuple[Array, Cache]:
 
 def backward(dy: Array, cache: Cache) -> Array:
     return dy if cache.keep is None else _BACKWARD(dy, cache.keep, dy.dtype.type(cache.scale))
+
+
+def through_tanh(dy: Array, y: Array) -> Array:
+    return _THROUGH_TANH(dy, y)
 
 
 def row_keys(parent: int, rows: Array, part: int = 0) -> Array:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from inspect import unwrap
 from typing import Any
 
-from .. import memory, optim, random
+from .. import heads, memory, optim, random
 from ..losses import cross_entropy, mse, prediction
 from ..ops import add_norm, attention, dropout, embedding, gelu, layer_norm, softmax
 from . import attention as attention_kernels
@@ -39,6 +39,7 @@ TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
         (cross_entropy.backward, losses.cross_entropy_backward),
         (prediction.forward, losses.prediction_forward),
         (prediction.backward, losses.prediction_backward),
+        (heads.through_tanh, dropout_kernels.through_tanh),
         (optim.norm_factor, optim_kernels.norm_factor),
         (optim.clip_tensors, optim_kernels.clip_tensors),
         (optim.update, optim_kernels.update),

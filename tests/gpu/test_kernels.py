@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitinybert import memory, optim, random
+from minitinybert import heads, memory, optim, random
 from minitinybert.audit import assert_close, norm
 from minitinybert.batch import Run
 from minitinybert.device import _kernel
@@ -199,7 +199,13 @@ def _optimiser(draw, rng):
     return results
 
 
+def _tanh(draw, rng):
+    y, dy = rng.uniform(-1, 1, (2, draw(ROWS), draw(WIDTHS)))
+    return lambda up: {"dx": heads.through_tanh(up(dy), up(y))}
+
+
 CASES = {
+    _tanh: (heads.through_tanh,),
     _gelu: (gelu.forward, gelu.backward),
     _norm: (layer_norm.forward, layer_norm.backward, add_norm.forward, add_norm.backward),
     _softmax: (softmax.forward, softmax.backward),
