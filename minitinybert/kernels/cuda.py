@@ -18,6 +18,9 @@ from ..device import Array
 PRELUDE = r"""
 typedef unsigned long long u64;
 typedef unsigned char u8;
+#ifndef INFINITY  // NVRTC has no <math.h>
+#define INFINITY __int_as_float(0x7f800000)
+#endif
 
 template <typename S> struct alignas(4 * sizeof(S)) Four { S at[4]; };
 

@@ -102,12 +102,15 @@ STEPS = {
 }
 
 
+def batch_of(kind, examples, indices):
+    batch = replace(examples, pad_to=12 if kind == "padded" else None).batch(indices)
+    return mask_batch(batch, Masking(4, 30, (0, 2, 3)), 3) if kind == "masked" else batch
+
+
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_copies_its_batch_and_nothing_else(cupy, watched, name):
     config, objective, kind, preset = STEPS[name]
-    batch = replace(examples(), pad_to=12 if kind == "padded" else None).batch(np.arange(9))
-    if kind == "masked":
-        batch = mask_batch(batch, Masking(4, 30, (0, 2, 3)), 3)
+    batch = batch_of(kind, examples(), np.arange(9))
     uploads = sum(isinstance(getattr(batch, field), np.ndarray) for field in Batch.__dataclass_fields__ if field != "sentences")
     uploads += 2 * (batch.masked is not None)
     with Workers(1) as workers:
