@@ -1,0 +1,85 @@
+"""How often a step asks the device for something: kernels, products by cuBLAS, fills. A small model's step is as long as that.
+
+Something that sees all of it has to count: MINITINYBERT_LAUNCH_COUNTER names a module with reset_stats(), and stats() -> a mapping with
+"launches", "gemms", "memsets" and the hidden copies of a device's driver. Each count is of a second step: the first compiles.
+"""
+
+import importlib
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from minitinybert import encoder
+from minitinybert.batch import packed, padded_to
+from minitinybert.bert import Bert
+from minitinybert.config import Config
+from minitinybert.distill import Intermediate, Prediction
+from minitinybert.learner import Learner
+from minitinybert.optim import PRESETS, Adam
+from minitinybert.parallel import Workers
+from minitinybert.random import key, site_keys
+
+pytestmark = pytest.mark.gpu
+STUDENT = Config(2000, 312, 4, 12, 1200, max_position_embeddings=64, head="classifier")  # TinyBERT4, but for its vocabulary
+TEACHER = replace(STUDENT, hidden_size=48, num_hidden_layers=12, intermediate_size=96)  # as deep as BERT base: width costs no launches
+LENGTHS = (5, 9, 7, 5, 3, 12)
+
+
+@pytest.fixture(scope="module")
+def count():
+    """count(step): how much `step` asks for, when it is called again."""
+    name = os.environ.get("MINITINYBERT_LAUNCH_COUNTER")
+    if not name:
+        pytest.skip("nothing counts launches here: set MINITINYBERT_LAUNCH_COUNTER to a module with reset_stats() and stats()")
+    counter = importlib.import_module(name)
+
+    def count(step):
+        step()
+        counter.reset_stats()
+        step()
+        seen = counter.stats()
+        assert not any(seen[kind] for kind in ("hidden_h2d", "hidden_d2h", "d2h"))
+        return seen["launches"] + seen["gemms"] + seen["memsets"]
+
+    return count
+
+
+def batch_of(kind, lengths=LENGTHS):
+    ids = [np.arange(1, n + 1) for n in lengths]
+    arguments = ids, [0 * i for i in ids], None, np.zeros(len(ids), int)
+    return packed(*arguments) if kind == "packed" else padded_to(max(lengths), *arguments)
+
+
+@pytest.mark.parametrize("kind", ["packed", "padded"])
+def test_a_layer_forward_and_backward_is_at_most_40(cupy, count, kind):
+    batch = batch_of(kind).to(cupy)
+    parameters = Bert.new(STUDENT, 1).to(cupy).parameters
+    W, dW = (encoder.LayerArrays.of(p, 0) for p in (parameters, parameters.zeros_like()))
+    rows = [cupy.ones((len(batch.input_ids), STUDENT.hidden_size), np.float32) for _ in range(3)]
+    drop = encoder.Dropout(0.1, 0.1, site_keys(key(3), batch.row_ids, 3))
+
+    def both():
+        _, scores, cache = encoder.forward(rows[0], W, batch, STUDENT.num_attention_heads, 1e-12, "none", drop)
+        encoder.backward(tuple(rows), scores, cache, dW)
+
+    assert count(both) == 24  # of the 40 it may be
+
+
+@pytest.mark.parametrize("clip, launches", [("none", 1), ("global", 2), ("tensor", 4)])
+def test_the_optimiser_is_one_launch_and_what_clipping_asks_before(cupy, count, clip, launches):
+    parameters = Bert.new(STUDENT, 1).to(cupy).parameters
+    adam, gradients = Adam(parameters, replace(PRESETS["adamw"], clip=clip)), parameters.zeros_like()
+    assert count(lambda: adam.step(gradients, 1e-3)) == launches
+
+
+@pytest.mark.parametrize("objective", ["intermediate", "prediction"])
+@pytest.mark.parametrize("lengths", [LENGTHS, (7,) * 4, tuple(range(3, 30))], ids=["mixed", "equal", "all different"])
+def test_a_distillation_step_is_at_most_250(cupy, count, objective, lengths):
+    """Teacher forward, student forward and backward, losses, optimiser: of TinyBERT4 and a teacher of 12 layers, whatever the lengths."""
+    make = Prediction if objective == "prediction" else lambda: Intermediate(STUDENT, TEACHER)
+    with Workers(1) as workers:
+        learner = Learner(Bert.new(STUDENT, 1).to(cupy), make(), workers, Bert.new(TEACHER, 2).to(cupy), seed=3)
+        adam, batch = Adam(learner.student.parameters, PRESETS["adamw"], workers), batch_of("packed", lengths)
+        assert count(lambda: adam.step(learner.gradients(batch, 0)[1], 1e-3)) <= 250
