@@ -38,6 +38,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 def _command(commands: Any, name: str, help: str, threads: bool = True) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help, description=help, formatter_class=_Help)
     parser.add_argument("--device", default="cpu", metavar="cpu|cuda|cuda:N", help="where the arrays live")
+    parser.add_argument("--tf32", action="store_true", help="on a GPU: float32 matrices are multiplied on tensor cores, in TF32")
     if threads:
         parser.add_argument("--threads", type=_positive, default=None, help="threads on the CPU (without it: one a core)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")

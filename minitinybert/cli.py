@@ -19,7 +19,7 @@ from .errors import InputError
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    from . import ranks
+    from . import device, ranks
     from .train import Stopped
 
     def work(ours: Any) -> int:
@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 128 + stopped.signal
 
     try:
+        if getattr(args, "tf32", False):
+            device.allow_tf32(args.device)
         return ranks.run(args.command, work)
     except InputError as error:
         print(f"minitinybert: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ Operations never name a device: `xp = array_module(x)` and go on. Everything tha
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -72,6 +73,16 @@ def select(device: str) -> Any:
         raise InputError(f"--device {device}: there are only {cupy.cuda.runtime.getDeviceCount()} devices")
     cupy.cuda.Device(index).use()
     return cupy
+
+
+def allow_tf32(device: str) -> None:
+    """Products of float32 matrices on tensor cores, of numbers rounded to 10 bits behind the point and summed in float32, from the first
+    product of this process on: CuPy asks the environment then. Attention's products are kernels of ours, and stay float32.
+    InputError on a CPU.
+    """
+    if device == "cpu":
+        raise InputError("--tf32 is a way of GPUs to multiply: choose --device cuda, or leave it out")
+    os.environ["CUPY_TF32"] = "1"
 
 
 def to_host(x: Array) -> np.ndarray:
