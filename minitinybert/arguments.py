@@ -65,6 +65,10 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, where there is one")
 
 
+def _teacher_dtype_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--teacher-dtype", choices=("float32", "float16"), default="float32", help="of the frozen teacher, on a GPU")
+
+
 def _finetune(commands: Any) -> None:
     parser = _command(commands, "finetune", "fine-tune a BERT on a task: the teacher")
     parser.add_argument("--model", required=True, metavar="DIR|ID", help="a model directory, or a Hugging Face id")
@@ -123,6 +127,7 @@ def _distill(commands: Any) -> None:
     stages = distill.add_subparsers(dest="what", required=True, metavar="general|task")
     general = _command(stages, "general", "general distillation: a pre-trained teacher, raw text, no labels")
     general.add_argument("--teacher", required=True, metavar="DIR|ID", help="a BERT that was pre-trained, not fine-tuned")
+    _teacher_dtype_option(general)
     general.add_argument("--student", required=True, metavar="DIR|SHAPE", help="a model directory, or a shape: 4L-312D-12H-1200F")
     _corpus_options(general)
     _length_option(general)
@@ -133,6 +138,7 @@ def _distill(commands: Any) -> None:
     _training_options(general)
     parser = _command(stages, "task", "task-specific distillation: intermediate layers, then prediction")
     parser.add_argument("--teacher", required=True, metavar="DIR|ID", help="a BERT fine-tuned on the task")
+    _teacher_dtype_option(parser)
     parser.add_argument("--student", required=True, metavar="DIR|SHAPE", help="a model directory, or a shape: 4L-312D-12H-1200F")
     _task_options(parser)
     _length_option(parser)

@@ -115,6 +115,11 @@ class Bert:
         """The model with its parameters in `xp` (numpy or cupy)."""
         return self if array_module(self.parameters.flat) is xp else Bert(self.config, self.parameters.to(xp), self.tokenizer_files)
 
+    def astype(self, dtype: Any) -> Bert:
+        """The model with its parameters in `dtype`."""
+        same = self.parameters.flat.dtype == np.dtype(dtype)
+        return self if same else Bert(self.config, self.parameters.astype(dtype), self.tokenizer_files)
+
     def for_reading(self) -> Bert:
         """The model for forward passes alone, quicker where they have few rows: see `Parameters.for_reading`."""
         return Bert(self.config, self.parameters.for_reading(), self.tokenizer_files)

@@ -98,7 +98,7 @@ def _run_distill(args: argparse.Namespace) -> int:
 def _run_distill_general(args: argparse.Namespace) -> int:
     from . import pipeline, pretrain
 
-    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
+    with pipeline.Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
         options, recipe = _options(args, args.epochs, args.lr), recipes.load(args.recipe)
         results = pretrain.distill_general(args.teacher, args.student, _text(args), args.out, options, machine, recipe, args.resume)
     return _report(args, {"model": str(args.out), "results": results})
@@ -107,7 +107,7 @@ def _run_distill_general(args: argparse.Namespace) -> int:
 def _run_distill_task(args: argparse.Namespace) -> int:
     from . import pipeline
 
-    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
+    with pipeline.Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
         results = pipeline.distill_task(
             args.teacher,
             args.student,

@@ -139,13 +139,15 @@ class Learner:
         return _Result(terms.losses, dlookup, cache.embedding.lookup)
 
     def _ask_teacher(self, share: Batch, step: int) -> Trace | None:
+        """What the teacher says, in the student's dtype whatever its own is."""
+        dtype = self.student.parameters.flat.dtype
         if self.teacher_cache is not None:
-            return self.teacher_cache.get(share)
+            return self.teacher_cache.get(share).astype(dtype)
         if self.teacher is None or self.objective.teacher_view is None:
             return None
         teacher_key = key(self.seed, step, 1) if self.teacher_dropout else None
         trace, _ = self.teacher.forward_batch(share, teacher_key, keep_cache=False, **self.objective.teacher_view.arguments(share))
-        return trace
+        return trace.astype(dtype)
 
 
 def shares(batch: Batch, threads: int) -> list[Batch]:

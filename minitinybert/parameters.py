@@ -78,6 +78,9 @@ class Parameters(Mapping):
         flat = self.flat.get() if hasattr(self.flat, "get") else self.flat
         return Parameters(self.layout, xp.array(flat))
 
+    def astype(self, dtype: Any) -> Parameters:
+        return Parameters(self.layout, self.flat.astype(dtype))
+
     def for_reading(self) -> Parameters:
         """A copy whose matrices, all but the tables, lie column by column. x Wᵀ then reads W row after row, which a GEMM with few rows
         of x does up to twice as fast. For forward passes alone: its `flat` is no other's. On a GPU, and of such a copy, the same object."""

@@ -32,10 +32,13 @@ from .train import Options, train
 
 
 class Machine:
-    """Where a command runs: the array module of --device, the threads of --threads, and which rank of how many this process is."""
+    """Where a command runs: the array module of --device, the threads of --threads, which rank of how many this process is, and in what
+    dtype frozen teachers answer."""
 
-    def __init__(self, device_name: str = "cpu", threads: int | None = None, ranks: Ranks = ALONE):
-        self.xp = device.select(ranks.device(device_name))
+    def __init__(self, device_name: str = "cpu", threads: int | None = None, ranks: Ranks = ALONE, teacher_dtype: str = "float32"):
+        self.xp, self.teacher_dtype = device.select(ranks.device(device_name)), teacher_dtype
+        if self.xp is np and teacher_dtype != "float32":
+            raise InputError(f"--teacher-dtype {teacher_dtype}: CPUs multiply float32; choose --device cuda, or leave it out")
         self.workers = Workers(threads if self.xp is np else 1, ranks)
 
     def __enter__(self) -> Machine:
@@ -44,6 +47,10 @@ class Machine:
 
     def __exit__(self, *error: object) -> None:
         self.workers.__exit__(*error)
+
+    def frozen(self, teacher: Bert) -> Bert:
+        """The teacher where and as it answers."""
+        return teacher.to(self.xp).astype(self.teacher_dtype)
 
 
 class TaskData:
@@ -204,7 +211,7 @@ def _teacher_cache(taught: _Taught, view: View, examples: EncodedExamples, out: 
     """The teacher's traces of all examples, where they are not too large. Several ranks run it at every epoch, each on its share."""
     if taught.recipe.padding == "count" or machine.workers.ranks.size > 1:
         return None
-    size = gigabytes(examples.lengths(), taught.teacher.config, view)
+    size = gigabytes(examples.lengths(), taught.teacher.config, view, taught.teacher.parameters.flat.itemsize)
     if size > taught.answers.limit:
         log(f"the teacher is run at every epoch: a cache of its answers would take {size:.1f} GB (--cache-gb {taught.answers.limit:g})")
         return None
@@ -233,7 +240,7 @@ def load_teacher(path: str, task: Task, machine: Machine) -> Bert:
     if teacher.config.head != "classifier":
         raise InputError(f"{path}: the teacher has no classifier; fine-tune it first: minitinybert finetune --model {path} …")
     _check_labels(teacher, task, path)
-    return in_task_order(teacher, task).to(machine.xp).for_reading()
+    return machine.frozen(in_task_order(teacher, task)).for_reading()
 
 
 def load_student(student: str, teacher: Bert, task: Task, seed: int, recipe: Recipe = DEFAULT) -> Bert:

@@ -194,7 +194,7 @@ def distill_general(
     objective = Intermediate(pupil.config, master.config, recipe, weights)
     pad = recipe.padding == "count"
     examples = text.segments(text.corpus(words, out, machine.workers.ranks), words, options.seed, _corruption(recipe, words), pad=pad)
-    learner = Learner(pupil.to(machine.xp), objective, machine.workers, master.to(machine.xp), options.seed, recipe.teacher_dropout)
+    learner = Learner(pupil.to(machine.xp), objective, machine.workers, machine.frozen(master), options.seed, recipe.teacher_dropout)
     options = replace(options, optimizer=recipe.optimizer)
     train(learner, examples, options, out, resume=resume, description="distill general")
     return {"train": _last_losses(out)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .device import Array
 
@@ -26,3 +27,11 @@ class Trace:
     scores: Sequence[Array] | None = None
     pooled: Array | None = None
     logits: Array | None = None
+
+    def astype(self, dtype: Any) -> Trace:
+        """The same in `dtype`; an array that has it already is not copied."""
+        cast = lambda a: None if a is None else a.astype(dtype, copy=False)
+        parts = lambda arrays: arrays and [cast(a) for a in arrays]
+        hidden = parts(self.hidden)
+        embedding = hidden[0] if hidden and hidden[0] is not None else cast(self.embedding)
+        return Trace(embedding, hidden, parts(self.scores), cast(self.pooled), cast(self.logits))

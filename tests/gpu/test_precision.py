@@ -4,9 +4,17 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from test_train import CONFIG, examples
 
+from gpu.test_transfers import TEACHER
+from minitinybert.audit import assert_close
+from minitinybert.bert import Bert
 from minitinybert.cli import main
+from minitinybert.distill import Intermediate, Prediction
+from minitinybert.learner import Learner
+from minitinybert.parallel import Workers
 
 pytestmark = pytest.mark.gpu
 
@@ -37,4 +45,34 @@ def test_tf32_rounds_what_is_multiplied(cupy, tf32, low, high):
 
 def test_tf32_is_a_gpu_s(capsys):
     assert main(["predict", "--model", "x", "text", "--tf32"]) == 2
+    assert "choose --device cuda" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("objective", [lambda: Intermediate(CONFIG, TEACHER), Prediction], ids=["intermediate", "prediction"])
+def test_a_teacher_answers_in_float16_and_the_student_learns_in_float32(cupy, objective):
+    """Numbers of 10 bits behind the point (2**-11 = 5e-4 of rounding each) through four layers: within 1e-2 of float32's answers."""
+    results = {}
+    with Workers(1) as workers:
+        teacher = Bert.new(TEACHER, 9).to(cupy)
+        for dtype in (np.float32, np.float16):
+            frozen = teacher.astype(dtype)
+            learner = Learner(Bert.new(CONFIG, 7).to(cupy), objective(), workers, frozen, seed=3)
+            batch = learner.student.place(examples().batch(np.arange(9)))
+            raw, _ = frozen.forward_batch(batch, keep_cache=False)
+            assert {a.dtype for a in (*raw.hidden, *raw.scores, raw.pooled, raw.logits)} == {np.dtype(dtype)}
+            results[dtype] = (*learner.gradients(batch, 5), raw)
+    assert teacher.astype(np.float32) is teacher
+    (losses, gradients, raw), (losses_16, gradients_16, raw_16) = results.values()
+    for name, here, there in (("hidden", raw.hidden[-1], raw_16.hidden[-1]), ("scores", raw.scores[-1], raw_16.scores[-1])):
+        assert_close(name, there, here.astype(np.float64), 1e-2)
+        assert not (there == here).all()
+    assert gradients_16.flat.dtype == np.float32 and all(loss.dtype == np.float32 for loss in losses_16.values())
+    for name, loss in losses.items():
+        assert float(losses_16[name]) == pytest.approx(float(loss), rel=1e-2)
+    assert_close("gradients", gradients_16.flat, gradients.flat, 2e-2)
+
+
+def test_a_teacher_in_float16_is_a_gpu_s(capsys, tmp_path):
+    arguments = ["distill", "general", "--teacher", "x", "--student", "1L-8D-2H-16F", "--corpus", "x", "--out", str(tmp_path)]
+    assert main([*arguments, "--teacher-dtype", "float16"]) == 2
     assert "choose --device cuda" in capsys.readouterr().err
