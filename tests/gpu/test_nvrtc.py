@@ -5,6 +5,7 @@ no device. The sources are those that CuPy asks for when the steps run, in a pro
 import ctypes
 import importlib.util
 import inspect
+import itertools
 import json
 import os
 import subprocess
@@ -71,10 +72,10 @@ def record(path):
         return asked(*given, **named)
 
     compiler._compile_with_cache_cuda = noted
-    for config, objective, kind, preset in steps.STEPS.values():
+    for (config, objective, kind, preset), dtype in itertools.product(steps.STEPS.values(), (np.float32, np.float16)):
         batch = steps.batch_of(kind, examples(), np.arange(9))
         with Workers(1) as workers:
-            learner = Learner(Bert.new(config, 7).to(cupy), objective(), workers, Bert.new(steps.TEACHER, 9).to(cupy), seed=3)
+            learner = Learner(Bert.new(config, 7).to(cupy), objective(), workers, Bert.new(steps.TEACHER, 9).to(cupy).astype(dtype), seed=3)
             adam = Adam(learner.student.parameters, PRESETS[preset])
             for step in range(2):
                 adam.step(learner.gradients(batch, step)[1], 1e-3)
