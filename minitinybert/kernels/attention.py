@@ -14,6 +14,7 @@ import numpy as np
 
 from ..batch import Run
 from ..device import Array
+from ..errors import InputError
 from ..ops import dropout, softmax
 from ..ops.attention import Cache
 from ..random import key
@@ -265,6 +266,8 @@ def _launch(kernel: Kernel, runs, heads, W, dtype, arguments, one: bool, few: bo
     room = 46 * 1024 // (8 if dtype == np.float64 else 4)  # numbers in shared memory
     K = max(k for k in (1, 2, 4, 8, 16, 32) if k == 1 or k * (W + 1) <= room // 4)
     R = max(r for r in (1, 2, 4, 8, 16) if r == 1 or r * (M + 1 + W) + K * (W + 1) <= room)
+    if room < R * (M + 1 + W) + K * (W + 1):
+        raise InputError(f"a sentence of {longest} tokens is too long for attention on a GPU, where a row of scores has 48 KB")
     grid = (1 if few else -(-longest // R), heads, sum(run.n for run in runs))
     kernel.launch(grid, (128,), dtype, arguments, G=32, BLOCK=128, D=0, N=1, ALIGNED=0, W=W, M=M, K=K, R=R, ONE=one, **constants)
 
