@@ -47,13 +47,14 @@ def forward(
 ) -> tuple[Array, Array, Cache]:
     """q (T, d), or (S, d) for one query a sentence; kv (T, 2d), rows [k | v]; attention_mask (T,) bool or None; dropout of P with
     probability p by a row key for each query, uint64, or None; starts (S,) each sentence's first row, for kernels, which cannot see `runs`;
-    bias (3d,) to be added to [q | k | v] first.
+    bias (3d,) to be added to [q | k | v] first, which may be done in them.
 
     Returns the context, shaped as q, the scores A as one flat array (Σ over runs of n·h·Q·L: see `split_runs`), and the cache.
     """
     xp, d = array_module(q), q.shape[-1]
     if bias is not None:
-        q, kv = xp.add(q, bias[:d], out=new(q.shape, q)), xp.add(kv, bias[d:], out=new(kv.shape, kv))
+        q += bias[:d]
+        kv += bias[d:]
     context = new((len(q), d), q)
     rows = _query_rows(q, runs)
     scores = new(sum(heads * (queries.stop - queries.start) * run.length for run, queries in zip(runs, rows, strict=True)), q)
