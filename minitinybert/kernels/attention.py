@@ -19,6 +19,7 @@ from ..ops import dropout, softmax
 from ..ops.attention import Cache
 from ..random import key
 from .cuda import Kernel, contiguous
+from .dropout import undrawn
 
 # A block of 128 threads has up to R queries (or R keys) of one head of one sentence, a warp has a row of them.
 # rows[r][j] is what the block's row r and the sentence's row j have to do with each other, W the width of a head, M the longest sentence
@@ -220,10 +221,10 @@ def forward(
     attention_mask, keys = contiguous(attention_mask, keys)
     if starts is None:
         starts = cupy.asarray(np.concatenate([run.start + run.length * np.arange(run.n) for run in runs]))
-    one, threshold, W = len(q) < runs[-1].stop, 0 if keys is None else round(p * 65536), q.shape[1] // heads
+    one, W = len(q) < runs[-1].stop, q.shape[1] // heads
     size = heads * sum(run.n * run.length * (1 if one else run.length) for run in runs)
     context, scores, P = (cupy.empty(shape, q.dtype) for shape in (q.shape, size, size))
-    dropped = dropout.Cache(cupy.empty(size, bool), 65536 / (65536 - threshold)) if threshold else dropout.Cache(None, 1.0)
+    dropped, threshold = undrawn(size, p, keys)
     arrays = (q, kv, bias, starts, attention_mask, keys, context, scores, P, dropped.keep)
     numbers = (len(starts), runs[-1].stop, heads, _stride(q), _stride(kv), 1 / math.sqrt(W), float(np.finfo(q.dtype).min))
     more = (np.uint64(key(0, 0)), np.uint32(threshold), float(dropped.scale))

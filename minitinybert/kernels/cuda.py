@@ -15,8 +15,19 @@ import numpy as np
 
 from ..device import Array
 
-PRELUDE = r"""
+MIX = r"""
 typedef unsigned long long u64;
+// random.mix
+__device__ inline u64 mix(u64 z) {
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+    return z ^ (z >> 31);
+}
+"""
+
+PRELUDE = (
+    MIX
+    + r"""
 typedef unsigned char u8;
 #ifndef INFINITY  // NVRTC has no <math.h>
 #define INFINITY __int_as_float(0x7f800000)
@@ -43,17 +54,13 @@ template <typename S, typename V> __device__ inline void store(S* p, int n, cons
     }
 }
 
-// random.mix, and the four numbers of random.bits16 from column 4·word on: whether each is kept.
-__device__ inline u64 mix(u64 z) {
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    return z ^ (z >> 31);
-}
+// The four numbers of random.bits16 from column 4·word on: whether each is kept.
 __device__ inline void draw(u64 key, int word, unsigned threshold, u8 (&keep)[4]) {
     const u64 z = mix(key + (u64)(word + 1) * 0x9E3779B97F4A7C15ull);
     for (int c = 0; c < 4; ++c) keep[c] = ((z >> (16 * c)) & 0xffff) >= threshold;
 }
 """
+)
 
 ROWS = r"""
 #define LANE ((int)threadIdx.x % G)
@@ -90,6 +97,27 @@ __device__ inline bool comes_last(unsigned* counter, unsigned blocks) {
     return last;
 }
 """
+
+SUMS = (
+    LAST
+    + r"""
+// Σ parts over a block of 256; each of its threads gets the result.
+__device__ inline A total_of(const A* parts, int count) {
+    A sum = 0;
+    for (int i = threadIdx.x; i < count; i += 256) sum += parts[i];
+    return over_row<Sum>(sum);
+}
+// Σ of what each thread of the grid brings, by a part for each block: true in the last block to come, whose threads get the result.
+__device__ inline bool sum_over_grid(A& sum, A* parts, unsigned* counter) {
+    sum = over_row<Sum>(sum);
+    if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+    if (!comes_last(counter, gridDim.x)) return false;
+    sum = total_of(parts, gridDim.x);
+    return true;
+}
+"""
+)
+BLOCK_SUMS = {"G": 256, "BLOCK": 256, "ALIGNED": 0}  # the constants of kernels with SUMS
 
 _GROUP_WIDTH = 1024  # wider rows get a block
 _SOME_GROUPS = 1024  # of a kernel whose groups sum up columns each: two warps for each of a large GPU's schedulers

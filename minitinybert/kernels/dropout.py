@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cupy
 import numpy as np
 
 from ..device import Array
 from ..ops.dropout import Cache
 from ..random import key
-from .cuda import Kernel, contiguous
+from .cuda import MIX, Kernel, contiguous
 
 _FORWARD = Kernel(
     "dropout_forward",
@@ -29,15 +31,8 @@ extern "C" __global__ void dropout_forward(const T* x, const u64* keys, T* y, u8
 )
 _BACKWARD = cupy.ElementwiseKernel("T dy, bool keep, T scale", "T dx", "dx = keep ? dy * scale : T(0)", "dropout_backward")
 _THROUGH_TANH = cupy.ElementwiseKernel("T dy, T y", "T dx", "dx = dy * (1 - y * y)", "through_tanh")
-_MIX = r"""
-__device__ unsigned long long mix(unsigned long long z) {
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    return z ^ (z >> 31);
-}
-"""
 _ROW_KEYS = cupy.ElementwiseKernel(
-    "uint64 row, uint64 parent", "uint64 z", "z = mix(row * 0x9E3779B97F4A7C15ull + parent)", "row_keys", preamble=_MIX
+    "uint64 row, uint64 parent", "uint64 z", "z = mix(row * 0x9E3779B97F4A7C15ull + parent)", "row_keys", preamble=MIX
 )
 _SITE_KEYS = cupy.ElementwiseKernel(  # random.key of (parent, site), of (that, 0), and row_keys of the latter
     "raw uint64 rows, uint64 parent, int32 count",
@@ -48,16 +43,22 @@ _SITE_KEYS = cupy.ElementwiseKernel(  # random.key of (parent, site), of (that, 
     z = mix(rows[i % count] * golden + mix(mix(of_site * 0x94D049BB133111EBull + golden) + golden));
     """,
     "site_keys",
-    preamble=_MIX,
+    preamble=MIX,
 )
 
 
+def undrawn(shape: Any, p: float, keys: Array | None) -> tuple[Cache, int]:
+    """The cache of `ops.dropout.draw` for a kernel to fill, and the threshold of `draw` in CUDA; 0 where nothing is dropped."""
+    threshold = 0 if keys is None else round(p * 65536)
+    return (Cache(cupy.empty(shape, bool), 65536 / (65536 - threshold)) if threshold else Cache(None, 1.0)), threshold
+
+
 def forward(x: Array, p: float, keys: Array | None) -> tuple[Array, Cache]:
-    threshold = round(p * 65536)
-    if keys is None or threshold == 0:
-        return x, Cache(None, 1.0)
+    cache, threshold = undrawn(x.shape, p, keys)
+    if not threshold:
+        return x, cache
     x, keys = contiguous(x, keys)
-    y, cache, d = cupy.empty_like(x), Cache(cupy.empty(x.shape, bool), 65536 / (65536 - threshold)), x.shape[-1]
+    y, d = cupy.empty_like(x), x.shape[-1]
     rows = x.size // max(d, 1)
     _FORWARD.by_rows(rows, d, x.dtype, (x, keys, y, cache.keep, rows, d, np.uint32(threshold), cache.scale))
     return y, cache

@@ -10,13 +10,11 @@ import numpy as np
 
 from ..device import Array
 from ..losses import cross_entropy, mse, prediction
-from .cuda import LAST, Kernel, contiguous, counters, parts_dtype
-
-BLOCK = {"G": 256, "BLOCK": 256, "ALIGNED": 0}  # of a kernel whose blocks have a sum each
+from .cuda import BLOCK_SUMS, SUMS, Kernel, contiguous, counters, parts_dtype
 
 _MSE = Kernel(
     "mse_forward",
-    LAST
+    SUMS
     + r"""
 extern "C" __global__ void mse_forward(const T* x, const T* y, const u8* mask, T* difference, A* parts, unsigned* counter, T* out,
                                        A n, A slope, long long size, int n1, int n2, int n3, long long m0, long long m1, long long m2,
@@ -31,24 +29,17 @@ extern "C" __global__ void mse_forward(const T* x, const T* y, const u8* mask, T
         difference[i] = T(e * slope);
         sum += e * e;
     }
-    sum = over_row<Sum>(sum);
-    if (threadIdx.x == 0) parts[blockIdx.x] = sum;
-    if (!comes_last(counter, gridDim.x)) return;
-    sum = 0;
-    for (int i = threadIdx.x; i < gridDim.x; i += 256) sum += parts[i];
-    sum = over_row<Sum>(sum);
-    if (threadIdx.x == 0) out[0] = T(sum / n);
+    if (sum_over_grid(sum, parts, counter) && threadIdx.x == 0) out[0] = T(sum / n);
 }
 """,
 )
 
 _TOTAL = Kernel(
     "total",
-    r"""
+    SUMS
+    + r"""
 extern "C" __global__ void total(const A* parts, T* out, int count, A n) {
-    A sum = 0;
-    for (int i = threadIdx.x; i < count; i += 256) sum += parts[i];
-    sum = over_row<Sum>(sum);
+    const A sum = total_of(parts, count);
     if (threadIdx.x == 0) out[0] = T(sum / n);
 }
 """,
@@ -120,7 +111,7 @@ def mse_forward(x: Array, y: Array, mask: Array | None = None, count: float | No
     difference, blocks = cupy.empty_like(x), max(1, min(512, -(-x.size // 1024)))
     parts, out = cupy.empty(blocks, parts_dtype(x.dtype)), cupy.empty((), x.dtype)
     numbers = (float(count), 2 / count, np.int64(x.size), *(int(n) for n in shape[1:]), *(np.int64(s) for s in strides))
-    _MSE.launch((blocks,), (256,), x.dtype, (x, y, seen, difference, parts, counters(), out, *numbers), MASK=seen is not None, **BLOCK)
+    _MSE.launch((blocks,), (256,), x.dtype, (x, y, seen, difference, parts, counters(), out, *numbers), MASK=seen is not None, **BLOCK_SUMS)
     return out, mse.Cache(difference, 2.0)  # the gradient for dloss = 1, by the same formula
 
 
@@ -162,5 +153,5 @@ def prediction_backward(dloss: float, cache: prediction.Cache) -> Array:
 def total(parts: Array, dtype, n: float) -> Array:
     """Σ parts / n, a 0-d array."""
     out = cupy.empty((), dtype)
-    _TOTAL.launch((1,), (256,), dtype, (parts, out, len(parts), float(n)), **BLOCK)
+    _TOTAL.launch((1,), (256,), dtype, (parts, out, len(parts), float(n)), **BLOCK_SUMS)
     return out

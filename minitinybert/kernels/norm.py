@@ -12,6 +12,7 @@ import numpy as np
 from ..device import Array
 from ..ops import add_norm, dropout, layer_norm
 from .cuda import Kernel, contiguous, groups_of, outputs, parts_dtype, sum_columns
+from .dropout import undrawn
 
 _FORWARD = Kernel(
     "norm_forward",
@@ -116,8 +117,7 @@ def add_norm_forward(
     a: Array, b: Array, x: Array, gain: Array, bias: Array, eps: float, p: float = 0.0, keys: Array | None = None
 ) -> tuple[Array, add_norm.Cache]:
     a, b, x, gain, bias, keys = contiguous(a, b, x, gain, bias, keys)
-    threshold = 0 if keys is None else round(p * 65536)
-    dropped = dropout.Cache(cupy.empty(a.shape, bool), 65536 / (65536 - threshold)) if threshold else dropout.Cache(None, 1.0)
+    dropped, threshold = undrawn(a.shape, p, keys)
     y, norm = _forward(a, b, x, gain, bias, eps, keys, dropped, threshold)
     return y, add_norm.Cache(dropped, norm)
 

@@ -7,51 +7,55 @@ import numpy as np
 
 from ..device import Array
 from ..optim import AdamSettings, adam_scalars
-from .cuda import LAST, Kernel, counters, parts_dtype
-from .losses import BLOCK
+from .cuda import BLOCK_SUMS, SUMS, Kernel, counters, parts_dtype
 
 _SPLIT = 64  # blocks a tensor, where each has a norm of its own
+
+_NORM = (
+    SUMS
+    + r"""
+// Σ flat[i]², i from first to last, as far as it is this thread's: gridDim.x blocks share it.
+__device__ inline A squares_of(const T* flat, long long first, long long last) {
+    A sum = 0;
+    for (long long i = first + blockIdx.x * 256ll + threadIdx.x; i < last; i += gridDim.x * 256ll) sum += A(flat[i]) * A(flat[i]);
+    return sum;
+}
+// optim.clip_factor
+__device__ inline T clip_factor(A squares, A max_norm) {
+    const A factor = max_norm / (sqrt(squares) + A(1e-6));
+    return T(factor > 1 ? A(1) : factor);
+}
+"""
+)
 
 # blockIdx.y: which tensor, from bounds[2y] to bounds[2y + 1].
 _SQUARES = Kernel(
     "squares",
-    r"""
+    _NORM
+    + r"""
 extern "C" __global__ void squares(const T* flat, const long long* bounds, A* parts) {
-    const long long first = bounds[2 * blockIdx.y], last = bounds[2 * blockIdx.y + 1];
-    A sum = 0;
-    for (long long i = first + blockIdx.x * 256ll + threadIdx.x; i < last; i += gridDim.x * 256ll) sum += A(flat[i]) * A(flat[i]);
-    sum = over_row<Sum>(sum);
+    const A sum = over_row<Sum>(squares_of(flat, bounds[2 * blockIdx.y], bounds[2 * blockIdx.y + 1]));
     if (threadIdx.x == 0) parts[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 """,
 )
 _NORM_FACTOR = Kernel(
     "norm_factor",
-    LAST
+    _NORM
     + r"""
 extern "C" __global__ void norm_factor(const T* flat, A* parts, unsigned* counter, T* out, long long size, A max_norm) {
-    A sum = 0;
-    for (long long i = blockIdx.x * 256ll + threadIdx.x; i < size; i += gridDim.x * 256ll) sum += A(flat[i]) * A(flat[i]);
-    sum = over_row<Sum>(sum);
-    if (threadIdx.x == 0) parts[blockIdx.x] = sum;
-    if (!comes_last(counter, gridDim.x)) return;
-    sum = 0;
-    for (int i = threadIdx.x; i < gridDim.x; i += 256) sum += parts[i];
-    sum = over_row<Sum>(sum);
-    const A factor = max_norm / (sqrt(sum) + A(1e-6));
-    if (threadIdx.x == 0) out[0] = T(factor > 1 ? A(1) : factor);
+    A sum = squares_of(flat, 0, size);
+    if (sum_over_grid(sum, parts, counter) && threadIdx.x == 0) out[0] = clip_factor(sum, max_norm);
 }
 """,
 )
 _FACTORS = Kernel(
     "factors",
-    r"""
+    _NORM
+    + r"""
 extern "C" __global__ void factors(const A* parts, T* out, int count, A max_norm) {
-    A sum = 0;
-    for (int i = threadIdx.x; i < count; i += 256) sum += parts[(size_t)blockIdx.x * count + i];
-    sum = over_row<Sum>(sum);
-    const A factor = max_norm / (sqrt(sum) + A(1e-6));
-    if (threadIdx.x == 0) out[blockIdx.x] = T(factor > 1 ? A(1) : factor);
+    const A sum = total_of(parts + (size_t)blockIdx.x * count, count);
+    if (threadIdx.x == 0) out[blockIdx.x] = clip_factor(sum, max_norm);
 }
 """,
 )
@@ -85,16 +89,16 @@ _ADAM = cupy.ElementwiseKernel(
 def norm_factor(flat: Array, max_norm: float) -> Array:
     out, parts = cupy.empty((), flat.dtype), cupy.empty(max(1, min(1024, len(flat) // 1024)), parts_dtype(flat.dtype))
     arguments = (flat, parts, counters(), out, np.int64(len(flat)), float(max_norm))
-    _NORM_FACTOR.launch((len(parts),), (256,), flat.dtype, arguments, **BLOCK)
+    _NORM_FACTOR.launch((len(parts),), (256,), flat.dtype, arguments, **BLOCK_SUMS)
     return out
 
 
 def clip_tensors(flat: Array, bounds: Array, max_norm: float) -> None:
     out, parts = cupy.empty(len(bounds), flat.dtype), cupy.empty((len(bounds), _SPLIT), parts_dtype(flat.dtype))
     grid = (_SPLIT, len(bounds))
-    _SQUARES.launch(grid, (256,), flat.dtype, (flat, bounds, parts), **BLOCK)
-    _FACTORS.launch((len(bounds),), (256,), flat.dtype, (parts, out, _SPLIT, float(max_norm)), **BLOCK)
-    _SCALE.launch(grid, (256,), flat.dtype, (flat, bounds, out), **BLOCK)
+    _SQUARES.launch(grid, (256,), flat.dtype, (flat, bounds, parts), **BLOCK_SUMS)
+    _FACTORS.launch((len(bounds),), (256,), flat.dtype, (parts, out, _SPLIT, float(max_norm)), **BLOCK_SUMS)
+    _SCALE.launch(grid, (256,), flat.dtype, (flat, bounds, out), **BLOCK_SUMS)
 
 
 def update(
