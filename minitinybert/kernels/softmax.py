@@ -9,9 +9,9 @@ import cupy
 import numpy as np
 
 from ..device import Array
-from ..ops import dropout
 from ..ops.softmax import Cache
 from .cuda import Kernel, contiguous
+from .dropout import undrawn
 
 _FORWARD = Kernel(
     "softmax_forward",
@@ -77,10 +77,8 @@ extern "C" __global__ void softmax_backward(const T* dy, const T* p, const u8* k
 
 def forward(s: Array, bias: Array | None = None, rate: float = 0.0, keys: Array | None = None) -> tuple[Array, Cache]:
     s, keys = contiguous(s if bias is None else s + bias, keys)
-    L, threshold = s.shape[-1], 0 if keys is None else round(rate * 65536)
-    p, y, dropped = cupy.empty_like(s), None, dropout.Cache(None, 1.0)
-    if threshold:
-        y, dropped = cupy.empty_like(s), dropout.Cache(cupy.empty(s.shape, bool), 65536 / (65536 - threshold))
+    dropped, threshold = undrawn(s.shape, rate, keys)
+    p, y, L = cupy.empty_like(s), cupy.empty_like(s) if threshold else None, s.shape[-1]
     rows = s.size // max(L, 1)
     _FORWARD.by_rows(
         rows, L, s.dtype, (s, keys, p, y, dropped.keep, rows, L, np.uint32(threshold), float(dropped.scale)), DROP=threshold > 0
