@@ -29,6 +29,7 @@ from .data.glue import Task, read_split
 from .data.tokenizer import Tokenizer
 from .distill import Intermediate, layer_map
 from .errors import InputError
+from .files import replacing
 from .pipeline import Machine, TaskData, check_teacher, distill_task, load_teacher
 from .plots import ablation_chart
 from .pretrain import Text, distill_general
@@ -36,7 +37,6 @@ from .progress import log
 from .recipes import DEFAULT, Recipe
 from .teacher_cache import Answers
 from .train import Options
-from .weights.files import replacing
 
 GENERAL = Options(epochs=3, lr=1e-4)
 INTERMEDIATE = Options(epochs=20, lr=5e-5)

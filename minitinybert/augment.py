@@ -33,10 +33,10 @@ from .data.tokenizer import Tokenizer
 from .data.vectors import load_vectors
 from .data.words import WordReader
 from .errors import InputError
+from .files import read_json, replacing
 from .parallel import available_cores, keep_freed_memory
 from .progress import log, progress
 from .ranks import ALONE, Ranks
-from .weights.files import read_json, replacing
 
 _FORMAT = 1
 _EXAMPLES = 128  # a shard

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from safetensors.numpy import save_file
 
 from .device import array_module, to_host
 from .errors import InputError
+from .files import replacing
 from .optim import Adam
 
 _PARTS = ("parameters", "m", "v")
@@ -21,9 +21,8 @@ def save(path: Path, adam: Adam, state: dict[str, Any]) -> None:
     """Write parameters and moments by name, and `state` (anything JSON holds)."""
     tensors = {f"{part}/{name}": to_host(values[name]) for part, values in _parts(adam).items() for name in values}
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".partial")
-    save_file(tensors, beside, metadata={"state": json.dumps({**state, "t": adam.t})})
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        save_file(tensors, beside, metadata={"state": json.dumps({**state, "t": adam.t})})
 
 
 def load(path: Path, adam: Adam) -> dict[str, Any]:

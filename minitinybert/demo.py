@@ -31,12 +31,12 @@ from .data.tokenizer import Tokenizer
 from .device import to_host
 from .distill import layer_map
 from .errors import InputError
+from .files import read_json, replacing
 from .ops import softmax
 from .pipeline import Machine, TaskData
 from .plots import attention_maps, loss_curves
 from .progress import log
 from .train import Options
-from .weights.files import read_json, replacing
 
 STUDENT = "3L-192D-12H-768F"
 TASK = TASKS["sst-2"]  # the layout of the demo's files

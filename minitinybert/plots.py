@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import matplotlib
 matplotlib.use("Agg")  # files, never a window: demos run where there is no screen
 import matplotlib.pyplot as plt
 import numpy as np
+
+from .files import replacing
 
 _COLUMNS = 3
 
@@ -95,10 +96,9 @@ def attention_maps(
 
 def _save(figure: plt.Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
-    figure.savefig(beside, dpi=130, format="png")
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=130, format="png")
     plt.close(figure)
-    os.replace(beside, path)
 
 
 def ablation_chart(report: Mapping[str, Any], path: Path) -> None:

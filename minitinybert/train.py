@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from . import checkpoint
 from .bert import Bert
 from .data.batching import TrainingExamples, epoch_batches
 from .errors import InputError
+from .files import replacing
 from .learner import Learner
 from .optim import PRESETS, SCHEDULES, Adam
 from .progress import progress
@@ -221,9 +221,8 @@ def _keep_lines(path: Path, step: int) -> None:
     if not path.exists():
         return
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and json.loads(line)["step"] <= step]
-    beside = path.with_suffix(".partial")
-    beside.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        beside.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 class _StopSignals:

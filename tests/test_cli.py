@@ -143,7 +143,7 @@ def test_help_of_every_command():
 
 
 def test_usage_errors_end_with_status_2():
-    done = subprocess.run([sys.executable, "-m", "minitinybert.cli", "no-such-command"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "minitinybert", "no-such-command"], capture_output=True, text=True)
     assert done.returncode == 2 and "no-such-command" in done.stderr
 
 

@@ -33,9 +33,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..errors import InputError
+from ..files import read_json, replacing
 from ..progress import progress
 from ..ranks import ALONE, Ranks
-from ..weights.files import read_json, replacing
 
 _FORMAT = 1
 _SHARD_BYTES = 32 << 20  # of text

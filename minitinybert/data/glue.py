@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError
+from ..files import replacing
 from ..progress import log
-from ..weights.files import replacing
 from .tables import ENDINGS, Table, open_table
 
 

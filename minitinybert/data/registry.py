@@ -22,8 +22,8 @@ from pathlib import Path
 from platformdirs import user_cache_dir
 
 from ..errors import InputError
+from ..files import replacing
 from ..random import generator
-from ..weights.files import replacing
 
 _PYPI = "https://pypi.org/pypi"
 

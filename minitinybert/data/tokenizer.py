@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from ..errors import InputError
-from ..weights.files import read_json
+from ..files import read_json
 from ..weights.hf import tokenizer_files
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import InputError
-from .files import AGAIN, building, not_weights, read_json, replacing, widened
+from ..files import AGAIN, building, read_json, replacing
+from .files import not_weights, widened
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 _CONFIGS = ("config.json", "bert_config.json")  # Google's and the first PyTorch BERTs' is the second

@@ -17,7 +17,7 @@ import platformdirs
 from tqdm import tqdm
 
 from ..errors import InputError
-from .files import building, read_json
+from ..files import building, read_json
 from .hf import TOKENIZER_FILES, is_plain_name
 
 _SINGLE = ("model.safetensors", "pytorch_model.bin")

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from .files import AGAIN, widened
+from ..files import AGAIN
+from .files import widened
 
 _FOOTER, _TABLE_MAGIC = 48, 0xDB4775248B80FB57
 _BFLOAT16 = 14

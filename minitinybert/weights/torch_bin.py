@@ -28,7 +28,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from .files import AGAIN, not_weights, widened
+from ..files import AGAIN
+from .files import not_weights, widened
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _STATE_DICT = "save the model's state dict by itself: torch.save(model.state_dict(), …)"

@@ -1,0 +1,51 @@
+"""Files and directories that appear whole or not at all, and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+
+AGAIN = "copy or download it again"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; takes its place when the block ends well, and goes away when it does not."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def building(directory: Path) -> Iterator[Path]:
+    """A new directory beside `directory`, which must not exist; renamed when the block ends well, removed when it does not."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    beside = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        os.rename(beside, directory)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; InputError where it holds anything else."""
+    try:
+        parsed = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}); {AGAIN}") from None
+    if not isinstance(parsed, dict):
+        raise InputError(f"{path}: holds a JSON {type(parsed).__name__}, where an object {{…}} belongs")
+    return parsed
