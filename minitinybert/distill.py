@@ -126,14 +126,14 @@ class Intermediate:
         views = (split_runs(a, batch.runs, h) for a, h in zip((scores_S, scores_T, dscores), self.heads.of_three, strict=True))
         for run, A_S, A_T, dA in zip(batch.runs, *views, strict=True):
             keys = _real(batch, run)[:, None, None, :]
-            seen_S, seen_T = (keys & (A > _UNSEEN) for A in (A_S, A_T)) if counts else (keys, keys)
-            mask = None if counts else keys & keys.swapaxes(-1, -2)
-            loss, cache = attention.forward(self.heads.average(A_S * seen_S), self.heads.average(A_T * seen_T), mask, count)
-            dA[...] = self.heads.spread(attention.backward(weight, cache)) * seen_S
+            if counts:
+                mask, ((A_S, seen), (A_T, _)) = None, (attention.seen(A, keys) for A in (A_S, A_T))
+            else:
+                mask, seen = keys & keys.swapaxes(-1, -2), keys
+                A_S, A_T = A_S * keys, A_T * keys
+            loss, cache = attention.forward(self.heads.average(A_S), self.heads.average(A_T), mask, count)
+            array_module(dA).multiply(self.heads.spread(attention.backward(weight, cache)), seen, out=dA)
             _accumulate(losses, "attention", _weighted(weight, loss))
-
-
-_UNSEEN = -100.0  # the released code's mark for masked scores: what is not above it becomes 0, in the student and in the teacher
 
 
 class HeadPairs:

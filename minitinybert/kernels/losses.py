@@ -9,7 +9,7 @@ import cupy
 import numpy as np
 
 from ..device import Array
-from ..losses import cross_entropy, mse, prediction
+from ..losses import attention, cross_entropy, mse, prediction
 from .cuda import BLOCK_SUMS, SUMS, Kernel, contiguous, counters, parts_dtype
 
 _MSE = Kernel(
@@ -94,6 +94,13 @@ _ENTROPY_BACKWARD = cupy.ElementwiseKernel(
 )
 _PREDICTION_BACKWARD = cupy.ElementwiseKernel("T p_S, T p_T, T scale", "T dz", "dz = (p_S - p_T) * scale", "prediction_backward")
 _SCALE = cupy.ElementwiseKernel("T difference, T scale", "T dx", "dx = difference * scale", "mse_backward")
+_SEEN = cupy.ElementwiseKernel(
+    "T A, bool key, T unseen", "T kept, bool seen", "seen = key && A > unseen; kept = seen ? A : T(0);", "seen_scores"
+)
+
+
+def seen_scores(A: Array, keys: Array) -> tuple[Array, Array]:
+    return _SEEN(A, keys, A.dtype.type(attention.UNSEEN))
 
 
 def mse_forward(x: Array, y: Array, mask: Array | None = None, count: float | None = None) -> tuple[Array, mse.Cache]:

@@ -5,6 +5,7 @@ from inspect import unwrap
 from typing import Any
 
 from .. import heads, memory, optim, random
+from ..losses import attention as attention_loss
 from ..losses import cross_entropy, mse, prediction
 from ..ops import add_norm, attention, dropout, embedding, gelu, layer_norm, softmax
 from . import attention as attention_kernels
@@ -33,6 +34,7 @@ TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
         (random.site_keys, dropout_kernels.site_keys),
         (embedding.forward, rows.look_up),
         (memory.add_rows, rows.add_rows),
+        (attention_loss.seen, losses.seen_scores),
         (mse.forward, losses.mse_forward),
         (mse.backward, losses.mse_backward),
         (cross_entropy.forward, losses.cross_entropy_forward),

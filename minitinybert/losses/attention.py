@@ -6,9 +6,19 @@ of means over L×L entries is one mean over all entries; `mask` marks those that
 
 from __future__ import annotations
 
-from ..device import Array
+from ..device import Array, fused
 from . import mse
 from .mse import Cache as Cache
+
+UNSEEN = -100.0  # the released code's mark for masked scores: what is not above it becomes 0, in the student and in the teacher
+
+
+@fused
+def seen(A: Array, keys: Array) -> tuple[Array, Array]:
+    """Scores as the released code compares them: A (n, h, L, L), keys (n, 1, 1, L) bool -> A, 0 where the key is padding or the score
+    is UNSEEN or less; and where it is not, bool."""
+    seen = keys & (A > UNSEEN)
+    return A * seen, seen
 
 
 def forward(scores_S: Array, scores_T: Array, mask: Array | None = None, count: float | None = None) -> tuple[Array, Cache]:

@@ -15,6 +15,7 @@ from minitinybert import heads, memory, optim, random
 from minitinybert.audit import assert_close, norm
 from minitinybert.batch import Run
 from minitinybert.device import _kernel
+from minitinybert.losses import attention as attention_loss
 from minitinybert.losses import cross_entropy, mse, prediction
 from minitinybert.ops import add_norm, attention, dropout, embedding, gelu, layer_norm, softmax
 
@@ -166,6 +167,17 @@ def _mse(draw, rng):
     return results
 
 
+def _seen(draw, rng):
+    n, h, L = (draw(st.sampled_from(sizes)) for sizes in ([1, 3], [1, 4], [1, 5, 33]))
+    A, keys = 100 * rng.standard_normal((n, h, L, L)), rng.random((n, 1, 1, L)) < 0.7
+
+    def results(up):
+        scores, seen = attention_loss.seen(up(A), up(keys))
+        return {"scores": scores, "seen": seen}
+
+    return results
+
+
 def _entropies(draw, rng):
     n, C, count = draw(ROWS), draw(WIDTHS), draw(st.sampled_from([None, 5, 33.5]))
     z, z_T = 3 * rng.standard_normal((2, n, C))
@@ -213,6 +225,7 @@ CASES = {
     _dropout: (dropout.forward, dropout.backward),
     _keys: (random.row_keys, random.site_keys),
     _tables: (embedding.forward, memory.add_rows),
+    _seen: (attention_loss.seen,),
     _mse: (mse.forward, mse.backward),
     _entropies: (cross_entropy.forward, cross_entropy.backward, prediction.forward, prediction.backward),
     _optimiser: (optim.norm_factor, optim.clip_tensors, optim.update),
