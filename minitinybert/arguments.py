@@ -66,7 +66,9 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _teacher_dtype_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--teacher-dtype", choices=("float32", "float16"), default="float32", help="of the frozen teacher, on a GPU")
+    parser.add_argument(
+        "--teacher-dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the frozen teacher, on a GPU"
+    )
 
 
 def _finetune(commands: Any) -> None:

@@ -75,6 +75,19 @@ def select(device: str) -> Any:
     return cupy
 
 
+def float_type(name: str) -> np.dtype:
+    """The dtype "float32", "float16" or "bfloat16". InputError where ml_dtypes or CuPy 14, which know the last, are not there."""
+    if name == "bfloat16":
+        try:
+            import cupy
+            import ml_dtypes  # noqa: F401  its import makes the name known to NumPy
+        except ImportError as missing:
+            raise InputError(f"bfloat16 needs {missing.name}: pip install 'minitinybert[cuda]'") from None
+        if int(cupy.__version__.split(".")[0]) < 14:
+            raise InputError(f"bfloat16 needs CuPy 14, here is {cupy.__version__}: choose float16, or pip install -U cupy-cuda12x")
+    return np.dtype(name)
+
+
 def allow_tf32(device: str) -> None:
     """Products of float32 matrices on tensor cores, of numbers rounded to 10 bits behind the point and summed in float32, from the first
     product of this process on: CuPy asks the environment then. Attention's products are kernels of ours, and stay float32.

@@ -36,9 +36,10 @@ class Machine:
     dtype frozen teachers answer."""
 
     def __init__(self, device_name: str = "cpu", threads: int | None = None, ranks: Ranks = ALONE, teacher_dtype: str = "float32"):
-        self.xp, self.teacher_dtype = device.select(ranks.device(device_name)), teacher_dtype
+        self.xp = device.select(ranks.device(device_name))
         if self.xp is np and teacher_dtype != "float32":
             raise InputError(f"--teacher-dtype {teacher_dtype}: CPUs multiply float32; choose --device cuda, or leave it out")
+        self.teacher_dtype = device.float_type(teacher_dtype)
         self.workers = Workers(threads if self.xp is np else 1, ranks)
 
     def __enter__(self) -> Machine:

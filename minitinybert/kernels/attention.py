@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..ops import dropout, softmax
 from ..ops.attention import Cache
 from ..random import key
-from .cuda import Kernel, contiguous
+from .cuda import Kernel, contiguous, parts_dtype
 from .dropout import undrawn
 
 # A block of 128 threads has up to R queries (or R keys) of one head of one sentence, a warp has a row of them.
@@ -226,7 +226,7 @@ def forward(
     context, scores, P = (cupy.empty(shape, q.dtype) for shape in (q.shape, size, size))
     dropped, threshold = undrawn(size, p, keys)
     arrays = (q, kv, bias, starts, attention_mask, keys, context, scores, P, dropped.keep)
-    numbers = (len(starts), runs[-1].stop, heads, _stride(q), _stride(kv), 1 / math.sqrt(W), float(np.finfo(q.dtype).min))
+    numbers = (len(starts), runs[-1].stop, heads, _stride(q), _stride(kv), 1 / math.sqrt(W), float(np.finfo(parts_dtype(q.dtype)).min))
     more = (np.uint64(key(0, 0)), np.uint32(threshold), float(dropped.scale))
     _launch(_FORWARD, runs, heads, W, q.dtype, (*arrays, *numbers, *more), one, one, MASK=attention_mask is not None, DROP=threshold > 0)
     return context, scores, Cache(q, kv, runs, heads, _by_run(P, dropped, runs, heads, one), starts, bias)

@@ -157,10 +157,17 @@ def _sharing(width: int) -> tuple[int, int, int]:
     return G, block, -(-width // (4 * G))
 
 
+_TYPES = {  # T, A, and what has to be included for T
+    "float32": ("float", "float", ""),
+    "float64": ("double", "double", ""),
+    "float16": ("__half", "float", "#include <cuda_fp16.h>\n"),
+    "bfloat16": ("__nv_bfloat16", "float", "#include <cuda_bf16.h>\n"),
+}
+
+
 @functools.cache
 def _compiled(source: str, name: str, dtype: np.dtype, constants: tuple[tuple[str, int], ...]) -> tuple[Any, Any]:
-    T, A = {"float32": ("float", "float"), "float64": ("double", "double"), "float16": ("__half", "float")}[dtype.name]
-    header = "#include <cuda_fp16.h>\n" if T == "__half" else ""
+    T, A, header = _TYPES[dtype.name]
     header += f"typedef {T} T;\ntypedef {A} A;\n" + "".join(f"constexpr int {key} = {int(value)};\n" for key, value in constants)
     code = header + PRELUDE + (ROWS if "G" in dict(constants) else "") + source
     return cupy.RawKernel(code, name, ("-std=c++14",)), np.float64 if A == "double" else np.float32

@@ -58,10 +58,14 @@ def record(path):
 
     from gpu import test_transfers as steps
     from minitinybert.bert import Bert
+    from minitinybert.device import float_type
     from minitinybert.learner import Learner
     from minitinybert.optim import PRESETS, Adam
     from minitinybert.parallel import Workers
 
+    dtypes = [np.float32, np.float16]
+    if importlib.util.find_spec("ml_dtypes"):
+        dtypes.append(float_type("bfloat16"))
     seen = []
 
     asked = compiler._compile_with_cache_cuda
@@ -72,7 +76,7 @@ def record(path):
         return asked(*given, **named)
 
     compiler._compile_with_cache_cuda = noted
-    for (config, objective, kind, preset), dtype in itertools.product(steps.STEPS.values(), (np.float32, np.float16)):
+    for (config, objective, kind, preset), dtype in itertools.product(steps.STEPS.values(), dtypes):
         batch = steps.batch_of(kind, examples(), np.arange(9))
         with Workers(1) as workers:
             learner = Learner(Bert.new(config, 7).to(cupy), objective(), workers, Bert.new(steps.TEACHER, 9).to(cupy).astype(dtype), seed=3)

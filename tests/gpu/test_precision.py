@@ -12,6 +12,7 @@ from gpu.test_transfers import TEACHER
 from minitinybert.audit import assert_close
 from minitinybert.bert import Bert
 from minitinybert.cli import main
+from minitinybert.device import float_type
 from minitinybert.distill import Intermediate, Prediction
 from minitinybert.learner import Learner
 from minitinybert.parallel import Workers
@@ -48,31 +49,36 @@ def test_tf32_is_a_gpu_s(capsys):
     assert "choose --device cuda" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("narrow, tolerance", [("float16", 1e-2), ("bfloat16", 8e-2)])
 @pytest.mark.parametrize("objective", [lambda: Intermediate(CONFIG, TEACHER), Prediction], ids=["intermediate", "prediction"])
-def test_a_teacher_answers_in_float16_and_the_student_learns_in_float32(cupy, objective):
-    """Numbers of 10 bits behind the point (2**-11 = 5e-4 of rounding each) through four layers: within 1e-2 of float32's answers."""
+def test_a_teacher_answers_in_fewer_bits_and_the_student_learns_in_float32(cupy, objective, narrow, tolerance):
+    """10 bits behind the point, or 7: a rounding of 2**-11 = 5e-4, or 2**-8 = 4e-3, through four layers, some twenty times that."""
+    if narrow == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    narrow = float_type(narrow)
     results = {}
     with Workers(1) as workers:
         teacher = Bert.new(TEACHER, 9).to(cupy)
-        for dtype in (np.float32, np.float16):
+        for dtype in (np.dtype(np.float32), narrow):
             frozen = teacher.astype(dtype)
             learner = Learner(Bert.new(CONFIG, 7).to(cupy), objective(), workers, frozen, seed=3)
             batch = learner.student.place(examples().batch(np.arange(9)))
             raw, _ = frozen.forward_batch(batch, keep_cache=False)
-            assert {a.dtype for a in (*raw.hidden, *raw.scores, raw.pooled, raw.logits)} == {np.dtype(dtype)}
+            assert {a.dtype for a in (*raw.hidden, *raw.scores, raw.pooled, raw.logits)} == {dtype}
             results[dtype] = (*learner.gradients(batch, 5), raw)
     assert teacher.astype(np.float32) is teacher
-    (losses, gradients, raw), (losses_16, gradients_16, raw_16) = results.values()
-    for name, here, there in (("hidden", raw.hidden[-1], raw_16.hidden[-1]), ("scores", raw.scores[-1], raw_16.scores[-1])):
-        assert_close(name, there, here.astype(np.float64), 1e-2)
+    (losses, gradients, raw), (narrow_losses, narrow_gradients, narrow_raw) = results.values()
+    for name, here, there in (("hidden", raw.hidden[-1], narrow_raw.hidden[-1]), ("scores", raw.scores[-1], narrow_raw.scores[-1])):
+        assert_close(name, there, here.astype(np.float64), tolerance)
         assert not (there == here).all()
-    assert gradients_16.flat.dtype == np.float32 and all(loss.dtype == np.float32 for loss in losses_16.values())
+    assert narrow_gradients.flat.dtype == np.float32 and all(loss.dtype == np.float32 for loss in narrow_losses.values())
     for name, loss in losses.items():
-        assert float(losses_16[name]) == pytest.approx(float(loss), rel=1e-2)
-    assert_close("gradients", gradients_16.flat, gradients.flat, 2e-2)
+        assert float(narrow_losses[name]) == pytest.approx(float(loss), rel=tolerance)
+    assert_close("gradients", narrow_gradients.flat, gradients.flat, 2 * tolerance)
 
 
-def test_a_teacher_in_float16_is_a_gpu_s(capsys, tmp_path):
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_teacher_in_fewer_bits_is_a_gpu_s(capsys, tmp_path, dtype):
     arguments = ["distill", "general", "--teacher", "x", "--student", "1L-8D-2H-16F", "--corpus", "x", "--out", str(tmp_path)]
-    assert main([*arguments, "--teacher-dtype", "float16"]) == 2
+    assert main([*arguments, "--teacher-dtype", dtype]) == 2
     assert "choose --device cuda" in capsys.readouterr().err
