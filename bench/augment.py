@@ -3,17 +3,15 @@
     python bench/augment.py                                                        a random BERT, generated words
     python bench/augment.py --mlm DIR --vectors FILE --task sst-2 --data DIR       the real thing
 
-Pairs of measurements, interleaved, one BLAS thread each. Both go through the same sentences: ours makes all copies of them, a loop makes
-one copy, and the rows of that copy must be equal. Two loops: `literal` asks BERT at every word; `lean` draws p first and asks only where
-the word is replaced, as ours does. Both take the masked row alone through the head. Words a second count every word gone through.
+Pairs of measurements, interleaved, one BLAS thread each (--threads). Both go through the same sentences: ours makes all copies of them, a
+loop makes one copy, and the rows of that copy must be equal. Two loops: `literal` asks BERT at every word; `lean` draws p first and asks
+only where the word is replaced, as ours does. Both take the masked row alone through the head. Words a second count every word gone
+through.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tabulate import tabulate
+from common import begin, parser, ratio_bars, save, spread, summary, table
 from threadpoolctl import threadpool_limits
 
 from minitinybert.augmenter import Augmenter, Settings, vector_names
@@ -39,35 +37,39 @@ from minitinybert.random import generator
 
 def main() -> None:
     args = _arguments()
+    about = begin(args)
     keep_freed_memory()
     model, tokenizer, texts = _inputs(args)
     reader = WordReader(tokenizer)
     neighbours = _neighbours(reader, texts, args)
     settings = Settings(copies=args.copies, seed=args.seed)
     measured: list[dict[str, float]] = []
-    with threadpool_limits(1, user_api="blas"):
+    with threadpool_limits(args.threads, user_api="blas"):
         for pair in range(-1, args.pairs):  # −1 warms up
             chunk = [texts[i % len(texts)] for i in range((pair + 1) * args.sentences, (pair + 2) * args.sentences)]
             measured.append(_pair(model, reader, neighbours, settings, chunk, loops_first=pair % 2 == 0))
     report = _report(measured[1:], args, model)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
     _print(report)
+    bars = {f"ours / {name} loop": ratio for name, ratio in report["ratio"].items()}
+    title = f"Augmentation, {report['model']}\n{about['processor']}"
+    draw = lambda figure: ratio_bars(figure, bars, title, "time of ours / time of the loop")
+    save("augment", args, {"machine": about, **report}, draw, size=(8, 2.5))
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--mlm", metavar="DIR", help="a BERT with a masked-language-model head; without it a random one of --shape")
-    parser.add_argument("--shape", default="2L-128D-2H-512F")
-    parser.add_argument("--vectors", metavar="FILE", help="word vectors; without them words of several pieces stay")
-    parser.add_argument("--task", default="sst-2", choices=sorted(TASKS))
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the task's files, whose first texts are used; without it generated words")
-    parser.add_argument("--sentences", type=int, default=64, help="in a measurement")
-    parser.add_argument("--copies", type=int, default=20)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the figures, also here")
-    return parser.parse_args()
+    p = parser(__doc__)
+    p.add_argument("--mlm", metavar="DIR", help="a BERT with a masked-language-model head; without it a random one of --shape")
+    p.add_argument("--shape", default="2L-128D-2H-512F")
+    p.add_argument("--vectors", metavar="FILE", help="word vectors; without them words of several pieces stay")
+    p.add_argument("--task", default="sst-2", choices=sorted(TASKS))
+    p.add_argument("--data", type=Path, metavar="DIR", help="the task's files, whose first texts are used; without it generated words")
+    p.add_argument("--sentences", type=int, default=64, help="in a measurement")
+    p.add_argument("--copies", type=int, default=20)
+    p.set_defaults(threads=1)
+    args = p.parse_args()
+    if args.quick:
+        args.sentences, args.copies = 4, 2
+    return args
 
 
 def _pair(model: Bert, reader: WordReader, neighbours: dict, settings: Settings, texts: list[str], loops_first: bool) -> dict[str, float]:
@@ -168,25 +170,21 @@ def _neighbours(reader: WordReader, texts: list[str], args: argparse.Namespace) 
 
 
 def _report(measured: list[dict[str, float]], args: argparse.Namespace, model: Bert) -> dict:
-    ratios = {name: [m["ours"] / m[name] for m in measured] for name in ("literal", "lean")}
     return {
-        "model": args.mlm or f"random {model.config.shape}",
-        "data": str(args.data or "generated words"),
-        "machine": platform.machine(),
-        "sentences": args.sentences,
-        "copies": args.copies,
-        "words_per_second": {name: statistics.median(m[name] for m in measured) for name in measured[0]},
-        "ratio": {name: {"median": statistics.median(r), "min": min(r), "max": max(r), "all": r} for name, r in ratios.items()},
+        "model": Path(args.mlm).name if args.mlm else f"random {model.config.shape}",
+        "data": args.data.name if args.data else "generated words",
+        "words_per_second": {name: summary(m[name] for m in measured)["median"] for name in measured[0]},
+        "ratio": {name: summary(m[name] / m["ours"] for m in measured) for name in ("literal", "lean")},
     }
 
 
 def _print(report: dict) -> None:
-    lines = [["batched (ours)", f"{report['words_per_second']['ours']:,.0f}", "", ""]]
+    lines = [["batched (ours)", f"{report['words_per_second']['ours']:,.0f}", "", "", ""]]
     for name, ratio in report["ratio"].items():
-        spread = f"{ratio['min']:.1f} – {ratio['max']:.1f}"
-        lines.append([f"{name} loop", f"{report['words_per_second'][name]:,.0f}", f"{ratio['median']:.1f}", spread])
-    print(f"{report['model']}, {report['data']}: {report['sentences']} sentences, {report['copies']} copies")
-    print(tabulate(lines, headers=["", "words/s", "ours is × faster", "pairs"]))
+        faster = f"{1 / ratio['median']:.1f}"
+        lines.append([f"{name} loop", f"{report['words_per_second'][name]:,.0f}", f"{ratio['median']:.3f}", spread(ratio), faster])
+    print(f"{report['model']}, {report['data']}")
+    table(lines, ["", "words/s", "time: ours / loop", "pairs", "ours is × faster"])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ packed, as training does it. PyTorch has the same losses; first both are shown t
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,24 +36,29 @@ from workload import (
     without_dropout,
 )
 
+from minitinybert.batch import Batch
 from minitinybert.bert import Bert
+from minitinybert.device import to_host
 from minitinybert.parallel import Workers
 from minitinybert.progress import log
 
 PARTS = ("teacher", "student", "step")
-Jobs = dict[str, dict[str, Callable[[int], object]]]
+Job = Callable[[int], object]
+Jobs = dict[str, dict[str, Job]]
 
 
 def main() -> None:
-    args = _arguments()
+    p = step_parser(__doc__)
+    p.add_argument("--pad", type=int, default=64, help="the length that the released code pads SST-2 to")
+    args = parsed(p)
     about = begin(args)
     peaks = gemm_peaks(args)
     print(f"GEMM peak (float32): NumPy {peaks['numpy']:.0f} GFLOP/s, PyTorch {peaks['torch']:.0f}")
     teacher, student = models(args)
     with Workers(args.threads) as workers:
-        agreement = check(teacher, student, workers, args)
         fused, optimisers = best_adam(student, teacher, args.pairs)
-        bench = Bench(teacher, student, workers, args, fused)
+        bench = Bench(teacher, student, workers, args, {"fused": fused})
+        agreement = bench.check()
         print(f"teacher {shape(args.teacher, teacher)}; student {shape(args.student, student)}; milliseconds a batch of {args.batch_size}")
         rows: list[dict] = []
         for case in cases(args, teacher):
@@ -67,15 +73,19 @@ def main() -> None:
     save("step", args, report, draw, size=(9, 1.5 + 0.42 * len(bars)))
 
 
-def _arguments() -> argparse.Namespace:
-    p = parser(__doc__)
+def step_parser(doc: str | None) -> argparse.ArgumentParser:
+    """With the options of every bench of a step."""
+    p = parser(doc)
     model_options(p)
     data_options(p)
     p.add_argument("--batch-size", type=int, default=32)
     p.add_argument("--length", type=int, default=128, help="of the case without short sentences")
     p.add_argument("--batches", type=int, default=3, help="batches in a measurement, where lengths differ")
-    p.add_argument("--pad", type=int, default=64, help="the length that the released code pads SST-2 to")
     p.add_argument("--compile", action=argparse.BooleanOptionalAction, help="torch.compile too, where shapes are fixed (unless --quick)")
+    return p
+
+
+def parsed(p: argparse.ArgumentParser) -> argparse.Namespace:
     args = p.parse_args()
     if args.compile is None:
         args.compile = not args.quick
@@ -98,34 +108,73 @@ def cases(args: argparse.Namespace, teacher: Bert) -> list[tuple[str, Sentences,
 
 
 class Bench:
-    def __init__(self, teacher: Bert, student: Bert, workers: Workers, args: argparse.Namespace, fused: bool):
-        self.teacher, self.student, self.workers, self.args, self.fused = teacher, student, workers, args, fused
+    """Ours beside PyTorch. torch_options: further arguments of TorchStep."""
+
+    def __init__(self, teacher: Bert, student: Bert, workers: Workers, args: argparse.Namespace, torch_options: Mapping[str, Any]):
+        self.teacher, self.student, self.workers, self.args, self.torch_options = teacher, student, workers, args, torch_options
+        self.on_host = teacher, student
         self.objective = All(student.config, teacher.config)
         self.compile_says = "not asked for"
+
+    def check(self, tolerance: float = 1e-4) -> dict[str, float]:
+        """Relative difference of each loss and of the whole gradient, without dropout; SystemExit above the tolerance (the gradient: ten
+        times that)."""
+        teacher, student = self.on_host
+        sentences = sst2(self.args, "dev", 25, 64, teacher)
+        indices = np.arange(min(8, self.args.batch_size))
+        ours = OurStep(without_dropout(self.student), self.teacher, self.objective, self.workers, seed=self.args.seed).learner
+        losses, gradients = ours.gradients(sentences.examples.batch(indices), 0)
+        twin = TorchStep(self._extended(without_dropout(student)), teacher, **self.torch_options)
+        batch = rectangle(sentences.examples, indices).to(twin.device)
+        theirs = twin.gradients(batch, twin.ask_teacher(batch))
+        differences = {name: abs(float(losses[name]) / float(theirs[name].detach()) - 1) for name in losses}
+        g = [(to_host(gradients[name]), p.grad.cpu().numpy()) for name, p in twin.student.p.items() if p.grad is not None]
+        square = lambda a: float(np.vdot(a, a).real)
+        differences["gradient"] = (sum(square(a - b) for a, b in g) / sum(square(b) for _, b in g)) ** 0.5
+        bad = {name: value for name, value in differences.items() if not value <= tolerance * (10 if name == "gradient" else 1)}
+        if bad:
+            raise SystemExit(f"ours and PyTorch do not compute the same: relative differences {bad}")
+        said = ", ".join(f"{name} {value:.0e}" for name, value in differences.items())
+        print("same work: relative differences to PyTorch", said, flush=True)
+        return differences
 
     def case(self, name: str, sentences: Sentences, batches: list[np.ndarray]) -> list[dict]:
         """Rows of the table: each part against each way that PyTorch can be given these sentences."""
         log(f"step: {name}")
-        packed = [sentences.examples.batch(indices) for indices in batches]
-        ways = self._rectangles(sentences, batches)
+        packed = [self.place(sentences.examples.batch(indices)) for indices in batches]
+        ways = self.rectangles(sentences, batches)
         jobs: Jobs = {"ours": self._ours(packed)}
         jobs |= {way: self._torch(rectangles) for way, rectangles in ways.items()}
-        if self.args.compile:
+        if self.args.compile and ways:
             jobs |= self._compiled(next(iter(ways)), next(iter(ways.values())))
-        tokens, pairs = (sum(batch.totals[i] for batch in packed) for i in (1, 2))
-        learned = step_flops(self.student.config, self.teacher.config, tokens, pairs)
-        asked = forward_flops(self.teacher.config, tokens, pairs)
-        flops = {"teacher": asked, "student": learned, "step": asked + learned}
+        work = self.work(packed)
         rows = []
         for part in PARTS:
             seconds = measure({who: parts[part] for who, parts in jobs.items()}, self.args.pairs)
             ms = {who: summary(1000 * s / len(batches) for s in values) for who, values in seconds.items()}
+            about = {"case": name, "part": part, "ours_ms": ms["ours"], **{key: total / len(batches) for key, total in work[part].items()}}
             for way in list(jobs)[1:]:
-                row = {"case": name, "part": part, "torch": way, "tokens": tokens / len(batches), "flops": flops[part] / len(batches)}
-                rows.append({**row, "ours_ms": ms["ours"], "torch_ms": ms[way], "ratio": paired(seconds["ours"], seconds[way])})
+                rows.append({**about, "torch": way, "torch_ms": ms[way], "ratio": paired(seconds["ours"], seconds[way])})
+            if not ways:
+                rows.append({**about, "torch": None})
         return rows
 
-    def _rectangles(self, sentences: Sentences, batches: list[np.ndarray]) -> dict[str, list[Rectangle]]:
+    def place(self, batch: Batch) -> Batch:
+        """A batch of ours where our model is."""
+        return batch
+
+    def wait(self) -> None:
+        """For whatever the measured calls have asked a device for."""
+
+    def work(self, batches: list[Batch]) -> dict[str, dict[str, float]]:
+        """What each part has to do for these batches at least."""
+        tokens, pairs = (sum(batch.totals[i] for batch in batches) for i in (1, 2))
+        learned = step_flops(self.student.config, self.teacher.config, tokens, pairs)
+        asked = forward_flops(self.teacher.config, tokens, pairs)
+        flops = {"teacher": asked, "student": learned, "step": asked + learned}
+        return {part: {"tokens": tokens, "flops": flops[part]} for part in PARTS}
+
+    def rectangles(self, sentences: Sentences, batches: list[np.ndarray]) -> dict[str, list[Rectangle]]:
         """PyTorch's batches: those of fixed shape first."""
         make = lambda parts, length=None: [rectangle(sentences.examples, indices, length) for indices in parts]
         if len(set(sentences.lengths)) == 1:
@@ -133,21 +182,25 @@ class Bench:
         at_random = random_batches(sentences, len(batches[0]), len(batches), self.args.seed)
         return {f"pad {self.args.pad}": make(at_random, self.args.pad), "dynamic": make(at_random), "dynamic, sorted": make(batches)}
 
-    def _ours(self, batches: list) -> dict[str, Callable[[int], object]]:
+    def _ours(self, batches: list[Batch]) -> dict[str, Job]:
         known = KnownTraces(self.teacher, self.objective.teacher_view, batches, self.workers.threads)
         alone = OurStep(self.student, None, self.objective, self.workers, known, self.args.seed)
         whole = OurStep(self.student, self.teacher, self.objective, self.workers, seed=self.args.seed)
-        return {"teacher": _each(whole.ask_teacher, batches), "student": _each(alone, batches), "step": _each(whole, batches)}
+        return {
+            "teacher": self._each(whole.ask_teacher, batches),
+            "student": self._each(alone, batches),
+            "step": self._each(whole, batches),
+        }
 
-    def _torch(self, batches: Sequence[Rectangle], compiled: bool = False) -> dict[str, Callable[[int], object]]:
-        extended = OurStep(self.student, None, self.objective, self.workers).learner.student
-        step = TorchStep(extended, self.teacher, fused=self.fused, compiled=compiled)
+    def _torch(self, batches: Sequence[Rectangle], compiled: bool = False) -> dict[str, Job]:
+        teacher, student = self.on_host
+        step = TorchStep(self._extended(student), teacher, compiled=compiled, **self.torch_options)
         known = [step.ask_teacher(batch) for batch in batches]
         learn = lambda pair: step.learn(*pair)
         return {
-            "teacher": _each(step.ask_teacher, batches),
-            "student": _each(learn, list(zip(batches, known, strict=True))),
-            "step": _each(step, batches),
+            "teacher": self._each(step.ask_teacher, batches),
+            "student": self._each(learn, list(zip(batches, known, strict=True))),
+            "step": self._each(step, batches),
         }
 
     def _compiled(self, way: str, batches: Sequence[Rectangle]) -> Jobs:
@@ -164,36 +217,20 @@ class Bench:
         self.compile_says = "works"
         return {f"{way}, compiled": jobs}
 
+    def _extended(self, student: Bert) -> Bert:
+        """With the maps of its losses, as a learner has it."""
+        return OurStep(student, None, self.objective, self.workers, seed=self.args.seed).learner.student
 
-def _each(function: Callable, items: Sequence) -> Callable[[int], object]:
-    def run(_: int) -> None:
-        for item in items:
-            function(item)
+    def _each(self, function: Callable, items: Sequence) -> Job:
+        def run(_: int) -> None:
+            for item in items:
+                function(item)
+            self.wait()
 
-    return run
+        return run
 
 
 # ---------------------------------------------------------------------------------------------------------------------- fairness
-
-
-def check(teacher: Bert, student: Bert, workers: Workers, args: argparse.Namespace) -> dict[str, float]:
-    """Relative difference of each loss and of the whole gradient, without dropout; SystemExit above 1e-4 (the gradient: 1e-3)."""
-    sentences = sst2(args, "dev", 25, 64, teacher)
-    indices = np.arange(min(8, args.batch_size))
-    ours = OurStep(without_dropout(student), teacher, All(student.config, teacher.config), workers, seed=args.seed).learner
-    losses, gradients = ours.gradients(sentences.examples.batch(indices), 0)
-    twin = TorchStep(ours.student, teacher)
-    batch = rectangle(sentences.examples, indices)
-    theirs = twin.gradients(batch, twin.ask_teacher(batch))
-    differences = {name: abs(float(losses[name]) / float(theirs[name].detach()) - 1) for name in losses}
-    g = [(gradients[name], p.grad.numpy()) for name, p in twin.student.p.items() if p.grad is not None]
-    square = lambda a: float(np.vdot(a, a).real)
-    differences["gradient"] = (sum(square(a - b) for a, b in g) / sum(square(b) for _, b in g)) ** 0.5
-    bad = {name: value for name, value in differences.items() if not value <= (1e-3 if name == "gradient" else 1e-4)}
-    if bad:
-        raise SystemExit(f"ours and PyTorch do not compute the same: relative differences {bad}")
-    print("same work: relative differences to PyTorch", ", ".join(f"{name} {value:.0e}" for name, value in differences.items()), flush=True)
-    return differences
 
 
 def best_adam(student: Bert, teacher: Bert, rounds: int) -> tuple[bool, dict[str, float]]:

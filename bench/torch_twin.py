@@ -34,6 +34,9 @@ class Rectangle(NamedTuple):
     tokens: int  # real ones
     real_pairs: int
 
+    def to(self, device: str) -> Rectangle:
+        return Rectangle(*(field.to(device) if isinstance(field, Tensor) else field for field in self))
+
 
 def rectangle(examples: EncodedExamples, indices: np.ndarray, length: int | None = None) -> Rectangle:
     """Padded to `length`, or to the longest of them."""
@@ -59,14 +62,20 @@ class TorchTrace(NamedTuple):
     scores: list[Tensor | None]
     logits: Tensor
 
+    def float(self) -> TorchTrace:
+        convert = lambda parts: [None if part is None else part.float() for part in parts]
+        return TorchTrace(convert(self.hidden), convert(self.scores), self.logits.float())
+
 
 class TorchBert:
-    """minitinybert's parameters in a functional BERT: `p` holds them by name, q, k and v as one. Trainable: copies with gradients."""
+    """minitinybert's parameters in a functional BERT: `p` holds them by name, q, k and v as one. Trainable: copies with gradients.
+    `model` lies on the host."""
 
-    def __init__(self, model: Bert, trainable: bool = False):
+    def __init__(self, model: Bert, trainable: bool = False, device: str = "cpu", dtype: torch.dtype = torch.float32):
         self.config, layout = model.config, model.parameters.layout
         names = [slot.name for slot in layout.slots]
-        own = lambda a: torch.from_numpy(a.copy()).requires_grad_() if trainable else torch.from_numpy(a)
+        there = lambda a: torch.from_numpy(a).to(device, dtype)
+        own = lambda a: there(a.copy()).requires_grad_() if trainable else there(a)
         self.p = {name.removeprefix("bert."): own(model.parameters[name]) for name in names}
 
     def forward(
@@ -85,6 +94,7 @@ class TorchBert:
         norm = lambda x, name: F.layer_norm(x, (d,), p[name + ".weight"], p[name + ".bias"], c.layer_norm_eps)
         drop = lambda x: F.dropout(x, c.hidden_dropout_prob, training) if training else x
         x = F.embedding(batch.ids, p["embeddings.word_embeddings.weight"])
+        bias = None if batch.bias is None else batch.bias.to(x.dtype)
         x += p["embeddings.position_embeddings.weight"][:L]
         x += F.embedding(batch.types, p["embeddings.token_type_embeddings.weight"])
         x = drop(norm(x, "embeddings.LayerNorm"))
@@ -95,13 +105,13 @@ class TorchBert:
             q, k, v = dense(x, at + "attention.self.qkv").view(B, L, 3, heads, d // heads).permute(2, 0, 3, 1, 4).unbind(0)
             if scores is None or l in scores:
                 A = (q * (d // heads) ** -0.5) @ k.transpose(-1, -2)
-                masked = A if batch.bias is None else A + batch.bias
+                masked = A if bias is None else A + bias
                 P = masked.softmax(-1)
                 context = (F.dropout(P, c.attention_probs_dropout_prob, training) if training else P) @ v
                 scores_seen.append(masked if masked_scores else A)
             else:
                 rate = c.attention_probs_dropout_prob if training else 0.0
-                context = F.scaled_dot_product_attention(q, k, v, batch.bias, rate)
+                context = F.scaled_dot_product_attention(q, k, v, bias, rate)
                 scores_seen.append(None)
             a = drop(dense(context.transpose(1, 2).reshape(B, L, d), at + "attention.output.dense"))
             y = norm(a.add_(x), at + "attention.output.LayerNorm")
@@ -118,6 +128,7 @@ class TorchStep:
     released  padding counts in every mean, scores of −100 or less are 0, all layers' scores are formed, as the released code has it.
               (Without: padding is left out, as in ours, so that the losses are equal.)
     terms     "intermediate", "prediction" or both
+    teacher_dtype  in which the teacher works; what it says is handed on in the student's
     """
 
     def __init__(
@@ -128,8 +139,11 @@ class TorchStep:
         released: bool = False,
         fused: bool = True,
         compiled: bool = False,
+        device: str = "cpu",
+        teacher_dtype: torch.dtype = torch.float32,
     ):
-        self.student, self.teacher = TorchBert(student, trainable=True), TorchBert(teacher)
+        self.device = device
+        self.student, self.teacher = TorchBert(student, True, device), TorchBert(teacher, False, device, teacher_dtype)
         self.terms, self.released = terms, released
         self.map = layer_map("uniform", student.config.num_hidden_layers, teacher.config.num_hidden_layers)
         self.parameters = list(self.student.p.values())
@@ -158,10 +172,10 @@ class TorchStep:
 
     def _teacher_forward(self, batch: Rectangle) -> TorchTrace:
         if self.released:
-            return self.teacher.forward(batch, masked_scores=True)
+            return self.teacher.forward(batch, masked_scores=True).float()
         if "intermediate" not in self.terms:
-            return self.teacher.forward(batch, hidden=(), scores=())
-        return self.teacher.forward(batch, hidden=(0, *self.map), scores=[n - 1 for n in self.map])
+            return self.teacher.forward(batch, hidden=(), scores=()).float()
+        return self.teacher.forward(batch, hidden=(0, *self.map), scores=[n - 1 for n in self.map]).float()
 
     def losses(self, batch: Rectangle, teacher: TorchTrace, training: bool = True) -> dict[str, Tensor]:
         looks = None if self.released or "intermediate" in self.terms else ()

@@ -83,3 +83,12 @@ def test_memory(run):
     report, _ = run("memory", "--cases", "16x64")
     assert report["rows"][0]["ours_mb"]["min"] > 0 and report["rows"][0]["torch_mb"]["min"] > 0
     assert report["rows"][0]["new_in_a_step_mb"] > 0
+
+
+def test_augment(run, monkeypatch):
+    """Whether the loop's rows are ours, the bench asks itself."""
+    monkeypatch.setattr(sys.modules[__name__], "TINY", ["--quick", "--shape", "1L-8D-2H-16F"])
+    report, printed = run("augment")
+    assert {"ours", "literal", "lean"} == set(report["words_per_second"])
+    assert all(positive(ratio) for ratio in report["ratio"].values())
+    assert "× faster" in printed

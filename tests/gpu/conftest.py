@@ -1,6 +1,8 @@
 """What is here runs on a CUDA device through CuPy: `pytest -m gpu`. Without one, test_device.py says why, and the rest is not collected."""
 
+import importlib
 import importlib.util
+import os
 
 import pytest
 
@@ -20,3 +22,26 @@ collect_ignore_glob = ["test_[!d]*.py"] if absent() else []
 @pytest.fixture(scope="session")
 def cupy():
     return pytest.importorskip("cupy")
+
+
+@pytest.fixture(scope="session")
+def count():
+    """count(step): how many kernels, products by cuBLAS and fills `step` asks for, when it is called again.
+
+    Something that sees all of it has to count: MINITINYBERT_LAUNCH_COUNTER names a module with reset_stats(), and stats() -> a mapping
+    with "launches", "gemms", "memsets" and the hidden copies of a device's driver.
+    """
+    name = os.environ.get("MINITINYBERT_LAUNCH_COUNTER")
+    if not name:
+        pytest.skip("nothing counts launches here: set MINITINYBERT_LAUNCH_COUNTER to a module with reset_stats() and stats()")
+    counter = importlib.import_module(name)
+
+    def count(step):
+        step()
+        counter.reset_stats()
+        step()
+        seen = counter.stats()
+        assert not any(seen[kind] for kind in ("hidden_h2d", "hidden_d2h", "d2h"))
+        return seen["launches"] + seen["gemms"] + seen["memsets"]
+
+    return count

@@ -1,0 +1,108 @@
+"""What a distillation step asks of a GPU at least: every kernel's FLOPs, the bytes it reads and writes once, its launches.
+
+A kernel can be no quicker than its FLOPs at the device's peak, nor than its bytes at its bandwidth (the roofline: Williams, Waterman,
+Patterson, CACM 2009); a step can be no quicker than its launches one after the other, as long as the host takes to ask for each. The
+kernels are ours, in the order of `Bert.forward_batch` and `backward`; fills and products by cuBLAS count as launches too. Packed batches
+of T tokens and P = Σ L² pairs, every loss of the paper, global clipping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from minitinybert.bert import layout
+from minitinybert.config import Config
+
+
+class Work(NamedTuple):
+    flops: float
+    bytes: float
+    launches: int = 1
+
+
+def floors(kernels: Iterable[Work], flops_a_second: float, bytes_a_second: float, launch_seconds: float) -> dict[str, float]:
+    """Totals of some kernels, and milliseconds that they cannot be quicker than: `roofline_ms`, each kernel at the slower of arithmetic
+    and memory, and `launches_ms`, all launches."""
+    kernels = list(kernels)
+    slower = (max(work.flops / flops_a_second, work.bytes / bytes_a_second) for work in kernels)
+    totals = {name: sum(getattr(work, name) for work in kernels) for name in Work._fields}
+    return {**totals, "roofline_ms": 1e3 * sum(slower), "launches_ms": 1e3 * totals["launches"] * launch_seconds}
+
+
+def teacher(c: Config, S: int, T: int, P: int, itemsize: int) -> Iterator[Work]:
+    """The forward pass without dropout, all layers and the head. S sentences; itemsize of its dtype in bytes."""
+    yield from _forward(c, S, T, P, itemsize, training=False)
+
+
+def student(c: Config, teacher: Config, S: int, T: int, P: int) -> Iterator[Work]:
+    """Forward with dropout, losses, backward, clipping and Adam, in float32."""
+    size, d, h, M = 4, c.hidden_size, c.num_attention_heads, c.num_hidden_layers
+    yield Work(0, 8 * T * (3 * M + 2))  # the dropout keys
+    yield from _forward(c, S, T, P, size, training=True)
+    for _ in range(M + 1):  # embedding and hidden losses: the projection, forward and twice back; the error and its gradient in one
+        yield from _products(3, T, teacher.hidden_size, d, size)
+        yield Work(0, 3 * T * teacher.hidden_size * size)
+    for _ in range(M):  # attention losses
+        yield Work(0, 3 * h * P * size)
+    for _ in range(M - 1):  # W_h has one gradient from each layer, and two losses are sums
+        yield Work(0, 3 * d * teacher.hidden_size * size)
+        yield Work(0, 0, 2)
+    yield Work(0, 0, 3)  # the prediction loss of a few logits: each sentence's, their sum, its gradient
+    yield from _products(2, S, c.num_labels, d, size)
+    yield from _products(2, S, d, d, size)
+    yield Work(0, 12 * S * d * size, HEAD)  # the gradients of its biases, dropout and tanh, and into the rows of [CLS]
+    for _ in range(M):
+        yield from _layer_backward(c, T, P, size)
+    yield Work(0, 4 * T * d * size + T * d, 2)  # the embeddings' layer norm, its sums of columns
+    yield Work(0, 2 * T * d * size + T * d)  # their dropout
+    yield Work(0, 6 * T * d * size, 2)  # what layers and losses say of it, added up
+    yield Work(0, 6 * T * d * size, TABLES)  # the rows of the tables, cleared and added to; few positions and segments by products
+    n = layout(c).size
+    yield Work(0, n * size)  # the gradient, filled with zeros
+    yield Work(2 * n, n * size)  # its norm
+    yield Work(12 * n, 7 * n * size)  # Adam: reads θ, g, m and v, writes θ, m and v
+
+
+HEAD, TABLES = 9, 8  # launches
+
+
+def _forward(c: Config, S: int, T: int, P: int, size: int, training: bool) -> Iterator[Work]:
+    d = c.hidden_size
+    yield Work(0, 4 * T * d * size)  # words, positions, segments
+    yield Work(0, 3 * T * d * size)  # layer norm
+    if training:
+        yield Work(0, 2 * T * d * size + T * d)
+    for _ in range(c.num_hidden_layers):
+        yield from _layer_forward(c, T, P, size, training)
+    yield from _products(1, S, d, d, size)
+    yield from _products(1, S, c.num_labels, d, size)
+    yield Work(0, 8 * S * d * size, 6 if training else 4)  # the first rows, two biases, tanh; dropout and its keys
+
+
+def _layer_forward(c: Config, T: int, P: int, size: int, training: bool) -> Iterator[Work]:
+    d, f, h = c.hidden_size, c.intermediate_size, c.num_attention_heads
+    for wide, narrow in ((3 * d, d), (d, d), (f, d), (f, d)):
+        yield from _products(1, T, wide, narrow, size)
+    yield Work(4 * P * d, (4 * T * d + 2 * h * P) * size + training * h * P)  # q, k, v -> c; scores, probabilities, what is kept
+    yield Work(0, (1 + 1 + training) * T * f * size)  # GELU, and its slope
+    for _ in range(2):
+        yield Work(0, 4 * T * d * size + training * T * d)  # a and x -> x̂ and y
+
+
+def _layer_backward(c: Config, T: int, P: int, size: int) -> Iterator[Work]:
+    d, f, h = c.hidden_size, c.intermediate_size, c.num_attention_heads
+    for wide, narrow in ((3 * d, d), (d, d), (f, d), (f, d)):
+        yield from _products(2, T, wide, narrow, size)
+    yield Work(4 * P * d, (4 * T * d + 3 * h * P) * size + h * P)  # by queries: dA, dq
+    yield Work(4 * P * d, (4 * T * d + 2 * h * P) * size + h * P)  # by keys: dk, dv
+    yield Work(0, 3 * T * d * size)  # the bias of q, k and v
+    yield Work(0, 3 * T * f * size)  # GELU and its bias
+    for _ in range(2):
+        yield Work(0, 5 * T * d * size + T * d, 2)  # dy, its second term, x̂ -> da, dx; sums of columns
+
+
+def _products(count: int, rows: int, wide: int, narrow: int, size: int) -> Iterator[Work]:
+    """Matrix products (rows, narrow) × (narrow, wide), or with any of the three as the result."""
+    for _ in range(count):
+        yield Work(2 * rows * wide * narrow, (rows * narrow + narrow * wide + rows * wide) * size)
