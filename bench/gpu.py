@@ -193,7 +193,7 @@ def _draw(figure, rows: list[dict], about: dict[str, Any]) -> None:
     axes.set_title(f"A distillation step on {about['device']}", fontsize=10)
     handles, names = axes.get_legend_handles_labels()
     once = dict(zip(names, handles, strict=True))
-    axes.legend(once.values(), once.keys(), fontsize=8)
+    figure.legend(once.values(), once.keys(), fontsize=8, loc="outside lower center", ncols=len(once))
 
 
 def _bar(axes, place: int, ms: dict[str, Any], color: str, label: str) -> None:
