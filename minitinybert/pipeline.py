@@ -6,7 +6,7 @@ finetune ─▶ teacher directory ─▶ distill_task ─▶ student directory �
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +52,10 @@ class Machine:
     def frozen(self, teacher: Bert) -> Bert:
         """The teacher where and as it answers."""
         return teacher.to(self.xp).astype(self.teacher_dtype)
+
+    def conditions(self, recipe: Recipe) -> dict[str, Any]:
+        """What must be the same for a distillation to go on where it was: every switch of the recipe, and how the teacher answers."""
+        return {**asdict(recipe), "teacher_dtype": self.teacher_dtype.name}
 
 
 class TaskData:
@@ -205,7 +209,8 @@ def _train(
     if not isinstance(objective, Intermediate):
         dev = files.split(task.dev_splits[0])
         judge = lambda m: _score(m, task, dev, machine)
-    train(learner, examples, options, out, judge, task.main_metric, resume, description, extra)
+    conditions = machine.conditions(taught.recipe) if taught is not None else {}
+    train(learner, examples, options, out, judge, task.main_metric, resume, description, extra, conditions)
 
 
 def _teacher_cache(taught: _Taught, view: View, examples: EncodedExamples, out: Path, machine: Machine) -> TeacherCache | None:

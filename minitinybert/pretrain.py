@@ -196,7 +196,7 @@ def distill_general(
     examples = text.segments(text.corpus(words, out, machine.workers.ranks), words, options.seed, _corruption(recipe, words), pad=pad)
     learner = Learner(pupil.to(machine.xp), objective, machine.workers, machine.frozen(master), options.seed, recipe.teacher_dropout)
     options = replace(options, optimizer=recipe.optimizer)
-    train(learner, examples, options, out, resume=resume, description="distill general")
+    train(learner, examples, options, out, resume=resume, description="distill general", conditions=machine.conditions(recipe))
     return {"train": _last_losses(out)}
 
 

@@ -14,7 +14,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,13 +80,15 @@ def train(
     resume: bool = False,
     description: str = "train",
     extra: dict[str, np.ndarray] | None = None,
+    conditions: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Train `learner.student` on `examples`; returns the last (and best) evaluation, {} without `evaluate`.
 
     evaluate(model) -> metrics, after every epoch; `metric` names the one that decides which model is kept. `extra`: (n, …) arrays
-    that travel with the examples. Raises Stopped on a signal, InputError where `out` holds another run.
+    that travel with the examples. `conditions`: what else has to be the same for a run to go on. Raises Stopped on a signal, InputError
+    where `out` holds another run.
     """
-    run = _Run(learner, examples, options, Path(out), evaluate, metric, extra)
+    run = _Run(learner, examples, options, Path(out), evaluate, metric, extra, conditions)
     run.start(resume)
     with _StopSignals() as stop:
         bar = progress(range(run.at.step, run.total), run.total, description, initial=run.at.step)
@@ -102,9 +104,9 @@ def train(
 
 
 class _Run:
-    def __init__(self, learner, examples, options, out, evaluate, metric, extra):
+    def __init__(self, learner, examples, options, out, evaluate, metric, extra, conditions):
         self.learner, self.examples, self.options, self.out = learner, examples, options, out
-        self.evaluate, self.metric, self.extra = evaluate, metric, extra
+        self.evaluate, self.metric, self.extra, self.conditions = evaluate, metric, extra, conditions or {}
         self.ranks = learner.workers.ranks
         self.adam = Adam(learner.student.parameters, PRESETS[options.optimizer], learner.workers)
         self.epoch_steps = -(-len(examples) // options.batch_size)
@@ -201,7 +203,8 @@ class _Run:
     def _settings(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
         steering = {k: v for k, v in asdict(self.options).items() if k not in ("log_every", "save_every")}
-        return {**steering, **self.examples.settings, "examples": len(self.examples), "shape": self.learner.student.config.shape}
+        counted = {"examples": len(self.examples), "shape": self.learner.student.config.shape}
+        return {**self.conditions, **steering, **self.examples.settings, **counted}
 
     def _write(self, row: dict[str, Any]) -> None:
         if not self.ranks.first:
@@ -211,7 +214,7 @@ class _Run:
 
 
 def _same_run(then: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    for name, value in now.items():
+    for name, value in json.loads(json.dumps(now)).items():
         if then.get(name) != value:
             raise InputError(f"{path}: --resume needs the same {name}: {then.get(name)} when the run began, {value} now")
 

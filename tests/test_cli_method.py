@@ -57,6 +57,12 @@ def test_the_whole_method(capsys, world, tmp_path):
         "--out", tmp_path / "general", "--epochs", 2, "--lr", 5e-3, "--max-length", 32, *common,
     )  # fmt: skip
     assert set(general["results"]["train"]) == {"embedding", "hidden", "attention"}
+    other = ["distill", "general", "--teacher", tmp_path / "mlm", "--student", "2L-8D-2H-16F", "--corpus", corpus, "--resume"]
+    recipe = tmp_path / "other.toml"
+    recipe.write_text("teacher_dropout = true\n")
+    more = ["--out", tmp_path / "general", "--epochs", 2, "--lr", 5e-3, "--max-length", 32, *common, "--recipe", recipe]
+    assert main([str(argument) for argument in (*other, *more)]) == 2
+    assert "--resume needs the same teacher_dropout: False when the run began, True now" in capsys.readouterr().err
     summary = command(
         capsys, "augment", "--mlm", tmp_path / "mlm", "--vectors", world / "glove.txt", "--task", "sst-2", "--data", world,
         "--out", tmp_path / "augmented", "--copies", 2, "--candidates", 4, "--provenance", "--processes", 1, "--json",
