@@ -163,8 +163,10 @@ def _print(rows: list[dict]) -> None:
     for row in rows:
         own = [row["part"], f"{row['ours_ms']['median']:.2f}", f"{row['flops'] / 1e9:.1f}", f"{row['bytes'] / 1e6:.0f}"]
         own += [f"{row['roofline_ms']:.2f}", f"{row['launches']:.0f}", f"{row['launches_ms']:.2f}"]
-        theirs = [row["torch"], f"{row['torch_ms']['median']:.2f}", f"{row['ratio']['median']:.2f}", spread(row["ratio"])]
-        lines.append([*(own if row["part"] != before else [""] * len(own)), *(theirs if row["torch"] else [])])
+        theirs = []
+        if row["torch"]:
+            theirs = [row["torch"], f"{row['torch_ms']['median']:.2f}", f"{row['ratio']['median']:.2f}", spread(row["ratio"])]
+        lines.append([*(own if row["part"] != before else [""] * len(own)), *theirs])
         before = row["part"]
     print(f"\n{rows[0]['case']}")
     headers = ["", "ours", "GFLOP", "MB", "roofline", "launches", "by launches"]
