@@ -19,8 +19,11 @@ AGAIN = "copy or download it again"
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; takes its place when the block ends well, and goes away when it does not."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    beside.touch()
+    mode = beside.stat().st_mode  # of any new file here; the writer of safetensors makes one that nobody else may read
     try:
         yield beside
+        beside.chmod(mode)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

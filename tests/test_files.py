@@ -1,0 +1,47 @@
+"""Files that appear whole or not at all."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from minitinybert.errors import InputError
+from minitinybert.files import building, read_json, replacing
+
+
+def test_a_file_that_was_begun_and_not_ended_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as beside:
+        beside.write_text("new")
+        raise ZeroDivisionError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with replacing(path) as beside:
+        beside.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_who_may_read_new_files_may_read_weights(tmp_path):
+    """The writer of safetensors gives its files to nobody else (0600)."""
+    (tmp_path / "plain").touch()
+    with replacing(tmp_path / "weights.safetensors") as beside:
+        save_file({"a": np.zeros(3)}, beside)
+    assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_directory_appears_whole(tmp_path):
+    with pytest.raises(ZeroDivisionError), building(tmp_path / "d") as beside:
+        (beside / "a").touch()
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+    with building(tmp_path / "d") as beside:
+        (beside / "a").touch()
+    assert [p.name for p in (tmp_path / "d").iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000])
+def test_what_is_no_json_object_is_named(tmp_path, text):
+    path = tmp_path / "c.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="c.json"):
+        read_json(path)
