@@ -1,13 +1,14 @@
 """GLUE's tasks and files, and files of one's own.
 
-Columns are found by the header's names where there is a header, else by place (the positions of GLUE's official files).
+Columns are found by their names in the header, GLUE's own or, next, those of the Hugging Face hub's copy of it. Where the header has
+neither, or the file no header, a .tsv's columns are found by place (the positions of GLUE's official files).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,10 +22,16 @@ from .tables import ENDINGS, Table, open_table
 
 
 class Column(NamedTuple):
-    """A column by its name in the header, or by its place (0-based, −1 the last) where there is none of that name."""
+    """A column by its name in the header, or by its place (0-based, −1 the last) where there is none of that name.
+    hub: its name on the Hugging Face hub, where that is another."""
 
     name: str
     place: int | None
+    hub: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, self.hub) if self.hub else (self.name,)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Task:
     metrics: tuple[str, ...]  # the first decides which model is best
     files: Mapping[str, str]  # split -> the file's name without its ending
     header: bool = True
-    skip_short_rows: bool = False
+    short_rows: bool = False  # the files have rows that lack columns
     leaderboard: str = ""  # the file's name in a submission
 
     @property
@@ -84,22 +91,49 @@ TASKS: dict[str, Task] = {
     for task in (
         _task("cola", [("sentence", 3)], ("label", 1), _01, ("matthews_correlation",), "CoLA", header=False),
         _task("sst-2", [("sentence", 0)], ("label", 1), _01, ("accuracy",), "SST-2"),
-        _task("mrpc", [("#1 String", 3), ("#2 String", 4)], ("Quality", 0), _01, ("accuracy", "f1"), "MRPC"),
-        _task("sts-b", [("sentence1", 7), ("sentence2", 8)], ("score", -1), None, ("pearson", "spearman"), "STS-B"),
-        _task("qqp", [("question1", 3), ("question2", 4)], ("is_duplicate", 5), _01, ("accuracy", "f1"), "QQP", skip_short_rows=True),
+        _task(
+            "mrpc",
+            [("#1 String", 3, "sentence1"), ("#2 String", 4, "sentence2")],
+            ("Quality", 0, "label"),
+            _01,
+            ("accuracy", "f1"),
+            "MRPC",
+        ),
+        _task("sts-b", [("sentence1", 7), ("sentence2", 8)], ("score", -1, "label"), None, ("pearson", "spearman"), "STS-B"),
+        _task(
+            "qqp",
+            [("question1", 3), ("question2", 4)],
+            ("is_duplicate", 5, "label"),
+            _01,
+            ("accuracy", "f1"),
+            "QQP",
+            short_rows=True,
+        ),
         _task(
             "mnli",
-            [("sentence1", 8), ("sentence2", 9)],
-            ("gold_label", -1),
+            [("sentence1", 8, "premise"), ("sentence2", 9, "hypothesis")],
+            ("gold_label", -1, "label"),
             ("contradiction", "entailment", "neutral"),
             ("accuracy",),
             "MNLI",
             _MNLI,
-        ),  # fmt: skip
+        ),
         _task("qnli", [("question", 1), ("sentence", 2)], ("label", -1), _ENTAILMENT, ("accuracy",), "QNLI"),
         _task("rte", [("sentence1", 1), ("sentence2", 2)], ("label", -1), _ENTAILMENT, ("accuracy",), "RTE"),
         _task("wnli", [("sentence1", 1), ("sentence2", 2)], ("label", -1), _01, ("accuracy",), "WNLI"),
     )
+}
+
+# On the hub a class is a number, and this its name.
+_HUB_LABELS: dict[str, tuple[str, ...]] = {
+    "cola": ("unacceptable", "acceptable"),
+    "sst-2": ("negative", "positive"),
+    "mrpc": ("not_equivalent", "equivalent"),
+    "qqp": ("not_duplicate", "duplicate"),
+    "mnli": ("entailment", "neutral", "contradiction"),
+    "qnli": _ENTAILMENT,
+    "rte": _ENTAILMENT,
+    "wnli": ("not_entailment", "entailment"),
 }
 
 
@@ -107,29 +141,30 @@ TASKS: dict[str, Task] = {
 
 
 def read_split(task: Task, directory: Path, split: str) -> Examples:
-    """The examples of one split. Labels are None where a test file has no such column (GLUE's have none).
+    """The examples of one split. Labels are None where a test file has no such column (GLUE's have none) or says −1 in every row, as the
+    hub's do. Every row of a test file is an example, since a leaderboard goes by their numbers.
 
     InputError names file and line of a row with too few or too many columns, an unknown label, a number that is none, no text, or bad
     UTF-8; and says what was looked for where there is no file.
     """
     test = split.startswith("test")
     # CoLA's train and dev files have no header; every test file has one.
-    table = open_table(_find(task, Path(directory), split), header=task.header or test)
+    table = open_table(_find(task, Path(directory), split), header=task.header or test, counted=test)
     texts, label = _places(task, table, test)
     columns: list[list[str]] = [[] for _ in texts]
-    labels: list[int | float] = []
+    values: list[Any] = []
     lines: list[int] = []
-    for line, fields in _whole_rows(task, table, texts, label):
+    for line, fields in _whole_rows(task, table, texts, label, test):
         for column, place in zip(columns, texts, strict=True):
             column.append(_text(fields[place], table.path, line))
         if label is not None:
-            labels.append(_label(task, fields[label], table.path, line))
+            values.append(fields[label])
         lines.append(line)
     if not lines:
         raise InputError(f"{table.path}: no examples in it")
-    kind = np.float64 if task.labels is None else np.int64
-    pairs = columns[1] if len(columns) > 1 else None
-    return Examples(columns[0], pairs, None if label is None else np.array(labels, kind), lines, table.path)
+    secret = test and "-1" not in (task.labels or ()) and all(_label_text(value) == "-1" for value in values)
+    labels = None if label is None or secret else _labels(task, table, texts, label, values, lines)
+    return Examples(columns[0], columns[1] if len(columns) > 1 else None, labels, lines, table.path)
 
 
 def _find(task: Task, directory: Path, split: str) -> Path:
@@ -150,11 +185,11 @@ def _places(task: Task, table: Table, test: bool) -> tuple[list[int], int | None
         return [_known(column) for column in task.text_columns], _known(task.label_column)
     # A test file's columns stand elsewhere (an index comes first), so that only their names count.
     texts = [_find_column(column, table, by_place=not test) for column in task.text_columns]
-    if test and task.label_column.name not in table.header:
+    if test and not set(task.label_column.names) & set(table.header):
         return texts, None
     label = _find_column(task.label_column, table)
     title = table.header[label]
-    if title != task.label_column.name and (math.isfinite(_number(title)) if task.labels is None else title in task.labels):
+    if title not in task.label_column.names and (math.isfinite(_number(title)) if task.labels is None else title in task.labels):
         raise InputError(f"{table.path}, line 1: an example, where the names of the columns belong; add a line with them")
     return texts, label
 
@@ -166,27 +201,32 @@ def _known(column: Column) -> int:
 
 def _find_column(column: Column, table: Table, by_place: bool = True) -> int:
     header = table.header or []
-    if column.name in header:
-        return header.index(column.name)
+    for name in column.names:
+        if name in header:
+            return header.index(name)
     if by_place and column.place is not None and table.path.suffix == ".tsv" and len(header) > column.place:
         return column.place % len(header)
-    raise InputError(f"{table.path}: no column {column.name!r}; the header has {', '.join(header)}")
+    raise InputError(f"{table.path}: no column {' or '.join(map(repr, column.names))}; the header has {', '.join(header)}")
 
 
-def _whole_rows(task: Task, table: Table, texts: list[int], label: int | None) -> Iterator[tuple[int, list[Any]]]:
-    """Rows as wide as the header. Without labels, columns after the texts do not matter; QQP has short rows, which are left out."""
+def _whole_rows(task: Task, table: Table, texts: list[int], label: int | None, test: bool = False) -> Iterator[tuple[int, list[Any]]]:
+    """Rows as wide as the header. Without labels, columns after the texts do not matter. QQP has short rows: what they lack is empty in a
+    test file; elsewhere they are left out."""
     needed = max([*texts, label or 0]) + 1
     width = len(table.header) if table.header is not None else needed
-    skipped = 0
+    short = 0
     for line, fields in table.rows:
         if len(fields) == width or (label is None and len(fields) >= needed):
             yield line, fields
-        elif task.skip_short_rows and len(fields) < width:
-            skipped += 1
+        elif task.short_rows and len(fields) < width:
+            short += 1
+            if test:
+                yield line, fields + [""] * (width - len(fields))
         else:
             raise InputError(f"{table.path}, line {line}: {len(fields)} columns, where {width} belong")
-    if skipped:
-        log(f"warning: {table.path}: {skipped} rows with fewer than {width} columns are left out")
+    if short:
+        done = "; what they lack is empty" if test else " are left out"
+        log(f"warning: {table.path}: {short} rows with fewer than {width} columns{done}")
 
 
 def _text(value: Any, path: Path, line: int) -> str:
@@ -195,13 +235,30 @@ def _text(value: Any, path: Path, line: int) -> str:
     return str(value)
 
 
-def _label(task: Task, value: Any, path: Path, line: int) -> int | float:
+def _labels(task: Task, table: Table, texts: list[int], label: int, values: Sequence[Any], lines: Sequence[int]) -> np.ndarray:
+    """(n,) int64 classes in the task's order, or float64 numbers."""
+    numbers = _hub_numbers(task, table, texts, label)
+    found = [_label(task, value, numbers, table.path, line) for value, line in zip(values, lines, strict=True)]
+    return np.array(found, np.float64 if task.labels is None else np.int64)
+
+
+def _hub_numbers(task: Task, table: Table, texts: list[int], label: int) -> list[str]:
+    """For each of the task's labels the number that means it in this table; none where it is not the hub's."""
+    names = [column.names[-1] for column in (*task.text_columns, task.label_column)]
+    if task.name not in _HUB_LABELS or table.header is None or [table.header[i] for i in (*texts, label)] != names:
+        return []
+    return [str(number) for number in label_order(task, dict(enumerate(_HUB_LABELS[task.name])))]
+
+
+def _label(task: Task, value: Any, hub_numbers: Sequence[str], path: Path, line: int) -> int | float:
     text = _label_text(value)
     if task.labels is None:
         number = _number(text)
         if not math.isfinite(number):
             raise InputError(f"{path}, line {line}: score {text!r} is not a number")
         return number
+    if text in hub_numbers and not isinstance(value, str):  # in a TSV or CSV all is text
+        return hub_numbers.index(text)
     if text not in task.labels:
         raise InputError(f"{path}, line {line}: label {text!r}; task {task.name} has {', '.join(task.labels)}")
     return task.labels.index(text)
@@ -272,21 +329,31 @@ def _labels_in(task: Task, directory: Path, may_be_numbers: bool) -> list[str] |
 
 
 def label_order(task: Task, id2label: Mapping[int, str]) -> list[int]:
-    """For each of the task's labels, in order, the model's output that says it. Names decide (case apart); LABEL_0 … mean the order.
+    """For each of the task's labels, in order, the model's output that says it. Names decide, the task's or what the hub calls its
+    numbers: as they are written, else in lower case where no two are the same so; LABEL_0 … mean the order.
 
     InputError where the names are others. An MNLI model from elsewhere often has another order.
     """
     assert task.labels is not None
-    names = [id2label[i].lower() for i in sorted(id2label)]
-    wanted = [label.lower() for label in task.labels]
-    if names == [f"label_{i}" for i in range(len(wanted))]:
-        return list(range(len(wanted)))
-    if sorted(names) != sorted(wanted):
-        raise InputError(
-            f"the model's labels are {', '.join(names)}, those of task {task.name} {', '.join(task.labels)}; "
-            "name them so under id2label in its config.json"
-        )
-    return [names.index(label) for label in wanted]
+    names = [id2label[i] for i in sorted(id2label)]
+    spellings: tuple[Callable[[str], str], ...] = (str, str.lower)
+    for wanted in (task.labels, _hub_names(task)):
+        for spelling in spellings:
+            said, asked = [spelling(name) for name in names], [spelling(label) for label in wanted]
+            if sorted(said) == sorted(asked) and len(set(asked)) == len(asked):
+                return [said.index(label) for label in asked]
+    if [name.lower() for name in names] == [f"label_{i}" for i in range(len(task.labels))]:
+        return list(range(len(task.labels)))
+    raise InputError(
+        f"the model's labels are {', '.join(names)}, those of task {task.name} {', '.join(task.labels)}; "
+        "name them so under id2label in its config.json"
+    )
+
+
+def _hub_names(task: Task) -> list[str]:
+    """The task's labels in order; what the hub calls them where they are numbers."""
+    hub = _HUB_LABELS.get(task.name, ())
+    return [hub[int(label)] if hub and label.isdigit() else label for label in task.labels or ()]
 
 
 # -------------------------------------------------------------------------------------------------------------------- writing

@@ -25,16 +25,18 @@ class Table(NamedTuple):
     rows: Iterator[tuple[int, list[Any]]]  # (line, fields); a field of JSON or Parquet has that format's type
 
 
-def open_table(path: Path, header: bool = True) -> Table:
+def open_table(path: Path, header: bool = True, counted: bool = False) -> Table:
     """The rows of a file, by its ending. `header`: a TSV's or CSV's first row holds the names (JSON and Parquet bring theirs).
+    `counted`: rows have numbers elsewhere, so that none may be lost: in a TSV white space is a row too.
 
-    InputError, here or as rows are read, with file and line: an empty file, bad UTF-8, a row that is not of the format.
+    InputError, here or as rows are read, with file and line: an empty file, bad UTF-8, a row that is not of the format; of a TSV or CSV
+    that is counted, an empty line between rows.
     """
     if path.suffix == ".parquet":
         return _parquet(path)
     if path.suffix == ".jsonl":
         return _json_lines(path)
-    rows = _csv_rows(path) if path.suffix == ".csv" else ((n, line.split("\t")) for n, line in _lines(path) if line.strip())
+    rows = _without_empty(path, _csv_rows(path) if path.suffix == ".csv" else _tsv_rows(path, counted), counted)
     first = next(rows, None)
     if first is None:
         raise InputError(f"{path}: the file is empty")
@@ -58,13 +60,30 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip("\r\n")
 
 
+def _without_empty(path: Path, rows: Iterator[tuple[int, list[str]]], counted: bool) -> Iterator[tuple[int, list[str]]]:
+    """Rows that have fields. Nobody can tell whether an empty line between counted ones is a row."""
+    empty = 0
+    for number, fields in rows:
+        if not fields:
+            empty = empty or number
+        elif empty and counted:
+            raise InputError(f"{path}, line {empty}: an empty line between rows that are counted; delete it, or write its row")
+        else:
+            yield number, fields
+
+
+def _tsv_rows(path: Path, spaces: bool) -> Iterator[tuple[int, list[str]]]:
+    """An empty line has no fields, nor, but for `spaces`, has one of white space."""
+    for number, line in _lines(path):
+        yield number, line.split("\t") if (line if spaces else line.strip()) else []
+
+
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """A row's number is that of its last line: a quoted field may hold line ends."""
+    """A row's number is that of its last line: a quoted field may hold line ends. An empty line has no fields."""
     reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True)
     try:
         for fields in reader:
-            if fields:
-                yield reader.line_num, fields
+            yield reader.line_num, fields
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 

@@ -115,6 +115,26 @@ def test_qqp_s_short_rows_are_skipped_and_counted(tmp_path, capsys):
         read_split(TASKS["qqp"], write_tsv(tmp_path, header, [*row, "1"]), "train")
 
 
+def test_every_row_of_a_test_file_is_an_example(tmp_path, capsys):
+    """The leaderboard counts rows: none is left out, and what QQP's short rows lack is empty."""
+    path, qqp = tmp_path / "test.tsv", TASKS["qqp"]
+    path.write_text("id\tquestion1\tquestion2\n0\tA?\tB?\n1\tC?\n\t\t\n3\tD?\tE?\tmore\n  \n5\tF?\tG?\n\n")
+    found = read_split(qqp, tmp_path, "test")
+    assert found.texts == ["A?", "C?", "", "D?", "", "F?"] and found.pairs == ["B?", "", "", "E?", "", "G?"]
+    assert found.rows == [2, 3, 4, 5, 6, 7] and found.labels is None
+    assert capsys.readouterr().err == f"warning: {path}: 2 rows with fewer than 3 columns; what they lack is empty\n"
+    path.write_text("id\tquestion1\tquestion2\tis_duplicate\n0\tA?\tB?\t1\n1\tC?\tD?\n")
+    with pytest.raises(InputError, match="line 3: label ''; task qqp"):
+        read_split(qqp, tmp_path, "test")
+    path.write_text("id\tquestion1\tquestion2\n0\tA?\tB?\n\n2\tC?\tD?\n")
+    with pytest.raises(InputError, match="test.tsv, line 3: an empty line"):
+        read_split(qqp, tmp_path, "test")
+    for row in ("1", " "):
+        path.write_text(f"index\tsentence\n0\tgood\n{row}\n")
+        with pytest.raises(InputError, match="test.tsv, line 3: 1 columns, where 2 belong"):
+            read_split(TASKS["sst-2"], tmp_path, "test")
+
+
 @pytest.mark.parametrize(
     "content, words",
     [
@@ -249,9 +269,127 @@ def test_label_orders_by_name():
     mnli = TASKS["mnli"]
     assert label_order(mnli, {0: "ENTAILMENT", 1: "neutral", 2: "contradiction"}) == [2, 0, 1]
     assert label_order(mnli, {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}) == [0, 1, 2]
-    for names in (["yes", "no", "perhaps"], ["LABEL_0", "LABEL_1"], ["LABEL_1", "LABEL_0", "LABEL_2"], ["neutral"] * 3):
-        with pytest.raises(InputError, match=f"{', '.join(names).lower()}, those of task mnli contradiction, entailment, neutral"):
+    for names in (["yes", "No", "perhaps"], ["LABEL_0", "LABEL_1"], ["LABEL_1", "LABEL_0", "LABEL_2"], ["neutral"] * 3):
+        with pytest.raises(InputError, match=f"{', '.join(names)}, those of task mnli contradiction, entailment, neutral"):
             label_order(mnli, dict(enumerate(names)))
+
+
+@pytest.mark.parametrize(
+    "labels, names, order",
+    [
+        ("Pp", "Pp", [0, 1]),
+        ("Pp", "pP", [1, 0]),
+        ("Ppq", "qpP", [2, 1, 0]),
+        ("Pq", "Qp", [1, 0]),
+        ("Pp", "PP", None),
+        ("Pp", "pp", None),
+        ("Ppq", "PpQ", None),  # apart from case, P is p
+        ("pq", "Pp", None),
+        ("PP", "PP", None),
+    ],
+)
+def test_labels_that_differ_in_case_alone_are_different_labels(tmp_path, labels, names, order):
+    task = custom_task(tmp_path, ["text"], "kind", labels=list(labels))
+    if order is not None:
+        assert label_order(task, dict(enumerate(names))) == order
+        return
+    with pytest.raises(InputError, match="the model's labels are"):
+        label_order(task, dict(enumerate(names)))
+
+
+HUB_NAMES = {
+    "sst-2": ["negative", "positive"],
+    "mrpc": ["not_equivalent", "equivalent"],
+    "qqp": ["not_duplicate", "duplicate"],
+    "cola": ["unacceptable", "acceptable"],
+    "wnli": ["not_entailment", "entailment"],
+    "rte": ["entailment", "not_entailment"],
+    "qnli": ["entailment", "not_entailment"],
+}
+
+
+@pytest.mark.parametrize("name", HUB_NAMES)
+def test_label_orders_by_the_hub_s_names(name):
+    task, names = TASKS[name], HUB_NAMES[name]
+    assert label_order(task, dict(enumerate(names))) == [0, 1]
+    assert label_order(task, dict(enumerate([word.upper() for word in names[::-1]]))) == [1, 0]
+    assert label_order(task, dict(enumerate(task.labels[::-1]))) == [1, 0]
+    with pytest.raises(InputError, match="the model's labels are"):
+        label_order(task, {0: names[0], 1: "maybe"})
+
+
+# What the hub's files say: columns, a row, and the row as (text, pair, class or number).
+HUB = {
+    "cola": ({"sentence": "A.", "label": 1}, ("A.", None, 1)),
+    "sst-2": ({"sentence": "A.", "label": 0}, ("A.", None, 0)),
+    "mrpc": ({"sentence1": "A.", "sentence2": "B.", "label": 1}, ("A.", "B.", 1)),
+    "sts-b": ({"sentence1": "A.", "sentence2": "B.", "label": 2.5}, ("A.", "B.", 2.5)),
+    "qqp": ({"question1": "A?", "question2": "B?", "label": 1}, ("A?", "B?", 1)),
+    "mnli": ({"premise": "A.", "hypothesis": "B.", "label": 2}, ("A.", "B.", 0)),
+    "qnli": ({"question": "A?", "sentence": "B.", "label": 1}, ("A?", "B.", 1)),
+    "rte": ({"sentence1": "A.", "sentence2": "B.", "label": 0}, ("A.", "B.", 0)),
+    "wnli": ({"sentence1": "A.", "sentence2": "B.", "label": 1}, ("A.", "B.", 1)),
+}
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_the_hub_s_files(tmp_path, name, ending):
+    (row, expected), task = HUB[name], TASKS[name]
+    write_custom(tmp_path / f"train{ending}", [{"idx": 7, **row}])
+    found = read_split(task, tmp_path, "train")
+    assert (found.texts[0], found.pairs and found.pairs[0], found.labels[0]) == expected
+    unknown = type(row["label"])(-1)
+    for split in task.test_splits:
+        write_custom(tmp_path / f"{split}{ending}", [{"idx": i, **row, "label": unknown} for i in range(2)])
+        found = read_split(task, tmp_path, split)
+        assert found.texts == [expected[0]] * 2 and found.labels is None
+
+
+def test_the_hub_s_numbers_are_its_order_of_mnli_s_labels(tmp_path):
+    hub = lambda label: {"premise": "A.", "hypothesis": "B.", "label": label, "idx": 0}
+    write_custom(tmp_path / "train.jsonl", [hub(label) for label in (0, 1, 2, 2.0, "neutral")])
+    mnli = TASKS["mnli"]
+    assert [mnli.labels[i] for i in read_split(mnli, tmp_path, "train").labels] == [
+        "entailment", "neutral", "contradiction", "contradiction", "neutral",
+    ]  # fmt: skip
+    official = lambda label: {"sentence1": "A.", "sentence2": "B.", "gold_label": label}
+    mixed = lambda label: {"premise": "A.", "hypothesis": "B.", "gold_label": label}
+    for row in (hub(3), hub(-1), hub(True), hub("2"), official(2), mixed(2)):  # numbers mean something in the hub's own files alone
+        write_custom(tmp_path / "train.jsonl", [row])
+        with pytest.raises(InputError, match="line 1: label '.*'; task mnli has contradiction, entailment, neutral"):
+            read_split(mnli, tmp_path, "train")
+
+
+def test_the_hub_s_names_in_other_formats_and_the_official_ones_first(tmp_path):
+    write_custom(tmp_path / "train.csv", [{"premise": "A.", "hypothesis": "B.", "label": "neutral", "idx": 0}])
+    found = read_split(TASKS["mnli"], tmp_path, "train")
+    assert (found.texts, found.pairs, found.labels.tolist()) == (["A."], ["B."], [2])
+    write_custom(tmp_path / "train.csv", [{"premise": "A.", "hypothesis": "B.", "label": 2, "idx": 0}])
+    with pytest.raises(InputError, match="label '2'; task mnli"):  # text has no numbers
+        read_split(TASKS["mnli"], tmp_path, "train")
+    write_custom(tmp_path / "dev.tsv", [{"idx": 0, "label": "1", "sentence1": "A.", "sentence2": "B."}])  # not where MRPC's own stand
+    assert read_split(TASKS["mrpc"], tmp_path, "dev").pairs == ["B."]
+    both = {"label": 0, "sentence1": "no", "sentence2": "no", "#1 String": "A.", "#2 String": "B.", "Quality": 1}
+    write_custom(tmp_path / "dev.tsv", [both])
+    found = read_split(TASKS["mrpc"], tmp_path, "dev")
+    assert (found.texts, found.pairs, found.labels.tolist()) == (["A."], ["B."], [1])
+    write_custom(tmp_path / "test.csv", [{"sentence1": "A.", "text": "B."}])
+    with pytest.raises(InputError, match="no column '#2 String' or 'sentence2'; the header has sentence1, text"):
+        read_split(TASKS["mrpc"], tmp_path, "test")
+
+
+def test_minus_one_is_no_label_only_where_a_test_file_says_nothing_else(tmp_path):
+    write_custom(tmp_path / "test.jsonl", [{"sentence": "A.", "label": label} for label in (1, -1)])
+    with pytest.raises(InputError, match="line 2: label '-1'; task sst-2"):
+        read_split(TASKS["sst-2"], tmp_path, "test")
+    write_custom(tmp_path / "dev.jsonl", [{"sentence": "A.", "label": -1}])
+    with pytest.raises(InputError, match="line 1: label '-1'; task sst-2"):
+        read_split(TASKS["sst-2"], tmp_path, "dev")
+    own = custom_task(tmp_path, ["sentence"], "label", labels=["-1", "1"])
+    assert read_split(own, tmp_path, "test").labels.tolist() == [1, 0]
+    write_custom(tmp_path / "test.jsonl", [{"sentence": "A.", "label": -1}])
+    assert read_split(own, tmp_path, "test").labels.tolist() == [0]
 
 
 def test_predictions_for_the_leaderboard(tmp_path):

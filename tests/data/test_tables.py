@@ -6,9 +6,9 @@ from minitinybert.data.tables import open_table
 from minitinybert.errors import InputError
 
 
-def read(path, content, header=True):
+def read(path, content, header=True, counted=False):
     path.write_bytes(content)
-    table = open_table(path, header)
+    table = open_table(path, header, counted)
     return table.header, list(table.rows)
 
 
@@ -21,6 +21,19 @@ def test_a_tsv_is_raw(tmp_path):
 def test_a_csv_s_quotes_and_line_ends(tmp_path):
     content = b'a,b\n"one, ""two""\n\nthree",1\n\n\nx,2\n'
     assert read(tmp_path / "t.csv", content) == (["a", "b"], [(4, ['one, "two"\n\nthree', "1"]), (7, ["x", "2"])])
+
+
+def test_no_row_of_a_counted_file_vanishes(tmp_path):
+    """White space is a row there; an empty line is none, and only the end of the file may have some."""
+    content = b"a\tb\n\t\n  \n1\t2\n\n\n"
+    assert read(tmp_path / "t.tsv", content, counted=True)[1] == [(2, ["", ""]), (3, ["  "]), (4, ["1", "2"])]
+    assert read(tmp_path / "t.tsv", content)[1] == [(4, ["1", "2"])]
+    content = b'a,b\n,\n" "\n"1\n\n",2\r\n\r\n'
+    assert read(tmp_path / "t.csv", content, counted=True)[1] == [(2, ["", ""]), (3, [" "]), (6, ["1\n\n", "2"])]
+    for name, content in (("t.tsv", b"a\n1\n\n\n2\n"), ("t.csv", b"a\r\n1\r\n\r\n2\r\n")):
+        with pytest.raises(InputError, match=f"{name}, line 3: an empty line"):
+            read(tmp_path / name, content, counted=True)
+        assert [fields for _, fields in read(tmp_path / name, content)[1]] == [["1"], ["2"]]
 
 
 def test_json_lines_by_the_first_line_s_names(tmp_path):
