@@ -29,7 +29,7 @@ from .data.glue import Task, read_split
 from .data.tokenizer import Tokenizer
 from .distill import Intermediate, layer_map
 from .errors import InputError
-from .files import replacing
+from .files import write_json
 from .pipeline import Machine, TaskData, check_teacher, distill_task, load_teacher
 from .plots import ablation_chart
 from .pretrain import Text, distill_general
@@ -87,7 +87,7 @@ def run(
             log(f"ablation: {variant.name}, seed {seed}")
             values[variant.name][seed] = 100 * _main(study.result(variant, seed), task)
             report = summarise(values) | {"task": task.name, "metric": task.main_metric, "teacher": 100 * score, "left_out": left_out}
-            _write(study.out / "report.json", report)
+            write_json(study.out / "report.json", report)
             ablation_chart(report, study.out / "ablation.png")
     return report
 
@@ -182,7 +182,7 @@ class _Study:
         if self.out.exists() and any(self.out.iterdir()):
             raise InputError(f"{self.out}: not empty; choose a new --out, or go on with --resume")
         self.out.mkdir(parents=True, exist_ok=True)
-        _write(path, now)
+        write_json(path, now)
 
     def _settings(self) -> dict[str, Any]:
         """What must be the same for finished runs to be comparable with those to come."""
@@ -265,10 +265,5 @@ def _once(place: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     if not path.exists():
         result = work()
         shutil.rmtree(place / "checkpoint", ignore_errors=True)
-        _write(path, result)
+        write_json(path, result)
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write(path: Path, value: Any) -> None:
-    with replacing(path) as beside:
-        beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

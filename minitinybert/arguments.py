@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from .ablate_variants import VARIANTS
 from .recipes import RECIPES
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="minitinybert", description=_DESCRIPTION)
+    parser = _Parser(prog="minitinybert", description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _demo(commands)
     _convert(commands)
@@ -26,6 +27,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 _DESCRIPTION = "TinyBERT from scratch on NumPy and CuPy: fine-tune a teacher, distil a student, prove every gradient."
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong on one line, as all of the package does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -49,16 +57,27 @@ def _command(commands: Any, name: str, help: str, threads: bool = True) -> argpa
 def _task_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", required=True, metavar="NAME", help="cola sst-2 mrpc sts-b qqp mnli qnli rte wnli, or custom")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the task's directory: train, dev (and test) files")
+    _custom_options(parser)
+
+
+def _custom_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-columns", metavar="A[,B]", help="--task custom: the text's column, or a pair's two")
     parser.add_argument("--label-column", metavar="NAME", help="--task custom: the label's column")
+    parser.add_argument("--labels", metavar="A,B,…", help="--task custom: the labels in order (without it: those of the training file)")
+    parser.add_argument("--regression", action="store_true", help="--task custom: the labels are numbers, whole ones too")
 
 
-def _length_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--max-length", type=_positive, default=128, metavar="L", help="word pieces a text (or pair) is cut to")
+_OF_RECIPE = " (without it: the recipe's for the task)"
 
 
-def _training_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch-size", type=_positive, default=32)
+def _length_option(parser: argparse.ArgumentParser, default: int | None = 128) -> None:
+    more = "" if default else _OF_RECIPE
+    parser.add_argument("--max-length", type=_positive, default=default, metavar="L", help=f"word pieces a text (or pair) is cut to{more}")
+
+
+def _training_options(parser: argparse.ArgumentParser, batch_size: int | None = 32) -> None:
+    more = "" if batch_size else _OF_RECIPE
+    parser.add_argument("--batch-size", type=_positive, default=batch_size, metavar="B", help=f"examples a step{more}")
     parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps over which the learning rate rises")
     parser.add_argument("--log-every", type=_positive, default=50, metavar="STEPS", help="a line in metrics.jsonl")
     parser.add_argument("--save-every", type=_positive, default=500, metavar="STEPS", help="a checkpoint, also at each epoch")
@@ -137,26 +156,26 @@ def _distill(commands: Any) -> None:
     _recipe_option(general)
     general.add_argument("--epochs", type=float, default=3.0)
     general.add_argument("--lr", type=float, default=1e-4)
-    _training_options(general)
+    _training_options(general, None)
     parser = _command(stages, "task", "task-specific distillation: intermediate layers, then prediction")
     parser.add_argument("--teacher", required=True, metavar="DIR|ID", help="a BERT fine-tuned on the task")
     _teacher_dtype_option(parser)
     parser.add_argument("--student", required=True, metavar="DIR|SHAPE", help="a model directory, or a shape: 4L-312D-12H-1200F")
     _task_options(parser)
-    _length_option(parser)
+    _length_option(parser, None)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--stage", choices=("intermediate", "prediction", "both"), default="both")
+    parser.add_argument("--stage", choices=("intermediate", "prediction", "both"), default="both", help="prediction goes on from the other")
     parser.add_argument("--prediction-data", type=Path, metavar="DIR", help="another directory for the prediction step: STS-B's original")
     _two_step_options(parser)
-    _training_options(parser)
+    _training_options(parser, None)
 
 
 def _two_step_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--intermediate-epochs", type=float, default=20.0)
-    parser.add_argument("--intermediate-lr", type=float, default=5e-5)
-    parser.add_argument("--epochs", type=float, default=3.0, help="of the prediction step")
-    parser.add_argument("--lr", type=float, default=3e-5, help="of the prediction step")
-    parser.add_argument("--cache-gb", type=float, default=4.0, metavar="GB", help="at most this much disk for the teacher's answers")
+    parser.add_argument("--intermediate-epochs", type=float, metavar="N", help="passes over the data" + _OF_RECIPE)
+    parser.add_argument("--intermediate-lr", type=float, metavar="LR", help="learning rate" + _OF_RECIPE)
+    parser.add_argument("--epochs", type=float, metavar="N", help="of the prediction step" + _OF_RECIPE)
+    parser.add_argument("--lr", type=float, metavar="LR", help="of the prediction step" + _OF_RECIPE)
+    parser.add_argument("--cache-gb", type=_size, default=4.0, metavar="GB", help="at most this much disk for the teacher's answers")
     _recipe_option(parser)
 
 
@@ -165,7 +184,7 @@ def _ablate(commands: Any) -> None:
     parser.add_argument("--teacher", required=True, metavar="DIR|ID", help="a BERT fine-tuned on the task")
     parser.add_argument("--student", required=True, metavar="SHAPE", help="such as 4L-312D-12H-1200F")
     _task_options(parser)
-    _length_option(parser)
+    _length_option(parser, None)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
     parser.add_argument("--augmented", type=Path, metavar="DIR", help="what augment made of --data")
     parser.add_argument("--general-teacher", metavar="DIR|ID", help="a BERT that was only pre-trained, with --corpus")
@@ -174,8 +193,8 @@ def _ablate(commands: Any) -> None:
     parser.add_argument("--general-lr", type=float, default=1e-4)
     _two_step_options(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
-    parser.add_argument("--variants", nargs="+", metavar="NAME", help="without-gd without-td …; without it: all")
-    _training_options(parser)
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help=f"of {', '.join(v.slug for v in VARIANTS)} (without it: all)")
+    _training_options(parser, None)
 
 
 def _recipe_option(parser: argparse.ArgumentParser) -> None:
@@ -193,7 +212,9 @@ def _evaluate(commands: Any) -> None:
 def _predict(commands: Any) -> None:
     parser = _command(commands, "predict", "a model's answer to each text (a pair: 'first ||| second')")
     parser.add_argument("--model", required=True, metavar="DIR|ID")
+    parser.add_argument("--file", type=Path, metavar="FILE", help="a text a line instead of TEXT; - for standard input")
     parser.add_argument("--task", metavar="NAME", help="with --data: whose test file is answered")
+    _custom_options(parser)
     parser.add_argument("--data", type=Path, metavar="DIR", help="the task's directory; its test files are answered")
     parser.add_argument("--out", type=Path, metavar="DIR", help="with --data: where the leaderboard's files go")
     parser.add_argument("text", nargs="*", metavar="TEXT")
@@ -204,6 +225,7 @@ def _convert(commands: Any) -> None:
     parser = _command(commands, "convert", "weights from elsewhere to a model directory")
     parser.add_argument("source", metavar="SRC", help="a directory, .safetensors, .bin, TensorFlow checkpoint, or Hugging Face id")
     parser.add_argument("destination", type=Path, metavar="DST")
+    parser.add_argument("--overwrite", action="store_true", help="replace the model that DST holds")
 
 
 def _demo(commands: Any) -> None:
@@ -218,7 +240,16 @@ def _audit(commands: Any) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return int(text)
+
+
+def _size(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of 0 or more")
     return value

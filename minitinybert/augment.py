@@ -33,7 +33,7 @@ from .data.tokenizer import Tokenizer
 from .data.vectors import load_vectors
 from .data.words import WordReader
 from .errors import InputError
-from .files import read_json, replacing
+from .files import read_json, replacing, write_json
 from .parallel import available_cores, keep_freed_memory
 from .progress import log, progress
 from .ranks import ALONE, Ranks
@@ -98,8 +98,9 @@ def run(
     _check_free(out)
     source = read_split(task, data, "train")
     maker = _Maker(mlm, {}, settings, task, Shards(out / "augment-shards"), provenance, ranks.device(device), rows)
-    neighbours = _neighbours(_distinct_words(source, maker.reader), vectors, settings)
-    maker.augmenter.neighbours = neighbours
+    # One rank reads the vectors, gigabytes for each that would, and hands on what came of them.
+    own = _neighbours(_distinct_words(source, maker.reader), vectors, settings) if ranks.first else {}
+    maker.augmenter.neighbours = neighbours = ranks.gather(own)[0]
     plan = _plan(settings, task, provenance, source, maker.model, neighbours)
     if resume and (done := _finished(out, plan)):
         return done
@@ -121,7 +122,7 @@ def _finish(
     """The result of all shards, which then are no longer needed."""
     summary = _assemble(out, shards, jobs, task, provenance)
     _copy_others(task, data, out)
-    _write_json(out / "augment.json", {"plan": plan, "summary": summary})
+    write_json(out / "augment.json", {"plan": plan, "summary": summary})
     shutil.rmtree(shards.directory)
     return summary
 
@@ -202,7 +203,7 @@ class _Maker:
         counts = {"rows": len(rows), "words": sum(lengths[i] for i, row in zip(which, rows, strict=True) if row.copy)}
         for name in ("bert", "glove"):
             counts[name] = sum(r.source == name for row in rows for side in row.replacements for r in side)
-        _write_json(self.shards.part(job.number, "json"), counts)
+        write_json(self.shards.part(job.number, "json"), counts)
 
 
 def _record(row: Row, line: int) -> dict[str, Any]:
@@ -230,7 +231,7 @@ def _make_all(maker: _Maker, jobs: Sequence[Job], mlm: str, workers: int) -> Non
             for _ in progress(made, len(jobs), "augment", initial=len(jobs) - len(left)):
                 pass
     except BrokenProcessPool:
-        raise InputError(f"one of {workers} processes died, perhaps for want of memory; fewer --workers, and --resume goes on") from None
+        raise InputError(f"one of {workers} processes died, perhaps for want of memory; fewer --processes, and --resume goes on") from None
 
 
 _maker: _Maker | None = None  # of a process that makes shards
@@ -294,7 +295,7 @@ def _begin(shards: Shards, plan: Mapping[str, Any], resume: bool) -> None:
         return
     shutil.rmtree(shards.directory, ignore_errors=True)
     shards.directory.mkdir()
-    _write_json(path, plan)
+    write_json(path, plan)
 
 
 def _assemble(out: Path, shards: Shards, jobs: Sequence[Job], task: Task, provenance: bool) -> dict[str, Any]:
@@ -339,8 +340,3 @@ def _copy_others(task: Task, data: Path, out: Path) -> None:
                 shutil.copyfile(found[0], beside)
         elif split in task.dev_splits:
             log(f"warning: {data}: no {name} file to copy; distillation needs one")
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    with replacing(path) as beside:
-        beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -168,9 +168,11 @@ def padded_to(
     token_type_ids: Sequence[np.ndarray],
     sentences: np.ndarray | None = None,
     labels: np.ndarray | None = None,
+    pad_id: int = 0,
 ) -> Batch:
-    """Sentences of up to L tokens, as `packed` takes them, as one rectangle (B, L); padding has id 0."""
+    """Sentences of up to L tokens, as `packed` takes them, as one rectangle (B, L); padding has id `pad_id`."""
     rectangle = np.zeros((3, len(input_ids), L), np.int32)
+    rectangle[0] = pad_id
     for row, (ids, types) in enumerate(zip(input_ids, token_type_ids, strict=True)):
         rectangle[:, row, : len(ids)] = ids, np.ones_like(ids), types  # ids, mask, segments
     return padded(rectangle[0], rectangle[1], rectangle[2], sentences, labels)

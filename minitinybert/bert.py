@@ -62,11 +62,18 @@ class Bert:
 
     @classmethod
     def load(
-        cls, path: str | Path, head: str | None = None, labels: Sequence[str] | None = None, seed: int = 0, dtype: Any = np.float32
+        cls,
+        path: str | Path,
+        head: str | None = None,
+        labels: Sequence[str] | None = None,
+        seed: int = 0,
+        dtype: Any = np.float32,
+        fresh_head: bool = False,
     ) -> Bert:
         """From any source that `weights.read` reads. head: "none", "classifier" or "mlm" instead of the checkpoint's own.
 
-        A pooler or classifier that the checkpoint does not have (or has for another number of `labels`) starts with random weights.
+        A pooler or classifier that the checkpoint does not have (or has for another number of `labels`) starts with random weights;
+        the classifier does always with `fresh_head`.
         InputError names a tensor that is missing otherwise, or has the wrong shape.
         """
         checkpoint = weights.read(path)
@@ -78,7 +85,10 @@ class Bert:
             config = replace(config, id2label=dict(enumerate(labels)))
         model = cls.new(config, seed, dtype)
         model.tokenizer_files = dict(checkpoint.tokenizer_files)
-        model._fill(checkpoint.tensors, str(path), fresh=("pooler.", "classifier.") if head == "classifier" else ())
+        tensors = checkpoint.tensors
+        if fresh_head:
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
+        model._fill(tensors, str(path), fresh=("pooler.", "classifier.") if head == "classifier" else ())
         return model
 
     def _fill(self, tensors: Mapping[str, np.ndarray], where: str, fresh: tuple[str, ...]) -> None:
@@ -103,8 +113,11 @@ class Bert:
             raise InputError(f"{where}: cls.predictions.decoder.weight differs from the word embeddings; a tied decoder is needed")
 
     def save(self, path: str | Path) -> None:
-        """A directory in Hugging Face's layout, which `minitinybert.load` and `transformers` open; written beside, then renamed."""
-        tensors = {name: to_host(self.parameters[name]) for name in self.parameters if not name.startswith("fit_dense")}
+        """A directory in Hugging Face's layout, which `minitinybert.load` and `transformers` open; written beside, then renamed.
+
+        W_e and W_h go along under the released code's names, for distillation to go on with; whoever opens a model passes them over.
+        """
+        tensors = {name: to_host(self.parameters[name]) for name in self.parameters}
         if self.config.head == "mlm":
             tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"]
             tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]

@@ -40,9 +40,22 @@ def load(path: Path, adam: Adam) -> dict[str, Any]:
                         raise InputError(f"{path}: tensor {part}/{name} is {tensor.shape}, the model's {values[name].shape}")
                     values[name][...] = array_module(values.flat).asarray(tensor)
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"{path}: not a checkpoint that can be read ({error}); remove it to start again") from None
+        raise _unreadable(path, error) from None
     adam.t = state.pop("t")
     return state
+
+
+def state(path: Path) -> dict[str, Any]:
+    """What `save` was given as the state, without the arrays. InputError where it cannot be read."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return json.loads(file.metadata()["state"])
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: not a checkpoint that can be read ({error}); remove it to start again")
 
 
 def _parts(adam: Adam) -> dict[str, Any]:

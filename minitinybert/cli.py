@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from . import recipes
@@ -19,6 +21,25 @@ from .errors import InputError
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # what overflows shows in the loss, which is looked at
+            return _run(args)
+    except InputError as error:
+        print(f"minitinybert: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("minitinybert: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        print(f"minitinybert: {error.filename or 'a file'}: {error.strerror or error}; check the path and its permissions", file=sys.stderr)
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
     from . import device, ranks
     from .train import Stopped
 
@@ -31,19 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"minitinybert: {stopped}", file=sys.stderr)
             return 128 + stopped.signal
 
-    try:
-        if getattr(args, "tf32", False):
-            device.allow_tf32(args.device)
-        return ranks.run(args.command, work)
-    except InputError as error:
-        print(f"minitinybert: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("minitinybert: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+    if getattr(args, "tf32", False):
+        device.allow_tf32(args.device)
+    return ranks.run(args.command, work)
 
 
 def _run_finetune(args: argparse.Namespace) -> int:
@@ -99,7 +110,8 @@ def _run_distill_general(args: argparse.Namespace) -> int:
     from . import pipeline, pretrain
 
     with pipeline.Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
-        options, recipe = _options(args, args.epochs, args.lr), recipes.load(args.recipe)
+        recipe = recipes.load(args.recipe)
+        options = _options(args, args.epochs, args.lr, recipes.general_batch_size(recipe))
         results = pretrain.distill_general(args.teacher, args.student, _text(args), args.out, options, machine, recipe, args.resume)
     return _report(args, {"model": str(args.out), "results": results})
 
@@ -107,47 +119,53 @@ def _run_distill_general(args: argparse.Namespace) -> int:
 def _run_distill_task(args: argparse.Namespace) -> int:
     from . import pipeline
 
+    task, recipe = _task(args), recipes.load(args.recipe)
+    max_length, intermediate, prediction = _two_steps(args, task, recipe)
     with pipeline.Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
         results = pipeline.distill_task(
             args.teacher,
             args.student,
-            _task(args),
+            task,
             args.data,
             args.out,
             machine,
             stage=args.stage,
-            intermediate=_options(args, args.intermediate_epochs, args.intermediate_lr),
-            prediction=_options(args, args.epochs, args.lr),
-            recipe=recipes.load(args.recipe),
-            max_length=args.max_length,
+            intermediate=intermediate,
+            prediction=prediction,
+            recipe=recipe,
+            max_length=max_length,
             resume=args.resume,
             cache_gb=args.cache_gb,
             prediction_data=args.prediction_data,
         )
-    return _report(args, {"model": str(args.out), "results": results})
+    model = args.out / "intermediate" if args.stage == "intermediate" else args.out
+    return _report(args, {"model": str(model), "results": results})
 
 
 def _run_ablate(args: argparse.Namespace) -> int:
     from . import ablate, ablate_report, pipeline
 
+    task, recipe = _task(args), recipes.load(args.recipe)
+    max_length, intermediate, prediction = _two_steps(args, task, recipe)
+    general = _options(args, args.general_epochs, args.general_lr, recipes.general_batch_size(recipe))
     with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
         report = ablate.run(
             args.teacher,
-            _task(args),
+            task,
             args.data,
             args.out,
             machine,
             student_shape=args.student,
             general_teacher=args.general_teacher,
-            corpus=_text(args) if args.corpus else None,
+            corpus=_text(args, args.max_length or 128) if args.corpus else None,
             augmented=args.augmented,
             seeds=args.seeds,
             variants=args.variants,
-            recipe=recipes.load(args.recipe),
-            general=_options(args, args.general_epochs, args.general_lr),
-            intermediate=_options(args, args.intermediate_epochs, args.intermediate_lr),
-            prediction=_options(args, args.epochs, args.lr),
-            max_length=args.max_length,
+            recipe=recipe,
+            general=general,
+            intermediate=intermediate,
+            prediction=prediction,
+            max_length=max_length,
             cache_gb=args.cache_gb,
             resume=args.resume,
         )
@@ -168,13 +186,15 @@ def _run_evaluate(args: argparse.Namespace) -> int:
 def _run_predict(args: argparse.Namespace) -> int:
     from . import pipeline
 
-    if bool(args.text) == bool(args.data) or (args.data and not (args.task and args.out)):
-        raise InputError("predict needs either TEXT…, or --task, --data and --out for a task's test files")
+    if sum(map(bool, (args.text, args.file, args.data))) != 1 or (args.data and not (args.task and args.out)):
+        raise InputError("predict needs either TEXT…, or --file, or --task, --data and --out for a task's test files")
+    if not args.data and (args.task or args.out):
+        raise InputError("predict: --task and --out go with --data, for a task's test files")
     with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
         if args.data:
             files = pipeline.predict_test(args.model, _task(args), args.data, args.out, machine, args.max_length)
             return _print_json(files) if args.json else print("\n".join(files)) or 0
-        answers = pipeline.predict(args.model, args.text, machine, args.max_length)
+        answers = pipeline.predict(args.model, args.text or _lines(args.file), machine, args.max_length)
     if args.json:
         return _print_json(answers)
     for answer in answers:
@@ -185,9 +205,11 @@ def _run_predict(args: argparse.Namespace) -> int:
 
 
 def _run_convert(args: argparse.Namespace) -> int:
+    from .bert import Bert
     from .weights.convert import convert
 
-    summary = convert(args.source, args.destination)
+    Bert.load(args.source)  # what no other command could open is not written
+    summary = convert(args.source, args.destination, args.overwrite)
     if args.json:
         return _print_json(summary)
     print("\n".join(f"{name}: {value}" for name, value in summary.items()))
@@ -216,28 +238,64 @@ def _run_audit(args: argparse.Namespace) -> int:
     return 0 if all(result.passed for result in results) else 1
 
 
-def _options(args: argparse.Namespace, epochs: float, lr: float) -> Any:
+def _options(args: argparse.Namespace, epochs: float, lr: float, batch_size: int = 0) -> Any:
+    """batch_size: where the command line names none."""
     from .train import Options
 
-    return Options(epochs, args.batch_size, lr, args.warmup, seed=args.seed, log_every=args.log_every, save_every=args.save_every)
+    size = args.batch_size or batch_size
+    return Options(epochs, size, lr, args.warmup, seed=args.seed, log_every=args.log_every, save_every=args.save_every)
 
 
-def _text(args: argparse.Namespace) -> Any:
+def _two_steps(args: argparse.Namespace, task: Any, recipe: recipes.Recipe) -> tuple[int, Any, Any]:
+    """Length and both steps' options of task-specific distillation: the recipe's for the task, where the command line does not say."""
+    plan = recipes.hyperparameters_of(recipe, task.name, len(task.text_columns) > 1)
+    given = lambda value, otherwise: otherwise if value is None else value
+    epochs = given(args.intermediate_epochs, plan.intermediate_epochs), given(args.epochs, plan.prediction_epochs)
+    rates = given(args.intermediate_lr, plan.intermediate_lr), given(args.lr, plan.prediction_lr)
+    first, second = (_options(args, *step, plan.batch_size) for step in zip(epochs, rates, strict=True))
+    return args.max_length or plan.max_length, first, second
+
+
+def _lines(file: Path) -> list[str]:
+    """The texts of a file (- for standard input), one a line."""
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise InputError(f"{file}: holds no text")
+    return lines
+
+
+def _text(args: argparse.Namespace, max_length: int | None = None) -> Any:
     from .pretrain import Text
 
-    return Text(args.corpus, args.max_length, args.pairs, not args.static, not args.plain_text, args.shards, args.processes)
+    return Text(args.corpus, max_length or args.max_length, args.pairs, not args.static, not args.plain_text, args.shards, args.processes)
 
 
 def _task(args: argparse.Namespace) -> Any:
     from .data import glue
 
     if args.task == "custom":
-        if not (args.text_columns and args.label_column):
-            raise InputError("--task custom needs --text-columns and --label-column")
-        return glue.custom_task(args.data, args.text_columns.split(","), args.label_column)
+        return _custom_task(args)
     if args.task.lower() not in glue.TASKS:
         raise InputError(f"--task {args.task}: choose one of {', '.join(glue.TASKS)}, or custom")
     return glue.TASKS[args.task.lower()]
+
+
+def _custom_task(args: argparse.Namespace) -> Any:
+    """Of one's own files. What a model is to answer has that model's labels; else they are the training file's."""
+    from .classifiers import labels_of
+    from .data import glue
+
+    answers = args.command in ("evaluate", "predict")
+    if not args.text_columns or not (args.label_column or args.command == "predict"):
+        raise InputError("--task custom needs --text-columns and --label-column")
+    columns = [name.strip() for name in args.text_columns.split(",")]
+    labels = [label.strip() for label in args.labels.split(",")] if args.labels else labels_of(args.model) if answers else None
+    regression = True if args.regression or (answers and labels is None) else None
+    return glue.custom_task(args.data, columns, args.label_column or "label", labels, regression)
 
 
 def _report(args: argparse.Namespace, report: dict[str, Any]) -> int:

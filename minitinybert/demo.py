@@ -24,6 +24,7 @@ from tabulate import tabulate
 
 from . import augment, evaluation, pipeline, pretrain
 from .bert import Bert
+from .classifiers import load_student
 from .data import registry
 from .data.batching import EncodedExamples
 from .data.glue import TASKS, read_split
@@ -31,7 +32,7 @@ from .data.tokenizer import Tokenizer
 from .device import to_host
 from .distill import layer_map
 from .errors import InputError
-from .files import read_json, replacing
+from .files import read_json, replacing, write_json
 from .ops import softmax
 from .pipeline import Machine, TaskData
 from .plots import attention_maps, loss_curves
@@ -80,7 +81,7 @@ def run(out: Path, machine: Machine, seed: int = 0, resume: bool = False, teache
     _baseline(out, data, seeded(BASELINE), machine, resume)
     report = _report(out, data, machine, started)
     _pictures(out, data, machine)
-    _write(out / "report.json", report)
+    write_json(out / "report.json", report)
     return report
 
 
@@ -111,7 +112,7 @@ def _baseline(out: Path, data: Path, options: Options, machine: Machine, resume:
     """The student's random weights, kept as a directory, fine-tuned on the labels like any model."""
     start = out / "baseline" / "start"
     if not (start / "config.json").exists():
-        pipeline.load_student(STUDENT, Bert.load(out / "teacher"), TASK, options.seed).save(start)
+        load_student(STUDENT, Bert.load(out / "teacher"), TASK, options.seed).save(start)
     pipeline.finetune(str(start), TASK, data, out / "baseline", options, machine, MAX_LENGTH, resume)
 
 
@@ -238,8 +239,3 @@ def _middling(examples: EncodedExamples) -> EncodedExamples:
 def _mean_attention(model: Bert, ids: np.ndarray) -> list[np.ndarray]:
     trace, _ = model.forward(ids)
     return [to_host(softmax.forward(A)[0])[0].mean(axis=0) for A in trace.scores or ()]
-
-
-def _write(path: Path, report: dict[str, Any]) -> None:
-    with replacing(path) as beside:
-        beside.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

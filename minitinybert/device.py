@@ -72,6 +72,11 @@ def select(device: str) -> Any:
     if index >= cupy.cuda.runtime.getDeviceCount():
         raise InputError(f"--device {device}: there are only {cupy.cuda.runtime.getDeviceCount()} devices")
     cupy.cuda.Device(index).use()
+    try:
+        cupy.ones((2, 2), cupy.float32) @ cupy.ones((2, 2), cupy.float32)
+    except Exception as error:  # whatever it is that CUDA's libraries lack
+        why = str(error).strip().splitlines()[0]
+        raise InputError(f"--device {device}: CUDA's libraries cannot be used ({why}); pip install 'minitinybert[cuda]'") from None
     return cupy
 
 

@@ -2,8 +2,9 @@
 
 Student layer m learns from teacher layer g(m), with g(0) = 0 the embeddings and g(M+1) = N+1 the prediction (eqs. 6 and 11):
 
-    L = Σ_m λ_m L_layer(m)      L_layer = L_embd (m = 0),  L_hidn + L_attn (0 < m ≤ M),  L_pred (m = M+1)
+    L = Σ_m L_layer(m)      L_layer = λ_embd L_embd (m = 0),  λ_hidn L_hidn + λ_attn L_attn (0 < m ≤ M),  L_pred (m = M+1)
 
+The paper has a λ_m for each layer, all of them 1; here a λ belongs to a term and is the same in every layer.
 The first step learns m ≤ M (`Intermediate`), the second m = M+1 (`Prediction`).
 """
 
@@ -123,17 +124,23 @@ class Intermediate:
             _accumulate(losses, "attention", _weighted(weight, loss))
             return
         dscores = dtrace.scores[m] = array_module(scores_S).empty_like(scores_S)
-        views = (split_runs(a, batch.runs, h) for a, h in zip((scores_S, scores_T, dscores), self.heads.of_three, strict=True))
-        for run, A_S, A_T, dA in zip(batch.runs, *views, strict=True):
+        views_S, views_T = split_runs(scores_S, batch.runs, self.heads.S), split_runs(scores_T, batch.runs, self.heads.T)
+        dviews = split_runs(dscores, batch.runs, self.heads.S)
+        for run, A_S, A_T, dA in zip(batch.runs, views_S, views_T, dviews, strict=True):
             keys = _real(batch, run)[:, None, None, :]
-            if counts:
-                mask, ((A_S, seen), (A_T, _)) = None, (attention.seen(A, keys) for A in (A_S, A_T))
+            if counts:  # what is not seen is 0, is compared as 0, and does not move
+                A_S, seen = attention.seen(A_S, keys)
+                A_T, _ = attention.seen(A_T, keys)
+                loss, dA_seen = self._run_attention(A_S, A_T, None, count)
+                array_module(dA).multiply(dA_seen, seen, out=dA)
             else:
-                mask, seen = keys & keys.swapaxes(-1, -2), keys
-                A_S, A_T = A_S * keys, A_T * keys
-            loss, cache = attention.forward(self.heads.average(A_S), self.heads.average(A_T), mask, count)
-            array_module(dA).multiply(self.heads.spread(attention.backward(weight, cache)), seen, out=dA)
+                loss, dA[...] = self._run_attention(A_S, A_T, keys & keys.swapaxes(-1, -2), count)
             _accumulate(losses, "attention", _weighted(weight, loss))
+
+    def _run_attention(self, A_S: Array, A_T: Array, mask: Array | None, count: int) -> tuple[Array, Array]:
+        """Scores of a run (n, S or T, L, L), of whose heads the means are compared where their numbers differ -> L_attn, dA_S."""
+        loss, cache = attention.forward(self.heads.average(A_S), self.heads.average(A_T), mask, count)
+        return loss, self.heads.spread(attention.backward(self.weights["attention"], cache))
 
 
 class HeadPairs:
@@ -142,7 +149,6 @@ class HeadPairs:
 
     def __init__(self, S: int, T: int):
         self.S, self.T, self.same, self.compared = S, T, S == T, min(S, T)
-        self.of_three = (S, T, S)  # of the student's scores, the teacher's, and the student's gradient
 
     def fit(self, choice: str) -> bool:
         """Whether the recipe's choice leaves an attention loss; InputError where it is "refuse", or groups do not come out even."""

@@ -43,6 +43,12 @@ def building(directory: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def write_json(path: Path, value: Any) -> None:
+    """A file of indented JSON, written beside and renamed."""
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; InputError where it holds anything else."""
     try:

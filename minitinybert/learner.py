@@ -6,7 +6,7 @@ batch ─┬▶ teacher.forward ─▶ Trace(T) ─┐
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +36,7 @@ class _Result(NamedTuple):
 class Learner:
     """The student (its parameters extended by the objective's own), the objective, the frozen teacher, and the gradients.
 
+    `projections`: the objective's own parameters at the start, by name; those that are not there, or of another shape, are drawn.
     Dropout is keyed by (seed, step), so a step's result depends on no earlier draw; the shares are summed in their order, so it is
     the same at every run with as many threads.
     """
@@ -49,12 +50,14 @@ class Learner:
         seed: int = 0,
         teacher_dropout: bool = False,
         teacher_cache: TeacherCache | None = None,
+        projections: Mapping[str, np.ndarray] | None = None,
     ):
-        self.student = _extended(student, objective, seed)
+        self.student = _extended(student, objective, seed, projections or {})
         self.objective, self.workers, self.seed = objective, workers, seed
         self.teacher = None if teacher is None else teacher.for_reading()
         self.teacher_dropout, self.teacher_cache = teacher_dropout, teacher_cache
-        self._gradients, self._more = ([self.student.parameters.zeros_like() for _ in range(workers.threads)] for _ in range(2))
+        self._gradients = [self.student.parameters.zeros_like() for _ in range(workers.threads)]
+        self._more: dict[int, Parameters] = {}  # a second one of a thread that has several shares
         self._looked_up: list[Array] = []  # the words whose rows of the gradient are not zero
         tied = student.config.head == "mlm"
         self._first = 0 if tied else sum(-(-table.size // ALIGN) * ALIGN for table in tables(student.parameters))
@@ -81,8 +84,7 @@ class Learner:
         threads = self.workers.threads
         parts = shares(batch, threads)
         turns = [parts[i::threads] for i in range(min(threads, len(parts)))]
-        jobs = zip(turns, self._gradients, self._more, strict=False)
-        results = [result for part in self.workers.map(lambda job: self._turns(*job, step), jobs) for result in part]
+        results = [result for part in self.workers.map(lambda job: self._turns(*job, step), enumerate(turns)) for result in part]
         total = self._sum(len(turns))
         self._clear_tables(total)
         for result in results:
@@ -118,11 +120,15 @@ class Learner:
             for table in small:
                 table.fill(0)
 
-    def _turns(self, parts: Sequence[Batch], grads: Parameters, more: Parameters, step: int) -> list[_Result]:
-        """The shares of one thread, one after the other, their gradients summed in `grads`: of a large batch's activations only a share's
-        are there at once."""
+    def _turns(self, thread: int, parts: Sequence[Batch], step: int) -> list[_Result]:
+        """The shares of one thread, one after the other, their gradients summed: of a large batch's activations only a share's are there
+        at once."""
+        grads = self._gradients[thread]
         results = [self._share(parts[0], grads, step)]
+        if len(parts) > 1 and thread not in self._more:
+            self._more[thread] = self.student.parameters.zeros_like()
         for share in parts[1:]:
+            more = self._more[thread]
             results.append(self._share(share, more, step))
             total = grads.flat[self._first :]
             total += more.flat[self._first :]
@@ -157,15 +163,18 @@ def shares(batch: Batch, threads: int) -> list[Batch]:
     return batch.split(threads * max(1, round(len(batch.input_ids) / (threads * _ROWS))))
 
 
-def _extended(student: Bert, objective: Objective, seed: int) -> Bert:
-    """A copy of the student whose flat parameters hold the objective's own too, N(0, initializer_range) at the start."""
+def _extended(student: Bert, objective: Objective, seed: int, projections: Mapping[str, np.ndarray]) -> Bert:
+    """A copy of the student whose flat parameters hold the objective's too: those given, else weights N(0, initializer_range), biases 0."""
     old = student.parameters
     xp = array_module(old.flat)
     parameters = Parameters.zeros(layout(student.config, objective.slots), old.flat.dtype, xp)
     for name in old:
         parameters[name][...] = old[name]
     for slot in objective.slots:
-        if slot.name.endswith(".weight"):
+        known = projections.get(slot.name)
+        if known is not None and known.shape == slot.shape:
+            parameters[slot.name][...] = xp.asarray(known)
+        elif slot.name.endswith(".weight"):
             draw = generator(seed, *slot.name.encode()).standard_normal(slot.shape) * student.config.initializer_range
             parameters[slot.name][...] = xp.asarray(draw)
     return Bert(student.config, parameters, student.tokenizer_files)

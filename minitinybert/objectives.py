@@ -33,12 +33,17 @@ class View(NamedTuple):
 
 
 class Terms(NamedTuple):
-    losses: dict[str, Array]
-    dtrace: Trace
-    dprojections: Mapping[str, Array]
+    """What an objective says of a batch, or of its part of one: what it costs, and the way down."""
+
+    losses: dict[str, Array]  # by term, each with its λ: their sum is what is learned
+    dtrace: Trace  # the gradient of that sum with respect to the student's trace
+    dprojections: Mapping[str, Array]  # and with respect to the objective's own parameters, by name
 
 
 class Objective(Protocol):
+    """What `Learner` learns by. It says beforehand what it looks at, so that no more is worked out or kept, and is then a function
+    of traces: called for each share of a batch, from several threads, it changes nothing of itself."""
+
     student_view: View
     teacher_view: View | None  # None: no teacher is run
     slots: tuple[Slot, ...]  # the objective's own parameters, which the optimiser trains along
@@ -67,7 +72,10 @@ class Supervised:
 
 
 class MaskedLM:
-    """Masked language modelling (BERT, section 3.1): cross-entropy with the words at the masked rows; logits exist for these alone."""
+    """Masked language modelling (BERT, section 3.1): cross-entropy with the words at the masked rows; logits exist for these alone.
+
+    losses/mlm.py is the same loss on the logits of all rows.
+    """
 
     student_view = View(logits=True, masked=True)
     teacher_view: View | None = None

@@ -2,7 +2,7 @@
 
     m ← β₁ m + (1 − β₁) g        v ← β₂ v + (1 − β₂) g²
     AdamW (Loshchilov and Hutter 2019):   θ ← θ − lr (m̂/(√v̂ + ε) + λθ),   m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ)
-    BertAdam (the released code, Google's BERT):   θ ← θ − lr (m/(√v + ε) + λθ)        no bias correction
+    BERT's own and the released code's BertAdam:   θ ← θ − lr (m/(√v + ε) + λθ)        no bias correction
 
 λ, the decoupled weight decay, spares biases and LayerNorm: `flat[:layout.decay_end]` decays.
 """
@@ -29,10 +29,12 @@ _CHUNK = 64 * 1024  # elements: five arrays' chunks stay in the cache
 
 @dataclass(frozen=True)
 class AdamSettings:
+    """The constants of the formulas above; `max_norm` bounds the gradient's Euclidean norm before the step."""
+
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    weight_decay: float = 0.01
+    weight_decay: float = 0.01  # λ
     bias_correction: bool = True
     clip: str = "global"  # "global", "tensor" (each tensor by itself) or "none"
     max_norm: float = 1.0
@@ -40,6 +42,7 @@ class AdamSettings:
 
 PRESETS = {
     "adamw": AdamSettings(),
+    "bert": AdamSettings(eps=1e-6, bias_correction=False),
     "bert-adam": AdamSettings(eps=1e-6, bias_correction=False, clip="tensor"),
 }
 
@@ -151,9 +154,9 @@ def warmup_linear(step: int, total: int, warmup: int) -> float:
     return max(0.0, (total - step) / max(total - warmup, 1))
 
 
-def warmup_constant(step: int, total: int, warmup: int) -> float:
-    """Up to 1 over `warmup` steps, then 1."""
-    return min(1.0, step / max(warmup, 1)) if warmup else 1.0
+def constant(step: int, total: int, warmup: int) -> float:
+    """1, from the first step on: the released code's intermediate step has no warm-up either."""
+    return 1.0
 
 
-SCHEDULES = {"linear": warmup_linear, "constant": warmup_constant}
+SCHEDULES = {"linear": warmup_linear, "constant": constant}

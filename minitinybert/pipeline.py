@@ -14,11 +14,13 @@ import numpy as np
 
 from . import device, evaluation
 from .bert import Bert
-from .config import Config, parse_shape
+from .classifiers import check_labels, in_task_order, known_projections, load_classifier, load_student
+from .config import Config
 from .data import metrics
 from .data.batching import EncodedExamples
-from .data.glue import Examples, Task, label_order, read_split, write_predictions
+from .data.glue import Examples, Task, read_split, write_predictions
 from .data.tokenizer import Tokenizer
+from .device import to_host
 from .distill import Intermediate, Prediction
 from .errors import InputError
 from .learner import Learner
@@ -26,9 +28,9 @@ from .objectives import Objective, Supervised, View
 from .parallel import Workers
 from .progress import log
 from .ranks import ALONE, Ranks
-from .recipes import DEFAULT, Recipe
+from .recipes import DEFAULT, Recipe, hyperparameters_of
 from .teacher_cache import Answers, TeacherCache, gigabytes
-from .train import Options, train
+from .train import Options, digest, finished, train
 
 
 class Machine:
@@ -59,19 +61,33 @@ class Machine:
 
 
 class TaskData:
-    """A task's files, tokenised for one model: `split("train")`. Reads and encodes a file once."""
+    """A task's files, tokenised for one model: `split("train")`. Reads and encodes a file once.
+
+    InputError where the tokenizer does not fit the model, or max_length its positions.
+    """
 
     def __init__(self, task: Task, directory: Path, tokenizer: Tokenizer, max_length: int, model: Bert):
         self.task, self.directory, self.tokenizer, self.model = task, Path(directory), tokenizer, model
-        limit = model.config.max_position_embeddings
-        if not 3 <= max_length <= limit:
-            raise InputError(f"--max-length {max_length}: a number from 3 to the model's {limit} positions")
+        check_length(max_length, model.config)
         tokenizer.check_fits(model.config.vocab_size)
         self.max_length = max_length
+        self._splits: dict[str, EncodedExamples] = {}
 
     def split(self, name: str) -> EncodedExamples:
-        examples = read_split(self.task, self.directory, name)
-        return encode(examples, self.tokenizer, self.max_length, self.model)
+        if name not in self._splits:
+            self._splits[name] = encode(read_split(self.task, self.directory, name), self.tokenizer, self.max_length, self.model)
+        return self._splits[name]
+
+    def check(self) -> None:
+        """InputError for what is wrong with the files that training reads, before hours are spent."""
+        for name in ("train", *self.task.dev_splits):
+            self.split(name)
+
+
+def check_length(max_length: int, config: Config) -> None:
+    """InputError where a model has not as many positions."""
+    if not 3 <= max_length <= config.max_position_embeddings:
+        raise InputError(f"--max-length {max_length}: a number from 3 to the model's {config.max_position_embeddings} positions")
 
 
 def encode(examples: Examples, tokenizer: Tokenizer, max_length: int, model: Bert) -> EncodedExamples:
@@ -90,10 +106,12 @@ def finetune(
     model: str, task: Task, data: Path, out: Path, options: Options, machine: Machine, max_length: int = 128, resume: bool = False
 ) -> dict[str, Any]:
     """Fine-tune a BERT on a task's labels; the directory `out` holds the model best on dev. Returns {split: metrics}."""
+    check_apart(out, data, model)
     student = load_classifier(model, task, options.seed)
     files = TaskData(task, data, Tokenizer.load(student.tokenizer_files), max_length, student)
+    files.check()
     objective = Supervised(task.labels is None)
-    _train(student, objective, files, files.split("train"), options, Path(out), machine, resume, f"finetune {task.name}")
+    _train(student, objective, files, options, Path(out), machine, resume, f"finetune {task.name}")
     return evaluate(str(out), task, data, machine, max_length)
 
 
@@ -108,7 +126,7 @@ def distill_task(
     intermediate: Options | None = None,
     prediction: Options | None = None,
     recipe: Recipe = DEFAULT,
-    max_length: int = 128,
+    max_length: int | None = None,
     resume: bool = False,
     cache_gb: float = 4.0,
     weights: Mapping[str, float] | None = None,
@@ -119,125 +137,56 @@ def distill_task(
     """Task-specific distillation (paper section 3.2): the intermediate layers first, then the prediction layer.
 
     teacher: a directory fine-tuned on the task; student: a directory, or a shape such as 4L-312D-12H-1200F for random weights.
+    intermediate, prediction, max_length: None: as the recipe has them for the task. stage: "both", "intermediate", or "prediction", which
+    goes on from out/intermediate where that is there.
     cache_gb bounds the file that keeps what the teacher says of each example, so that it is asked once and not at every epoch.
     prediction_data: another directory for the second step, as the paper has the original data for STS-B's (section 4.2).
     weights: λ of the first step's terms; hard_labels: the second step is fine-tuning on the data's labels; answers: shared by several
     students of one teacher (all three for ablations).
     The first step's model is kept in out/intermediate. Returns {split: metrics} on dev, {} after the first step alone.
+    InputError, before anything is trained, for what does not fit together.
     """
     out = Path(out)
-    first, second = intermediate or Options(epochs=20, lr=5e-5), prediction or Options(epochs=3, lr=3e-5)
+    check_apart(out, data, prediction_data or data, student, teacher)
+    plan = hyperparameters_of(recipe, task.name, len(task.text_columns) > 1)
+    first = intermediate or Options(plan.intermediate_epochs, plan.batch_size, plan.intermediate_lr)
+    second = prediction or Options(plan.prediction_epochs, plan.batch_size, plan.prediction_lr)
+    max_length = max_length or plan.max_length
     first = replace(first, schedule=recipe.intermediate_schedule, optimizer=recipe.optimizer)
     second = replace(second, optimizer=recipe.optimizer)
     asked_again = answers is not None or first.epochs > 1
     answers = answers or Answers(cache_gb if asked_again else 0.0)
     master = load_teacher(teacher, task, machine)
+    place = out / "intermediate"
+    if stage == "prediction" and (place / "model.safetensors").exists():
+        log(f"the student of the intermediate step: {place}")
+        student = str(place)
     pupil = load_student(student, master, task, first.seed, recipe)
     files = TaskData(task, data, Tokenizer.load(pupil.tokenizer_files), max_length, pupil)
     files.tokenizer.check_same_vocabulary(Tokenizer.load(master.tokenizer_files))
-    examples = files.split("train")
+    last_files = TaskData(task, prediction_data, files.tokenizer, max_length, pupil) if prediction_data is not None else files
+    objective = Intermediate(pupil.config, master.config, recipe, weights) if stage != "prediction" else None
+    for each in (files, last_files):
+        each.check()
     check_teacher(teacher, master, files, machine)
-    if stage in ("intermediate", "both"):
-        objective = Intermediate(pupil.config, master.config, recipe, weights)
-        place = out / "intermediate"
-        taught = _Taught(master, recipe, answers, (teacher, str(data), max_length))
-        _train(pupil, objective, files, examples, first, place, machine, resume, "distill intermediate", taught)
+    if objective is not None:
+        taught = _Taught(master, recipe, answers, (teacher, str(data), max_length), known_projections(student, recipe))
+        _train(pupil, objective, files, first, place, machine, resume, "distill intermediate", taught)
         pupil = Bert.load(place)
     if stage == "intermediate":
         return {}
-    if prediction_data is not None:
-        files = TaskData(task, prediction_data, files.tokenizer, max_length, pupil)
-        examples = files.split("train")
     regression = task.labels is None
     last: Objective = Supervised(regression) if hard_labels else Prediction(recipe, regression)
-    taught = _Taught(master, recipe, answers, (teacher, str(files.directory), max_length))
-    _train(pupil, last, files, examples, second, out, machine, resume, "distill prediction", taught)
-    return evaluate(str(out), task, files.directory, machine, max_length)
+    taught = _Taught(master, recipe, answers, (teacher, str(last_files.directory), max_length), {})
+    _train(pupil, last, last_files, second, out, machine, resume, "distill prediction", taught)
+    return evaluate(str(out), task, last_files.directory, machine, max_length)
 
 
-def check_teacher(path: str, teacher: Bert, files: TaskData, machine: Machine) -> dict[str, float]:
-    """Its dev metrics, before hours are spent: InputError where it is no better than always saying the most frequent label."""
-    task, dev = files.task, files.split(files.task.dev_splits[0])
-    scores = _score(teacher, task, dev, machine)
-    log(f"teacher {path} on dev: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-    assert dev.labels is not None
-    floor = float(np.bincount(dev.labels).max() / len(dev)) if task.main_metric == "accuracy" else 0.0
-    if scores[task.main_metric] <= floor:
-        raise InputError(
-            f"{path}: the teacher's dev {task.main_metric} is {scores[task.main_metric]:.4f}, that of a constant answer {floor:.4f}; "
-            "is it fine-tuned on this task, and are its labels (id2label) in the order of its outputs?"
-        )
-    return scores
-
-
-class _Taught(NamedTuple):
-    """The teacher of a step, and what it has said before of the training set `where`."""
-
-    teacher: Bert
-    recipe: Recipe
-    answers: Answers
-    where: Hashable
-
-
-def _train(
-    model: Bert,
-    objective: Objective,
-    files: TaskData,
-    examples: EncodedExamples,
-    options: Options,
-    out: Path,
-    machine: Machine,
-    resume: bool,
-    description: str,
-    taught: _Taught | None = None,
-) -> None:
-    task, extra, cache = files.task, None, None
-    teacher = taught.teacher if taught is not None else None
-    if taught is not None and taught.recipe.padding == "count":
-        examples = replace(examples, pad_to=files.max_length)
-    dropout = taught is not None and taught.recipe.teacher_dropout
-    if taught is not None and not dropout:  # it says the same of a sentence at every epoch
-        if isinstance(objective, Prediction):
-            logits = taught.answers.logits(
-                taught.where, lambda: evaluation.logits(taught.teacher, examples, machine.workers, "ask the teacher")
-            )
-            extra, teacher = {"teacher_logits": logits}, None
-        if isinstance(objective, Intermediate) and objective.teacher_view is not None:
-            cache = _teacher_cache(taught, objective.teacher_view, examples, out, machine)
-    learner = Learner(model.to(machine.xp), objective, machine.workers, teacher, options.seed, dropout, cache)
-    judge: Callable[[Bert], dict[str, float]] | None = None
-    if not isinstance(objective, Intermediate):
-        dev = files.split(task.dev_splits[0])
-        judge = lambda m: _score(m, task, dev, machine)
-    conditions = machine.conditions(taught.recipe) if taught is not None else {}
-    train(learner, examples, options, out, judge, task.main_metric, resume, description, extra, conditions)
-
-
-def _teacher_cache(taught: _Taught, view: View, examples: EncodedExamples, out: Path, machine: Machine) -> TeacherCache | None:
-    """The teacher's traces of all examples, where they are not too large. Several ranks run it at every epoch, each on its share."""
-    if taught.recipe.padding == "count" or machine.workers.ranks.size > 1:
-        return None
-    size = gigabytes(examples.lengths(), taught.teacher.config, view, taught.teacher.parameters.flat.itemsize)
-    if size > taught.answers.limit:
-        log(f"the teacher is run at every epoch: a cache of its answers would take {size:.1f} GB (--cache-gb {taught.answers.limit:g})")
-        return None
-    out.mkdir(parents=True, exist_ok=True)
-    ask = lambda: TeacherCache(taught.teacher, examples, view, out, machine.workers)
-    return taught.answers.traces(taught.where, view, size, ask)
-
-
-# ------------------------------------------------------------------------------------------------------------ loading models
-
-
-def label_names(task: Task) -> list[str]:
-    return ["score"] if task.labels is None else list(task.labels)
-
-
-def load_classifier(model: str, task: Task, seed: int) -> Bert:
-    """A checkpoint with a head for the task; a head of other labels than the task's is replaced by a fresh one."""
-    loaded = Bert.load(model, head="classifier", labels=label_names(task), seed=seed)
-    regression = "regression" if task.labels is None else "single_label_classification"
-    return Bert(replace(loaded.config, problem_type=regression), loaded.parameters, loaded.tokenizer_files)
+def check_apart(out: Path, *inputs: str | Path) -> None:
+    """InputError where `out` is a directory that is read from, and would be written over."""
+    for source in inputs:
+        if Path(source).exists() and Path(source).resolve() == Path(out).resolve():
+            raise InputError(f"--out {out}: is what is read from too; name another directory")
 
 
 def load_teacher(path: str, task: Task, machine: Machine) -> Bert:
@@ -245,35 +194,89 @@ def load_teacher(path: str, task: Task, machine: Machine) -> Bert:
     teacher = Bert.load(path)
     if teacher.config.head != "classifier":
         raise InputError(f"{path}: the teacher has no classifier; fine-tune it first: minitinybert finetune --model {path} …")
-    _check_labels(teacher, task, path)
+    check_labels(teacher, task, path)
     return machine.frozen(in_task_order(teacher, task)).for_reading()
 
 
-def load_student(student: str, teacher: Bert, task: Task, seed: int, recipe: Recipe = DEFAULT) -> Bert:
-    """A directory, or a shape: then random weights, with the teacher's vocabulary and tokenizer."""
-    if Path(student).exists() or "/" in student:
-        loaded = load_classifier(student, task, seed)
-        return Bert(replace(loaded.config, classifier_relu=recipe.classifier_relu), loaded.parameters, loaded.tokenizer_files)
-    config = replace(teacher.config, **parse_shape(student), classifier_relu=recipe.classifier_relu)
-    return Bert(config, Bert.new(config, seed).parameters, teacher.tokenizer_files)
+def check_teacher(path: str, teacher: Bert, files: TaskData, machine: Machine) -> dict[str, float]:
+    """Its dev metrics, before hours are spent: InputError where it is worse than always saying the most frequent label (for correlations:
+    than saying always the same); a warning where it is as good. On WNLI, teachers are."""
+    task, dev = files.task, files.split(files.task.dev_splits[0])
+    scores = _score(teacher, task, dev, machine)
+    log(f"teacher {path} on dev: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    assert dev.labels is not None
+    floor = float(np.bincount(dev.labels).max() / len(dev)) if task.main_metric == "accuracy" else 0.0
+    score = scores[task.main_metric]
+    constant = f"{path}: the teacher's dev {task.main_metric} is {score:.4f}, that of a constant answer {floor:.4f}"
+    question = "is it fine-tuned on this task, and are its labels (id2label) in the order of its outputs?"
+    if score < floor or (score == floor and task.name != "wnli"):
+        raise InputError(f"{constant}; {question}")
+    if score == floor:
+        log(f"warning: {constant}")
+    return scores
 
 
-def _check_labels(model: Bert, task: Task, path: str) -> None:
-    wanted = len(label_names(task))
-    if model.config.num_labels != wanted:
-        raise InputError(f"{path}: the classifier has {model.config.num_labels} outputs, task {task.name} needs {wanted}")
+class _Taught(NamedTuple):
+    """The teacher of a step, what it has said before of the training set `where`, and the maps that the student has learned before."""
+
+    teacher: Bert
+    recipe: Recipe
+    answers: Answers
+    where: Hashable
+    projections: Mapping[str, np.ndarray]
 
 
-def in_task_order(model: Bert, task: Task) -> Bert:
-    """The model with its classifier's rows in the task's order of labels (an MNLI model from elsewhere may have another)."""
-    if task.labels is None:
-        return model
-    order = label_order(task, model.config.id2label)
-    if order == list(range(len(order))):
-        return model
-    for name in ("classifier.weight", "classifier.bias"):
-        model.parameters[name][...] = model.parameters[name][order]
-    return Bert(replace(model.config, id2label=dict(enumerate(task.labels))), model.parameters, model.tokenizer_files)
+def _train(
+    model: Bert,
+    objective: Objective,
+    files: TaskData,
+    options: Options,
+    out: Path,
+    machine: Machine,
+    resume: bool,
+    description: str,
+    taught: _Taught | None = None,
+) -> None:
+    task, examples, extra, cache = files.task, files.split("train"), None, None
+    teacher = taught.teacher if taught is not None else None
+    if taught is not None and taught.recipe.padding == "count":
+        examples = replace(examples, pad_to=files.max_length, pad_id=files.tokenizer.pad_id)
+    dropout = taught is not None and taught.recipe.teacher_dropout
+    done = resume and finished(out, examples, options)
+    if taught is not None and not dropout and not done:  # it says the same of a sentence at every epoch
+        if isinstance(objective, Prediction):
+            logits = taught.answers.logits(
+                taught.where, lambda: evaluation.logits(taught.teacher, examples, machine.workers, "ask the teacher")
+            )
+            extra, teacher = {"teacher_logits": logits}, None
+        if isinstance(objective, Intermediate) and objective.teacher_view is not None:
+            cache = _teacher_cache(taught, objective.teacher_view, examples, out, machine)
+    known = taught.projections if taught is not None else None
+    learner = Learner(model.to(machine.xp), objective, machine.workers, teacher, options.seed, dropout, cache, known)
+    judge: Callable[[Bert], dict[str, float]] | None = None
+    if not isinstance(objective, Intermediate):
+        dev = files.split(task.dev_splits[0])
+        judge = lambda m: _score(m, task, dev, machine)
+    conditions = {"task": task.name, "max_length": files.max_length}
+    if taught is not None:
+        conditions |= {**machine.conditions(taught.recipe), "teacher's weights": digest(to_host(taught.teacher.parameters.flat))}
+    train(learner, examples, options, out, judge, task.main_metric, resume, description, extra, conditions)
+
+
+def _teacher_cache(taught: _Taught, view: View, examples: EncodedExamples, out: Path, machine: Machine) -> TeacherCache | None:
+    """The teacher's traces of all examples, where they are not too large. Several ranks run it at every epoch, each on its share; and
+    a GPU does, for which copying scores up takes longer than working them out."""
+    if taught.recipe.padding == "count" or machine.workers.ranks.size > 1 or machine.xp is not np:
+        return None
+    size = gigabytes(examples.lengths(), taught.teacher.config, view, taught.teacher.parameters.flat.itemsize)
+    if not taught.answers.limit:
+        return None  # it is asked once anyway, or the user wants none
+    if size > taught.answers.limit:
+        log(f"the teacher is run at every epoch: a cache of its answers would take {size:.1f} GB (--cache-gb {taught.answers.limit:g})")
+        return None
+    out.mkdir(parents=True, exist_ok=True)
+    ask = lambda: TeacherCache(taught.teacher, examples, view, out, machine.workers)
+    return taught.answers.traces(taught.where, view, size, ask)
 
 
 # ------------------------------------------------------------------------------------------------------- evaluate and predict
@@ -304,7 +307,7 @@ def _judged(model: str, task: Task, data: Path, machine: Machine, max_length: in
     loaded = Bert.load(model)
     if loaded.config.head != "classifier":
         raise InputError(f"{model}: has no classifier; fine-tune or distil it on the task first")
-    _check_labels(loaded, task, model)
+    check_labels(loaded, task, model)
     judged = in_task_order(loaded, task).to(machine.xp)
     return judged, TaskData(task, data, Tokenizer.load(judged.tokenizer_files), max_length, judged)
 
@@ -319,6 +322,7 @@ def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int 
         raise InputError("some texts are pairs (first ||| second) and some are not; give one kind at a time")
     pairs = [half[1].strip() for half in halves] if len(halves[0]) == 2 else None
     examples = Examples([half[0].strip() for half in halves], pairs, None, list(range(1, len(texts) + 1)), Path("<arguments>"))
+    check_length(max_length, loaded.config)
     encoded = encode(examples, Tokenizer.load(loaded.tokenizer_files), max_length, loaded)
     values = evaluation.logits(loaded, encoded, machine.workers)
     return [_answer(text, row, loaded.config) for text, row in zip(texts, values, strict=True)]
@@ -327,6 +331,8 @@ def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int 
 def predict_test(model: str, task: Task, data: Path, out: Path, machine: Machine, max_length: int = 128) -> list[str]:
     """Answer a task's test files in GLUE's leaderboard format, RTE.tsv or MNLI-m.tsv and MNLI-mm.tsv in `out`; returns their paths."""
     judged, files = _judged(model, task, data, machine, max_length)
+    for split in task.test_splits:
+        files.split(split)  # all are read before anything is written
     Path(out).mkdir(parents=True, exist_ok=True)
     written = []
     for split in task.test_splits:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from .bert import Bert
-from .config import Config, parse_shape
+from .classifiers import known_projections
+from .config import Config, is_shape, parse_shape
 from .data.batching import by_length
 from .data.corpus import Corpus, build_shards
 from .data.masking import Masking
@@ -30,10 +31,10 @@ from .learner import Learner
 from .losses import cross_entropy
 from .objectives import MaskedLM
 from .parallel import Workers
-from .pipeline import Machine
+from .pipeline import Machine, check_apart
 from .ranks import ALONE, Ranks
 from .recipes import DEFAULT, Recipe
-from .train import Options, train
+from .train import Options, digest, train
 
 _DEV_SHARE, _DEV_MOST = 0.05, 2000  # sentences at the corpus's end that are kept from training
 _ROWS = 2048  # tokens a batch in evaluation
@@ -88,6 +89,9 @@ def pretrain(
     tokenizer.json or vocab.txt. Returns {"dev": mlm_metrics} of the corpus's last sentences, which are not trained on.
     """
     out = Path(out)
+    check_apart(out, model)
+    if not 0 < rate < 1:
+        raise InputError(f"--mask-rate {rate}: a share of the positions between 0 and 1 is needed")
     student, fresh = _mlm_model(model, tokenizer, options.seed)
     words = Tokenizer.load(student.tokenizer_files)
     words.check_fits(student.config.vocab_size)
@@ -150,6 +154,8 @@ def _mlm_model(model: str, tokenizer: Path | None, seed: int) -> tuple[Bert, boo
         fresh = Bert.new(replace(config, **parse_shape(model)), seed)
         return Bert(fresh.config, fresh.parameters, words.files), True
     loaded = Bert.load(model)
+    if tokenizer is not None:
+        raise InputError(f"--model {model}: has a vocabulary of its own; leave --tokenizer and --train-vocabulary out")
     if loaded.config.head == "mlm":
         return loaded, False
     fresh = Bert.new(replace(loaded.config, head="mlm", pooler=False), seed)
@@ -157,11 +163,6 @@ def _mlm_model(model: str, tokenizer: Path | None, seed: int) -> tuple[Bert, boo
         if not name.startswith("cls."):
             fresh.parameters[name][...] = loaded.parameters[name]
     return Bert(fresh.config, fresh.parameters, loaded.tokenizer_files), True
-
-
-def is_shape(model: str) -> bool:
-    """Whether `model` cannot be a directory (nor a Hugging Face id), so must be a shape."""
-    return not Path(model).exists() and "/" not in model
 
 
 # ------------------------------------------------------------------------------------------------------ general distillation
@@ -184,19 +185,24 @@ def distill_general(
     tokenizer; weights: λ of the terms (for ablations). The encoder is saved to `out`. Returns {"train": the last mean losses}.
     """
     out = Path(out)
+    check_apart(out, teacher, student)
     master = Bert.load(teacher, head="none")
     pupil = _general_student(student, master, options.seed)
     words = Tokenizer.load(pupil.tokenizer_files)
     words.check_fits(pupil.config.vocab_size)
     words.check_same_vocabulary(Tokenizer.load(master.tokenizer_files))
+    text = replace(text, pairs=text.pairs or recipe.corpus_pairs)
     text.check_fits(pupil.config)
     text.check_fits(master.config)
     objective = Intermediate(pupil.config, master.config, recipe, weights)
-    pad = recipe.padding == "count"
-    examples = text.segments(text.corpus(words, out, machine.workers.ranks), words, options.seed, _corruption(recipe, words), pad=pad)
-    learner = Learner(pupil.to(machine.xp), objective, machine.workers, machine.frozen(master), options.seed, recipe.teacher_dropout)
+    pad_id = words.pad_id if recipe.padding == "count" else None
+    corpus = text.corpus(words, out, machine.workers.ranks)
+    examples = text.segments(corpus, words, options.seed, _corruption(recipe, words), pad_id=pad_id)
+    frozen, known = machine.frozen(master), known_projections(student, recipe)
+    learner = Learner(pupil.to(machine.xp), objective, machine.workers, frozen, options.seed, recipe.teacher_dropout, projections=known)
     options = replace(options, optimizer=recipe.optimizer)
-    train(learner, examples, options, out, resume=resume, description="distill general", conditions=machine.conditions(recipe))
+    conditions = {**machine.conditions(recipe), "teacher's weights": digest(to_host(frozen.parameters.flat))}
+    train(learner, examples, options, out, resume=resume, description="distill general", conditions=conditions)
     return {"train": _last_losses(out)}
 
 

@@ -12,10 +12,12 @@ A TOML file sets switches on top of a recipe that it names:
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import InputError
 
@@ -40,17 +42,20 @@ class Recipe:
     regression_target: str = "teacher"  # "teacher": its number; "labels": the data's
     heads: str = "refuse"  # where head counts differ: "refuse", "drop" the attention loss, "average" groups of heads
     layers: str = "uniform"  # the layer map: "uniform", "top", "bottom", or the teacher's layers, "3,6,9,12"
-    optimizer: str = "adamw"  # "adamw", one norm clipped; "bert-adam", no bias correction, each tensor clipped by itself
-    intermediate_schedule: str = "linear"  # of the learning rate after warm-up: "linear" to 0, or "constant"
+    optimizer: str = "adamw"  # "adamw"; "bert", no bias correction; "bert-adam", nor one norm clipped but each tensor by itself
+    intermediate_schedule: str = "linear"  # of the learning rate: "linear", up over the warm-up, then down to 0; or "constant"
+    carry_projections: bool = True  # False: general distillation's W_e and W_h are drawn anew for the task's
     corpus_masking: str = "none"  # of general distillation's text: "none", "one" position a sequence, "mlm" 15 %
+    corpus_pairs: bool = False  # general distillation's examples: single segments, or pairs of two as BERT's
+    hyperparameters: str = "paper"  # epochs, learning rates, lengths and batches of `hyperparameters_of`: "paper" or "released"
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"recipe: {name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise InputError(f"recipe: temperature is {self.temperature!r}; a number above 0 is needed")
-        if self.layers not in ("uniform", "top", "bottom") and not all(part.strip().isdigit() for part in self.layers.split(",")):
+        if self.layers not in ("uniform", "top", "bottom") and not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", self.layers, re.ASCII):
             raise InputError(f"recipe: layers is {self.layers!r}; choose uniform, top, bottom, or teacher layers such as 3,6,9,12")
 
     @property
@@ -65,15 +70,16 @@ _CHOICES = {
     "prediction_mean": ("sentences", "elements"),
     "regression_target": ("teacher", "labels"),
     "heads": ("refuse", "drop", "average"),
-    "optimizer": ("adamw", "bert-adam"),
+    "optimizer": ("adamw", "bert", "bert-adam"),
     "intermediate_schedule": ("linear", "constant"),
     "corpus_masking": ("none", "one", "mlm"),
+    "hyperparameters": ("paper", "released"),
 }
 
 DEFAULT = Recipe()
 RECIPES = {
     "default": DEFAULT,
-    "paper": Recipe(optimizer="adamw", intermediate_schedule="linear"),
+    "paper": Recipe(optimizer="bert"),
     "huawei-2019": Recipe(
         projection="shared",
         projection_bias=True,
@@ -85,8 +91,38 @@ RECIPES = {
         optimizer="bert-adam",
         intermediate_schedule="constant",
         corpus_masking="one",
+        corpus_pairs=True,
+        hyperparameters="released",
     ),
 }
+
+
+class Hyperparameters(NamedTuple):
+    """What is set by task (paper, section 4.2): lengths in word pieces, batches in examples."""
+
+    max_length: int
+    batch_size: int
+    intermediate_epochs: float
+    intermediate_lr: float
+    prediction_epochs: float
+    prediction_lr: float
+
+
+def hyperparameters_of(recipe: Recipe, task: str, pairs: bool) -> Hyperparameters:
+    """Of task-specific distillation, by the task's name and whether its examples are `pairs` of sentences.
+
+    paper: 20 epochs of the intermediate step (10 for the large tasks, 50 for CoLA), 64 word pieces a sentence, 128 a pair. It tries
+    batches of 16 and 32 and 1, 2 and 3e-5 for the prediction step; these are the larger ones. released: the README of the released code.
+    """
+    if recipe.hyperparameters == "released":
+        return Hyperparameters(128, 32, 10.0, 5e-5, 3.0, 3e-5)
+    epochs = {"mnli": 10.0, "qqp": 10.0, "qnli": 10.0, "cola": 50.0}.get(task, 20.0)
+    return Hyperparameters(128 if pairs else 64, 32, epochs, 5e-5, 3.0, 3e-5)
+
+
+def general_batch_size(recipe: Recipe) -> int:
+    """Of general distillation: 256 in the released code's README; the paper does not say."""
+    return 256 if recipe.hyperparameters == "released" else 32
 
 
 def load(name: str) -> Recipe:
@@ -103,7 +139,7 @@ def load(name: str) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not TOML ({error})") from None
     base = switches.pop("recipe", "default")
-    if base not in RECIPES:
+    if not isinstance(base, str) or base not in RECIPES:
         raise InputError(f"{path}: recipe is {base!r}; choose one of {', '.join(RECIPES)}")
     return change(RECIPES[base], switches, str(path))
 
@@ -111,6 +147,8 @@ def load(name: str) -> Recipe:
 def change(recipe: Recipe, switches: dict[str, Any], where: str) -> Recipe:
     """The recipe with some switches set otherwise; InputError where one is unknown or of another type."""
     kinds = {f.name: type(getattr(recipe, f.name)) for f in fields(Recipe)}
+    if isinstance(switches.get("layers"), list):  # as one writes a list in TOML
+        switches = {**switches, "layers": ",".join(map(str, switches["layers"]))}
     for name, value in switches.items():
         if name not in kinds:
             raise InputError(f"{where}: no switch {name!r}; there are {', '.join(kinds)}")

@@ -10,6 +10,7 @@ was stopped and resumed ends with bit-identical weights (same machine, same numb
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import signal
@@ -24,6 +25,7 @@ import numpy as np
 from . import checkpoint
 from .bert import Bert
 from .data.batching import TrainingExamples, epoch_batches
+from .device import to_host
 from .errors import InputError
 from .files import replacing
 from .learner import Learner
@@ -33,9 +35,11 @@ from .progress import progress
 
 @dataclass(frozen=True)
 class Options:
-    epochs: float = 3.0
-    batch_size: int = 32
-    lr: float = 5e-5
+    """How long and how fast. InputError for values out of range."""
+
+    epochs: float = 3.0  # passes over the examples; parts of one too
+    batch_size: int = 32  # examples a step
+    lr: float = 5e-5  # the highest learning rate
     warmup: float = 0.1  # the share of all steps over which the learning rate rises
     schedule: str = "linear"
     optimizer: str = "adamw"
@@ -50,6 +54,8 @@ class Options:
         for name in ("epochs", "batch_size", "lr", "log_every", "save_every"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: a number above 0 is needed")
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"--warmup {self.warmup}: a share of the steps from 0 to 1 is needed")
 
 
 class Stopped(Exception):
@@ -93,9 +99,7 @@ def train(
     with _StopSignals() as stop:
         bar = progress(range(run.at.step, run.total), run.total, description, initial=run.at.step)
         for step in bar:
-            run.step(step)
-            if run.at.window_steps and run.at.step % options.log_every == 0:
-                bar.set(**run.log())
+            bar.set(**run.step(step))
             signal_number = run.ranks.most(stop.signal or 0)  # whoever was asked to stop, all do
             if signal_number and run.at.step < run.total:
                 run.save()
@@ -110,9 +114,12 @@ class _Run:
         self.ranks = learner.workers.ranks
         self.adam = Adam(learner.student.parameters, PRESETS[options.optimizer], learner.workers)
         self.epoch_steps = -(-len(examples) // options.batch_size)
-        self.total = max(1, round(options.epochs * self.epoch_steps))
+        self.total = total_steps(len(examples), options)
         self.at = Progress()
+        self.origin = digest(to_host(learner.student.parameters.flat))
         self.epoch: int | None = None
+        self.means: dict[str, float] = {}
+        self.unread: list[dict[str, Any]] = []  # the losses of the last steps; reading one waits for a GPU, adding them is a launch
         self.started = time.monotonic()
 
     def start(self, resume: bool) -> None:
@@ -126,12 +133,23 @@ class _Run:
                 _keep_lines(self.out / "metrics.jsonl", self.at.step)
             else:
                 self.at.window = {}
-        elif (self.out / "metrics.jsonl").exists() and not resume:
-            raise InputError(f"{self.out}: holds a run already; choose a new --out, or go on with --resume")
+        else:
+            self._check_free(path, resume)
+            if self.ranks.first:
+                _keep_lines(self.out / "metrics.jsonl", 0)  # of a run that ended before its first checkpoint
         self.out.mkdir(parents=True, exist_ok=True)
         self.ranks.wait()  # nobody writes before all have looked
 
-    def step(self, step: int) -> None:
+    def _check_free(self, checkpoint: Path, resume: bool) -> None:
+        """InputError where `out` holds a run that is not to be gone on with, or a model that no run of ours left there."""
+        begun = checkpoint.exists() or (self.out / "metrics.jsonl").exists()
+        if begun and not resume:
+            raise InputError(f"{self.out}: holds a run already; choose a new --out, or go on with --resume")
+        if not begun and (self.out / "model.safetensors").exists():
+            raise InputError(f"{self.out}: holds a model, which this run would replace; choose a new --out")
+
+    def step(self, step: int) -> dict[str, float]:
+        """Step number `step`, and what is due after it; the last mean losses."""
         epoch, index = divmod(step, self.epoch_steps)
         if epoch != self.epoch:
             lengths = self.examples.lengths(epoch)
@@ -139,33 +157,33 @@ class _Run:
         batch = self.examples.batch(self.batches[index], self.extra, epoch)
         losses, gradients = self.learner.gradients(batch, step)
         self.adam.step(gradients, self.rate(step))
-        for name, loss in losses.items():
-            self.at.window[name] = self.at.window.get(name, 0.0) + loss
+        self.unread.append(losses)
         self.at.window_steps += 1
         self.at.step = step + 1
+        if self.at.step % self.options.log_every == 0:
+            self.log()  # before a checkpoint is saved, whose window then begins anew
         if self.at.step % self.epoch_steps == 0 or self.at.step == self.total:
             self.end_of_epoch()
         elif self.at.step % self.options.save_every == 0:
             self.save()
+        return self.means
 
     def rate(self, step: int) -> float:
         o = self.options
         return o.lr * SCHEDULES[o.schedule](step, self.total, round(o.warmup * self.total))
 
-    def log(self) -> dict[str, float]:
-        """The mean losses since the last line, written to metrics.jsonl and returned."""
-        means = {name: total / self.at.window_steps for name, total in self._window().items()}
-        bad = [name for name, value in means.items() if not math.isfinite(value)]
-        if bad:
-            raise InputError(f"step {self.at.step}: the loss {bad[0]} is not a number any more; try a smaller --lr")
+    def log(self) -> None:
+        """The mean losses since the last line, to metrics.jsonl."""
+        self._gather()
+        self.means = {name: total / self.at.window_steps for name, total in self.at.window.items()}
         self.at.window, self.at.window_steps = {}, 0
         row = {"step": self.at.step, "epoch": round(self.at.step / self.epoch_steps, 4), "lr": self.rate(self.at.step - 1)}
-        self._write({**row, "seconds": round(time.monotonic() - self.started, 1), "losses": means})
-        return means
+        self._write({**row, "seconds": round(time.monotonic() - self.started, 1), "losses": self.means})
 
     def end_of_epoch(self) -> None:
         if self.at.step == self.total and 2 * self.at.window_steps >= min(self.options.log_every, self.total):
             self.log()  # a shorter rest would be too noisy a mean
+        self._gather()  # a model whose loss is no number is not kept
         if self.evaluate is not None:
             result = self.evaluate(self.learner.student)
             self._write({"step": self.at.step, "dev": result})
@@ -185,25 +203,30 @@ class _Run:
             self.learner.student.save(self.out)
 
     def save(self) -> None:
-        self.at.window = self._window()
+        self._gather()
         if not self.ranks.first:
-            self.at.window = {}  # the first rank has them all
             return
         state = {"progress": asdict(self.at), "settings": self._settings()}
         checkpoint.save(self.out / "checkpoint" / "last.safetensors", self.adam, state)
 
-    def _window(self) -> dict[str, float]:
-        """The sums of the losses since the last line, over all ranks. Here, and only here, losses are read."""
+    def _gather(self) -> None:
+        """The sums of the losses since the last line, over all ranks, to the first of them. Here, and only here, losses are read.
+        InputError where one is no number any more."""
+        for losses in self.unread:
+            _add_to(self.at.window, {name: float(loss) for name, loss in losses.items()})
+        self.unread = []
         total: dict[str, float] = {}
-        for part in self.ranks.gather({name: float(value) for name, value in self.at.window.items()}):
-            for name, value in part.items():
-                total[name] = total.get(name, 0.0) + value
-        return total
+        for part in self.ranks.gather(self.at.window):
+            _add_to(total, part)
+        bad = [name for name, value in total.items() if not math.isfinite(value)]
+        if bad:
+            raise InputError(f"step {self.at.step}: the loss {bad[0]} is not a number any more; try a smaller --lr")
+        self.at.window = total if self.ranks.first else {}
 
     def _settings(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
         steering = {k: v for k, v in asdict(self.options).items() if k not in ("log_every", "save_every")}
-        counted = {"examples": len(self.examples), "shape": self.learner.student.config.shape}
+        counted = {"examples": len(self.examples), "shape": self.learner.student.config.shape, "starting weights": self.origin}
         return {**self.conditions, **steering, **self.examples.settings, **counted}
 
     def _write(self, row: dict[str, Any]) -> None:
@@ -211,6 +234,31 @@ class _Run:
             return
         with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def _add_to(totals: dict[str, float], values: Mapping[str, float]) -> None:
+    for name, value in values.items():
+        totals[name] = totals.get(name, 0.0) + value
+
+
+def finished(out: Path, examples: TrainingExamples, options: Options) -> bool:
+    """Whether `out` holds the state of a run over these examples that has no step left."""
+    path = Path(out) / "checkpoint" / "last.safetensors"
+    if not path.exists():
+        return False
+    return checkpoint.state(path)["progress"]["step"] >= total_steps(len(examples), options)
+
+
+def total_steps(examples: int, options: Options) -> int:
+    return max(1, round(options.epochs * -(-examples // options.batch_size)))
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """A few characters that tell contents apart: a run goes on with the same weights and data, wherever they lie."""
+    sum = hashlib.blake2b(digest_size=6)
+    for array in arrays:
+        sum.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return sum.hexdigest()
 
 
 def _same_run(then: dict[str, Any], now: dict[str, Any], path: Path) -> None:

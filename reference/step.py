@@ -102,7 +102,7 @@ def adamw(parameters: Mapping[str, Tensor]) -> torch.optim.AdamW:
 
 
 class BertAdam:
-    """The released code's optimiser, from its equations: each tensor's gradient clipped at 1, no bias correction, ε 1e-6."""
+    """BERT's own Adam, from its equations: no bias correction, ε 1e-6. What it is given has been clipped."""
 
     def __init__(self, parameters: Mapping[str, Tensor]):
         self.parameters = parameters
@@ -111,7 +111,6 @@ class BertAdam:
     @torch.no_grad()
     def step(self, lr: float) -> None:
         for name, p in self.parameters.items():
-            torch.nn.utils.clip_grad_norm_([p], 1.0)
             m, v = self.state[name]
             m.mul_(0.9).add_(p.grad, alpha=0.1)
             v.mul_(0.999).addcmul_(p.grad, p.grad, value=0.001)
@@ -124,7 +123,8 @@ class BertAdam:
 def train(
     step_losses: Any, parameters: Mapping[str, Tensor], optimizer: str, rates: Iterable[float]
 ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    """A step for each learning rate, in place: step_losses(i) -> losses by name. AdamW clips the whole gradient at 1 (as BERT does).
+    """A step for each learning rate, in place: step_losses(i) -> losses by name. "adamw" and "bert" clip the whole gradient at 1 (as BERT
+    does), "bert-adam" each tensor's (as the released code does).
 
     Returns the losses of each step, and the last step's gradients before they are clipped.
     """
@@ -139,8 +139,9 @@ def train(
         for p in parameters.values():  # PyTorch's AdamW passes over a tensor without a gradient, decay and all
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         last = {name: p.grad.clone() for name, p in parameters.items()}
+        for clipped in [[p] for p in parameters.values()] if optimizer == "bert-adam" else [list(parameters.values())]:
+            torch.nn.utils.clip_grad_norm_(clipped, 1.0)
         if optimizer == "adamw":
-            torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
             for group in adam.param_groups:
                 group["lr"] = rate
             adam.step()

@@ -20,6 +20,7 @@ import torch
 from minitinybert.audit import CASES, MODEL_CASES, upstream
 from minitinybert.audit_case import Case, Draw
 from minitinybert.audit_models import distillation
+from minitinybert.optim import PRESETS
 from minitinybert.random import generator
 
 from . import step, twin
@@ -65,7 +66,7 @@ def steps() -> dict[str, np.ndarray]:
     inputs = case.draw(Draw(generator(SEED, 1))).cast(np.float32).cast(np.float64)
     entries = {f"in/{name}": small(a) for name, a in inputs.arrays.items()}
     entries["settings/json"] = np.array(json.dumps(inputs.settings))
-    for optimizer in ("adamw", "bert-adam"):
+    for optimizer in PRESETS:
         student, teacher, batch = distillation(inputs)
         rates = [LEARNING_RATE] * STEPS
         history, weights, _ = step.imitate(student, teacher, inputs.settings["recipe"], batch, SEED, optimizer, rates)

@@ -102,13 +102,23 @@ def attention(
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None, keep: np.ndarray | None, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: int,
+    mask: Tensor | None,
+    keep: np.ndarray | None,
+    scale: float,
+    masked: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """q (B, Q, d), k, v (B, L, d), mask (B, L) bool -> context (B, Q, d), scores before the mask (B, h, Q, L)."""
+    """q (B, Q, d), k, v (B, L, d), mask (B, L) bool -> context (B, Q, d), scores before the mask (B, h, Q, L).
+
+    `masked` is added to the scores of padding: by default the lowest float.
+    """
     split = lambda x: x.unflatten(-1, (heads, -1)).transpose(1, 2)
     A = torch.einsum("bhid,bhjd->bhij", split(q), split(k)) / math.sqrt(q.shape[-1] // heads)
-    lowest = torch.finfo(A.dtype).min
-    seen = A if mask is None else A + A.new_zeros(mask.shape).masked_fill(~mask, lowest)[:, None, None, :]
+    masked = torch.finfo(A.dtype).min if masked is None else masked
+    seen = A if mask is None else A + A.new_zeros(mask.shape).masked_fill(~mask, masked)[:, None, None, :]
     P = _dropped(seen.softmax(-1), keep, scale)
     return torch.einsum("bhij,bhjd->bhid", P, split(v)).transpose(1, 2).flatten(2), A
 
@@ -174,6 +184,7 @@ def bert_trace(
     mask: Tensor | None = None,
     token_type_ids: Tensor | None = None,
     keep: Mapping[str, Any] | None = None,
+    masked: float | None = None,
 ) -> Outputs:
     """BERT on one rectangle of ids (B, L), from tensors by their Hugging Face names (`bert.` or bare), dropout by given masks.
 
@@ -195,7 +206,7 @@ def bert_trace(
         at, kept = f"encoder.layer.{l}.", keep["layers"][l] or {}
         q, k, v = (dense(x, f"{at}attention.self.{name}") for name in ("query", "key", "value"))
         P_scale = dropout_scale(c.get("attention_probs_dropout_prob", 0.0))
-        context, A = attend(q, k, v, h, mask, kept.get("probabilities"), P_scale)
+        context, A = attend(q, k, v, h, mask, kept.get("probabilities"), P_scale, masked)
         a = _dropped(dense(context, at + "attention.output.dense"), kept.get("attention_output"), dropout_scale(rate))
         y = norm(x + a, at + "attention.output.LayerNorm")
         u = dense(F.gelu(dense(y, at + "intermediate.dense"), approximate=approximate), at + "output.dense")

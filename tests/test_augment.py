@@ -5,11 +5,15 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from data import small_mlm
 
 from minitinybert import augment
+from minitinybert.augment import Settings
+from minitinybert.candidates import Question
 from minitinybert.data.glue import TASKS, custom_task, read_split
+from minitinybert.data.vectors import Neighbours
 from minitinybert.data.words import Replacement, apply
 from minitinybert.errors import InputError
 
@@ -142,11 +146,11 @@ def test_a_killed_process_leaves_nothing_half_written(tmp_path, mlm, vectors):
 import os
 from minitinybert import augment
 from minitinybert.data.glue import TASKS
-augment._EXAMPLES, write = 2, augment._write_json
+augment._EXAMPLES, write = 2, augment.write_json
 def die(path, value):
     if path.name == "shard-00001.json": os._exit(9)
     write(path, value)
-augment._write_json = die
+augment.write_json = die
 augment.run({mlm!r}, {str(vectors)!r}, TASKS["sst-2"], {str(data)!r}, {str(out)!r}, copies=2, provenance=True, workers=1)
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == 9
@@ -182,9 +186,67 @@ def test_own_data_with_quotes_and_tabs(tmp_path, mlm, vectors):
     assert (out / "dev.jsonl").exists()
 
 
-def test_the_recipe_s_own_number_of_copies(tmp_path, mlm, vectors):
+def test_the_recipe_s_own_numbers(tmp_path, mlm, vectors):
     data = write(tmp_path / "data", "sst-2", 1)
     assert augment.run(mlm, vectors, TASKS["sst-2"], data, tmp_path / "out", workers=1)["rows"] == 21
+    plan = json.loads((tmp_path / "out" / "augment.json").read_text())["plan"]
+    assert plan["settings"] == {"recipe": "paper", "copies": 20, "probability": 0.4, "candidates": 15, "original": True, "seed": 0}
+
+
+@pytest.mark.parametrize("recipe", ["paper", "huawei-2019"])
+def test_bert_answers_with_k_words_or_with_those_among_k_pieces(tmp_path, mlm, recipe):
+    """The released code drops ##pieces from its K."""
+    K, few = 15, 0
+    maker = augment._Maker(mlm, {}, Settings(recipe, candidates=K), TASKS["sst-2"], augment.Shards(tmp_path), False, "cpu", 100)
+    ids = [id for word in maker.reader.split(["the film is very dull"])[0] for id in word.ids]
+    mask = small_mlm.PIECES.index("[MASK]")
+    questions = [Question((*ids[:i], mask, *ids[i + 1 :]), i) for i in range(len(ids))]
+    for q, answer in zip(questions, maker.augmenter.ask(questions), strict=True):
+        trace, _ = maker.model.forward(np.array([[2, *q.ids, 3]]))
+        order = np.argsort(-trace.logits[0, q.mask + 1]).tolist()
+        words = [small_mlm.PIECES[id] for id in order if maker.reader.whole[id]]
+        best = {small_mlm.PIECES[id] for id in order[:K]}
+        assert len(set(answer)) == len(answer)
+        assert set(answer) == (set(words[:K]) if recipe == "paper" else best & set(words))
+        few += len(answer) < K
+        assert recipe == "huawei-2019" or len(answer) == K
+    assert few == (len(ids) if recipe == "huawei-2019" else 0)
+
+
+@pytest.mark.parametrize("recipe", ["paper", "huawei-2019"])
+@pytest.mark.parametrize("K", [1, 4, 15])
+def test_vectors_answer_with_the_k_nearest_words(vectors, recipe, K):
+    found = augment._neighbours({"walking": False, "movie": False, "love": True}, vectors, Settings(recipe, candidates=K))
+    names, table = small_mlm.vectors()
+    assert found == dict(zip(["walking", "movie"], Neighbours(names, table).nearest(["walking", "movie"], K), strict=True))
+    assert all(len(near) == K for near in found.values())
+
+
+@pytest.mark.parametrize("recipe, limit", [("paper", None), ("huawei-2019", 100_000)])
+def test_how_many_vectors_a_recipe_reads(tmp_path, mlm, vectors, monkeypatch, recipe, limit):
+    load, limits = augment.load_vectors, []
+    monkeypatch.setattr(augment, "load_vectors", lambda source, limit=None: limits.append(limit) or load(source, limit))
+    augment.run(mlm, vectors, TASKS["sst-2"], write(tmp_path / "data", "sst-2"), tmp_path / "out", recipe, 1, workers=1)
+    assert limits == [limit]
+
+
+def test_what_is_beyond_the_released_code_s_vectors_has_no_neighbours(vectors, monkeypatch):
+    monkeypatch.setattr(augment, "HUAWEI_VECTORS", 3)
+    words = dict.fromkeys(small_mlm.SEVERAL, False)
+    found = augment._neighbours(words, vectors, Settings("huawei-2019", candidates=2))
+    assert list(found) == small_mlm.SEVERAL[:3] and all(set(near) <= set(small_mlm.SEVERAL[:3]) for near in found.values())
+    assert list(augment._neighbours(words, vectors, Settings(candidates=2))) == small_mlm.SEVERAL
+
+
+def test_under_which_name_a_word_s_vector_is_found(tmp_path):
+    """paper: as it is written, then in lower case; huawei-2019: the basic token."""
+    pytest.importorskip("gensim")
+    path = tmp_path / "v.txt"
+    path.write_text("Walking 1 0\nwalking 0 1\ncaf\u00e9 1 1\nnear-1 1 0.1\nnear-2 0.1 1\nnear-3 1 0.9\n", encoding="utf-8")
+    words = dict.fromkeys(["Walking", "WALKING", "walking", "Caf\u00e9"], False)
+    nearest = lambda recipe: augment._neighbours(words, path, Settings(recipe, candidates=1))
+    assert nearest("paper") == {"Walking": ["near-1"], "WALKING": ["near-2"], "walking": ["near-2"], "Caf\u00e9": ["near-3"]}
+    assert nearest("huawei-2019") == dict.fromkeys(["Walking", "WALKING", "walking"], ["near-2"])
 
 
 def test_what_is_wrong_is_said(tmp_path, mlm, vectors):

@@ -9,7 +9,7 @@ from data.small_mlm import MARKS, PIECES, SEVERAL, WHOLE, tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitinybert.augmenter import STOP_WORDS, Augmenter, Settings, basic_token, copies_of, draws, is_eligible, sides
+from minitinybert.augmenter import STOP_WORDS, Augmenter, Settings, basic_token, copies_of, draws, is_eligible, sides, vector_names
 from minitinybert.data.words import WordReader, apply
 from minitinybert.errors import InputError
 
@@ -171,6 +171,14 @@ def test_huawei_pairs_have_each_variant_with_the_other_s_original(reader):
 )
 def test_which_words_the_released_code_replaces(word, eligible):
     assert is_eligible(word) == eligible
+
+
+@pytest.mark.parametrize(
+    "word, paper, huawei",
+    [("film", ("film", "film"), ("film",)), ("Film", ("Film", "film"), ("film",)), ("Café", ("Café", "café"), ("cafe",))],
+)
+def test_under_which_names_a_word_is_looked_for(word, paper, huawei):
+    assert vector_names(word, "paper") == paper and vector_names(word, "huawei-2019") == huawei
 
 
 @given(sentences, st.integers(0, 99))

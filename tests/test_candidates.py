@@ -56,6 +56,16 @@ def test_candidates_are_the_model_s_whatever_the_batch(bert, asked, k, pieces_co
     assert all(not c.startswith("##") and (len(c) == 1 or "[" not in c) for answer in expected for c in answer)
 
 
+@pytest.mark.parametrize("k", [5, 15])
+def test_k_candidates_or_those_among_k_pieces(bert, k):
+    """##pieces are barred before K are counted; with pieces_count, as the released code has it, they are dropped after."""
+    asked = [Question((MASK, id), 0) for id in range(6, 30)]
+    among_words, among_pieces = (BertCandidates(*bert, k, pieces_count).ask(asked) for pieces_count in (False, True))
+    assert {len(answer) for answer in among_words} == {k}
+    assert all(set(few) <= set(many) for few, many in zip(among_pieces, among_words, strict=True))
+    assert min(map(len, among_pieces)) < k and max(map(len, among_pieces)) <= k
+
+
 def test_an_answer_is_kept_and_equal_questions_are_asked_once(bert, monkeypatch):
     ours = BertCandidates(*bert, 5)
     sizes = []

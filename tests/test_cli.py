@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minitinybert import recipes
+from minitinybert import pipeline, recipes
 from minitinybert.bert import Bert
 from minitinybert.cli import main
 from minitinybert.config import Config
@@ -114,6 +114,35 @@ def test_bad_input_is_one_line_and_status_2(capsys, model, data, tmp_path, argum
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("finetune", "--batch-size", "abc"), "abc is not a whole number above 0"),
+        (("distill", "task", "--cache-gb", "nan"), "nan is not a number of 0 or more"),
+        (("evaluate",), "the following arguments are required"),
+        (("no-such-command",), "no-such-command"),
+    ],
+)
+def test_usage_errors_are_one_line_and_status_2(capsys, arguments, words):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.count("\n") == 1 and words in err and "--help" in err
+
+
+def test_an_out_that_is_a_file_or_is_read_from_is_one_line(capsys, model, data, tmp_path):
+    (tmp_path / "file").touch()
+    common = ("finetune", "--model", model, "--task", "sst-2", "--data", data, "--out")
+    for out in (tmp_path / "file", model, data):
+        status, _, err = run(capsys, *common, out)
+        assert status == 2 and err.startswith("minitinybert: ") and err.count("\n") == 1 and str(out) in err
+    status, _, err = run(capsys, "convert", model, tmp_path / "copy")
+    assert status == 0, err
+    status, _, err = run(capsys, "convert", model, tmp_path / "copy")
+    assert status == 2 and "--overwrite" in err
+    assert run(capsys, "convert", model, tmp_path / "copy", "--overwrite")[0] == 0
+
+
 def test_a_run_is_not_written_over(capsys, model, data, tmp_path):
     arguments = ("finetune", "--model", model, "--task", "sst-2", "--data", data, "--out", tmp_path / "out", "--epochs", 1)
     assert run(capsys, *arguments)[0] == 0
@@ -142,7 +171,7 @@ def test_help_of_every_command():
         assert stop.value.code == 0
 
 
-def test_usage_errors_end_with_status_2():
+def test_the_command_is_a_module_too():
     done = subprocess.run([sys.executable, "-m", "minitinybert", "no-such-command"], capture_output=True, text=True)
     assert done.returncode == 2 and "no-such-command" in done.stderr
 
@@ -191,9 +220,78 @@ def test_test_files_are_answered_for_the_leaderboard(capsys, teacher, tmp_path):
     assert run(capsys, "predict", "--model", teacher)[0] == 2
 
 
+def test_own_data_are_answered_by_the_models_labels(capsys, teacher, tmp_path):
+    """No training file is needed to evaluate, and no labels to predict; texts may come from a file."""
+    columns = ("--task", "custom", "--data", tmp_path, "--text-columns", "text")
+    (tmp_path / "dev.csv").write_text("text,kind\ngood film,1\nbad plot,0\nbad film,1\n")
+    (tmp_path / "test.tsv").write_text("text\nbad plot\ngood film\n")
+    (tmp_path / "texts").write_text("bad plot\n\nthe good actor\n")
+    status, out, err = run(capsys, "evaluate", "--model", teacher, *columns, "--label-column", "kind", "--json")
+    assert status == 0 and json.loads(out)["results"]["dev"]["accuracy"] == pytest.approx(2 / 3), err
+    status, out, err = run(capsys, "predict", "--model", teacher, *columns, "--out", tmp_path / "out")
+    assert status == 0 and (tmp_path / "out" / "custom.tsv").read_text() == "index\tprediction\n0\t0\n1\t1\n", err
+    status, out, err = run(capsys, "predict", "--model", teacher, "--file", tmp_path / "texts", "--json")
+    assert status == 0 and [a["label"] for a in json.loads(out)] == ["0", "1"], err
+    status, _, err = run(capsys, "evaluate", "--model", teacher, *columns, "--label-column", "kind", "--labels", "1,2,3")
+    assert status == 2 and err.count("\n") == 1
+
+
+def test_the_second_step_goes_on_from_the_first_ones_model(capsys, teacher, data, tmp_path):
+    out = tmp_path / "out"
+    common = ("distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data, "--out")
+    steps = ("--intermediate-epochs", 1, "--intermediate-lr", 1e-2, "--epochs", 1, "--json")
+    status, shown, err = run(capsys, *common, out, *steps, "--stage", "intermediate")
+    assert status == 0 and json.loads(shown) == {"model": str(out / "intermediate"), "results": {}}, err
+    assert run(capsys, *common, out, *steps, "--stage", "prediction")[0] == 0
+    assert run(capsys, *common, tmp_path / "at-once", *steps)[0] == 0
+    assert run(capsys, *common, tmp_path / "alone", *steps, "--stage", "prediction")[0] == 0
+    flat = [Bert.load(path).parameters.flat.tobytes() for path in (out, tmp_path / "at-once", tmp_path / "alone")]
+    assert flat[0] == flat[1] != flat[2]
+
+
+def test_a_run_that_is_finished_asks_no_teacher(capsys, teacher, data, tmp_path, monkeypatch):
+    arguments = ("distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data)
+    arguments += ("--out", tmp_path / "out", "--intermediate-epochs", 2, "--epochs", 1, "--resume")
+    assert run(capsys, *arguments)[0] == 0
+    monkeypatch.setattr(pipeline, "TeacherCache", None)
+    assert run(capsys, *arguments)[0] == 0
+
+
+def test_what_is_missing_is_said_before_hours_are_spent(capsys, teacher, data, tmp_path):
+    (tmp_path / "data").mkdir()
+    arguments = ("distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data)
+    status, _, err = run(capsys, *arguments, "--out", tmp_path / "out", "--prediction-data", tmp_path / "data")
+    assert status == 2 and "no train" in err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "recipe, task, pairs, planned",
+    [
+        ("paper", "cola", False, (64, 32, 50, 5e-5, 3, 3e-5)),
+        ("default", "mnli", True, (128, 32, 10, 5e-5, 3, 3e-5)),
+        ("default", "custom", False, (64, 32, 20, 5e-5, 3, 3e-5)),
+        ("huawei-2019", "cola", False, (128, 32, 10, 5e-5, 3, 3e-5)),
+    ],
+)
+def test_hyperparameters_by_task(recipe, task, pairs, planned):
+    assert recipes.hyperparameters_of(recipes.RECIPES[recipe], task, pairs) == planned
+
+
+def test_the_recipe_says_what_the_command_line_leaves_out(capsys, teacher, data, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(pipeline, "distill_task", lambda *_, **given: seen.update(given) or {})
+    arguments = ("distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data, "--out", tmp_path)
+    assert run(capsys, *arguments, "--recipe", "huawei-2019", "--lr", 1e-3, "--batch-size", 8)[0] == 0
+    assert seen["max_length"] == 128 and (seen["intermediate"].epochs, seen["intermediate"].batch_size) == (10, 8)
+    assert (seen["prediction"].lr, seen["prediction"].epochs) == (1e-3, 3)
+
+
 @pytest.mark.parametrize(
     "content, words",
     [
+        ('recipe = ["x"]', "recipe is ['x']"),
+        ("temperature = inf", "temperature is inf"),
+        ('layers = "²,1"', "layers is '²,1'"),
         ('recipe = "paperr"', "recipe is 'paperr'"),
         ("temprature = 2.0", "no switch 'temprature'; there are projection"),
         ("temperature = 0", "temperature is 0.0"),
@@ -211,7 +309,7 @@ def test_bad_recipes_are_refused_by_name(content, words, tmp_path):
 
 
 def test_a_recipe_file_changes_what_it_names_and_no_more(tmp_path):
-    (tmp_path / "mine.toml").write_text('recipe = "huawei-2019"\ntemperature = 2\nlayers = "2,4"\n')
+    (tmp_path / "mine.toml").write_text('recipe = "huawei-2019"\ntemperature = 2\nlayers = [2, 4]\n')
     mine = recipes.load(str(tmp_path / "mine.toml"))
     assert mine == replace(recipes.RECIPES["huawei-2019"], temperature=2.0, layers="2,4") and mine.layer_map == [2, 4]
     with pytest.raises(InputError, match="--recipe mine: choose one of default, paper, huawei-2019"):

@@ -14,6 +14,7 @@ from minitinybert.data.batching import EncodedExamples
 from minitinybert.distill import Intermediate, Prediction, layer_map
 from minitinybert.errors import InputError
 from minitinybert.learner import Learner
+from minitinybert.losses import attention
 from minitinybert.objectives import Supervised
 from minitinybert.parallel import Workers
 from minitinybert.recipes import RECIPES, Recipe
@@ -111,6 +112,31 @@ def test_the_gradient_under_other_recipes(student, recipe):
     assert bool(objective.slots) == (student.hidden_size != 12)
     assert bool(objective.score_pairs) == (recipe.heads != "drop")
     check_gradient(learner_of(objective, student_config=student), batch_of([3, 9, 1, 5, 5], "padded"))
+
+
+def test_what_the_released_code_does_not_see():
+    """Padding, and a real score that is not above −100: 0, and marked as not seen."""
+    A = np.array([[[[-99.9, -100.0, -100.1, 3.0], [-1e4, 0.0, 250.0, -250.0]]]])
+    keys = np.array([[[[True, True, True, False]]]])
+    seen_A, seen = attention.seen(A, keys)
+    assert seen.tolist() == [[[[True, False, False, False], [False, True, True, False]]]]
+    assert seen_A.tolist() == [[[[-99.9, 0.0, 0.0, 0.0], [0.0, 0.0, 250.0, 0.0]]]]
+    assert A[0, 0, 0, 2] == -100.1  # the trace's own scores stay what they are
+
+
+@pytest.mark.parametrize("student", [STUDENT, replace(STUDENT, num_attention_heads=8)], ids=["heads as many", "heads averaged"])
+def test_the_gradient_where_real_scores_are_not_seen(student):
+    """What is compared as 0 does not move: by finite differences, with scores of −100 and less of real keys on both sides."""
+    learner = learner_of(Intermediate(student, TEACHER, replace(RECIPES["huawei-2019"], heads="average")), student_config=student)
+    batch = batch_of([3, 9, 1, 5, 5], "padded")
+    for model in (learner.student, learner.teacher):
+        for name in model.parameters:
+            if name.endswith(("query.weight", "key.weight")):
+                model.parameters[name][...] *= 12
+        scores, heads = model.forward_batch(batch)[0].scores[-1], model.config.num_attention_heads
+        keys = np.broadcast_to(batch.attention_mask.reshape(5, 1, 1, 9), (5, heads, 9, 9))
+        assert 0.01 < (scores.reshape(keys.shape)[keys] <= attention.UNSEEN).mean() < 0.5
+    check_gradient(learner, batch)
 
 
 def test_the_classifier_with_relu():

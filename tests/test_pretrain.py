@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,16 +13,18 @@ from data.corpora import WORDS, words
 from minitinybert import pretrain as pretrain_module
 from minitinybert.batch import packed
 from minitinybert.bert import Bert
-from minitinybert.config import Config
+from minitinybert.config import Config, is_shape
+from minitinybert.data.glue import TASKS, read_split
 from minitinybert.data.masking import Masking, mask_batch
 from minitinybert.data.segments import Segments
+from minitinybert.data.tokenizer import Tokenizer
 from minitinybert.errors import InputError
 from minitinybert.learner import Learner
 from minitinybert.losses import mlm
 from minitinybert.objectives import MaskedLM
 from minitinybert.parallel import Workers
 from minitinybert.pipeline import Machine
-from minitinybert.pretrain import Text, distill_general, mlm_metrics, pretrain
+from minitinybert.pretrain import Text, distill_general, mlm_masking, mlm_metrics, pretrain
 from minitinybert.recipes import RECIPES, Recipe
 from minitinybert.trace import Trace
 from minitinybert.train import Options, Stopped
@@ -123,7 +126,7 @@ def grammar(tmp_path_factory):
 def run(grammar, out, model=SHAPE, threads=1, options=OPTIONS, resume=False, text=None, **settings):
     text = text or Text([grammar / "text"], max_length=24)
     with Machine("cpu", threads) as machine:
-        return pretrain(model, text, out, options, machine, grammar, resume=resume, **settings)
+        return pretrain(model, text, out, options, machine, grammar if is_shape(model) else None, resume=resume, **settings)
 
 
 @pytest.fixture
@@ -242,6 +245,13 @@ def test_what_cannot_be_trained_is_said(grammar, tmp_path):
         pretrain(SHAPE, Text([grammar / "text"]), tmp_path / "out", OPTIONS, machine)
     with pytest.raises(InputError, match="neither a model directory nor a shape"):
         run(grammar, tmp_path / "out", model="4L")
+    run(grammar, tmp_path / "mlm", options=replace(OPTIONS, epochs=0.1))
+    with pytest.raises(InputError, match="a vocabulary of its own"), Machine("cpu", 1) as machine:
+        pretrain(str(tmp_path / "mlm"), Text([grammar / "text"]), tmp_path / "out", OPTIONS, machine, grammar)
+    for rate in (0.0, 2.0, float("nan")):
+        with pytest.raises(InputError, match="--mask-rate"):
+            run(grammar, tmp_path / "out", rate=rate)
+    assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="512 positions"):
         run(grammar, tmp_path / "out", text=Text([grammar / "text"], max_length=513))
     (tmp_path / "short").write_text("w1 w2\n" * 5)
@@ -306,3 +316,19 @@ def test_general_distillation_refuses_what_does_not_belong_together(grammar, tmp
         with pytest.raises(InputError, match="32 positions"):
             text = Text([grammar / "text"], max_length=64)
             distill_general(str(tmp_path / "teacher"), str(tmp_path / "student"), text, tmp_path / "out", OPTIONS, machine)
+
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.mark.skipif(not (SHARED / "bert-tiny-mlm").is_dir(), reason="beside the checkout there is no trained model to ask")
+def test_a_trained_model_has_about_half_of_the_masked_words_of_english_among_its_ten_likeliest(tmp_path):
+    model = Bert.load(SHARED / "bert-tiny-mlm")
+    tokenizer = Tokenizer.load(model.tokenizer_files)
+    text = read_split(TASKS["sts-b"], SHARED / "glue" / "STS-B", "dev").texts[:500]
+    (tmp_path / "text").write_text("\n".join(text) + "\n", encoding="utf-8")
+    corpus = Text([tmp_path / "text"]).corpus(tokenizer, tmp_path)
+    masking = replace(mlm_masking(tokenizer), mask_share=1.0, random_share=0.0)
+    examples = Segments(corpus, tokenizer.cls_id, tokenizer.sep_id, masking=masking, dynamic=False, short=0.0)
+    with Workers(1) as workers:
+        assert 0.45 < mlm_metrics(model, examples, workers)["top10"] < 0.6

@@ -12,6 +12,7 @@ import pytest
 
 from minitinybert import checkpoint
 from minitinybert.bert import Bert
+from minitinybert.classifiers import known_projections
 from minitinybert.config import Config
 from minitinybert.data.batching import EncodedExamples
 from minitinybert.distill import Intermediate
@@ -28,6 +29,7 @@ CONFIG = Config(
     head="classifier",
 )  # fmt: skip
 OPTIONS = Options(epochs=3, batch_size=4, lr=1e-2, log_every=3, save_every=4)
+ALIGNED = Options(epochs=3, batch_size=4, lr=1e-2, log_every=4, save_every=4)  # a line of metrics and a checkpoint at the same steps
 
 
 def examples(n=22):
@@ -84,13 +86,58 @@ def test_a_killed_process_goes_on_from_its_last_checkpoint(tmp_path):
     """SIGKILL leaves no time for anything: the run restarts from the last checkpoint and repeats the rest."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[2]); import pathlib, test_train as t;"
-        "t.fit(pathlib.Path(sys.argv[1]), t.StopAfter(10, t.signal.SIGKILL), evaluate=t.norm_of)"
+        "t.fit(pathlib.Path(sys.argv[1]), t.StopAfter(10, t.signal.SIGKILL), options=t.ALIGNED, evaluate=t.norm_of)"
     )
     done = subprocess.run([sys.executable, "-c", script, tmp_path / "parts", os.path.dirname(__file__)], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    _, resumed = fit(tmp_path / "parts", resume=True, evaluate=norm_of)
-    _, whole = fit(tmp_path / "whole", evaluate=norm_of)
+    _, resumed = fit(tmp_path / "parts", resume=True, options=ALIGNED, evaluate=norm_of)
+    _, whole = fit(tmp_path / "whole", options=ALIGNED, evaluate=norm_of)
     assert (whole.student.parameters.flat == resumed.student.parameters.flat).all()
+    assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
+
+
+def test_a_run_that_was_stopped_before_its_first_line_is_not_written_over(tmp_path):
+    with pytest.raises(Stopped):
+        fit(tmp_path / "out", StopAfter(1))
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+    with pytest.raises(InputError, match="--resume"):
+        fit(tmp_path / "out")
+
+
+def test_a_model_that_no_run_left_is_not_written_over(tmp_path):
+    Bert.new(CONFIG, 1).save(tmp_path / "out")
+    for resume in (False, True):
+        with pytest.raises(InputError, match="holds a model"):
+            fit(tmp_path / "out", resume=resume)
+
+
+def test_other_weights_and_other_data_are_no_run_to_go_on_with(tmp_path):
+    fit(tmp_path / "out")
+    with Workers(1) as workers:
+        other = Learner(Bert.new(CONFIG, 8), Supervised(), workers, seed=3)
+        with pytest.raises(InputError, match="same starting weights"):
+            train(other, examples(), OPTIONS, tmp_path / "out", resume=True)
+        same = Learner(Bert.new(CONFIG, 7), Supervised(), workers, seed=3)
+        changed = examples()
+        changed.input_ids[3][0] += 1
+        with pytest.raises(InputError, match="same training data"):
+            train(same, changed, OPTIONS, tmp_path / "out", resume=True)
+
+
+def test_known_projections_are_gone_on_with(tmp_path):
+    """General distillation's W_e and W_h, saved with the student, begin the task's; of another shape they are drawn anew."""
+    teacher = Bert.new(Config(**{**CONFIG.__dict__, "hidden_size": 16}), 9)
+    make = lambda: Intermediate(CONFIG, teacher.config, Recipe())
+    _, first = fit(tmp_path / "general", make(), teacher=teacher)
+    known = known_projections(str(tmp_path / "general"), Recipe())
+    assert set(known) == {"fit_dense_embedding.weight", "fit_dense_hidden.weight"}
+    assert not known_projections(str(tmp_path / "general"), Recipe(carry_projections=False))
+    assert not known_projections("1L-8D-2H-8F", Recipe())
+    known["fit_dense_embedding.weight"] = known["fit_dense_embedding.weight"][:, :-1]
+    begun, drawn = (Learner(Bert.new(CONFIG, 7), make(), Workers(1), teacher, 5, projections=p).student.parameters for p in (known, None))
+    assert (begun["fit_dense_hidden.weight"] == first.student.parameters["fit_dense_hidden.weight"]).all()
+    assert (begun["fit_dense_embedding.weight"] == drawn["fit_dense_embedding.weight"]).all()
+    assert not (drawn["fit_dense_hidden.weight"] == begun["fit_dense_hidden.weight"]).any()
 
 
 def test_projections_are_trained_and_resumed_too(tmp_path):
@@ -150,7 +197,14 @@ def test_a_damaged_checkpoint_is_one_clear_line(tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     with np.errstate(all="ignore"), pytest.raises(InputError, match="smaller --lr"):
-        fit(tmp_path / "out", options=Options(**{**OPTIONS.__dict__, "lr": 1e30}))
+        fit(tmp_path / "out", options=Options(**{**OPTIONS.__dict__, "lr": 1e30}), evaluate=norm_of)
+    assert not (tmp_path / "out" / "model.safetensors").exists() and not (tmp_path / "out" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("warmup", [float("nan"), -0.1, 1.1])
+def test_warm_up_is_a_share(warmup):
+    with pytest.raises(InputError, match="--warmup"):
+        Options(warmup=warmup)
 
 
 def test_losses_fall_and_time_is_written(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -35,23 +36,31 @@ class EncodedExamples:
     token_type_ids: Sequence[np.ndarray]
     labels: np.ndarray | None = None
     pad_to: int | None = None  # batches are rectangles of this length instead of packed (recipes whose means count padding)
+    pad_id: int = 0  # of [PAD]
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"pad_to": self.pad_to}
+        sum = zlib.crc32(b"" if self.labels is None else self.labels.tobytes())
+        for ids in (*self.input_ids, *self.token_type_ids):
+            sum = zlib.crc32(ids.tobytes(), zlib.crc32(len(ids).to_bytes(4, "little"), sum))
+        return {"pad_to": self.pad_to, "training data": f"{sum:08x}"}
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
     def lengths(self, epoch: int = 0) -> np.ndarray:
-        return np.array([len(ids) for ids in self.input_ids])
+        """(n,) rows in a batch: where all are padded to one length, no batch is of short sentences alone."""
+        return np.array([self.pad_to or len(ids) for ids in self.input_ids])
 
     def batch(self, indices: np.ndarray, extra: dict[str, np.ndarray] | None = None, epoch: int = 0) -> Batch:
         """The examples `indices` as a packed batch; rows `indices` of each (n, …) array of `extra` travel along."""
         ids = [self.input_ids[i] for i in indices]
         types = [self.token_type_ids[i] for i in indices]
         labels = None if self.labels is None else self.labels[indices]
-        batch = packed(ids, types, indices, labels) if self.pad_to is None else padded_to(self.pad_to, ids, types, indices, labels)
+        if self.pad_to is None:
+            batch = packed(ids, types, indices, labels)
+        else:
+            batch = padded_to(self.pad_to, ids, types, indices, labels, self.pad_id)
         if not extra:
             return batch
         return batch.with_extra({name: array[batch.sentences] for name, array in extra.items()})

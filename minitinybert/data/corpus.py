@@ -24,6 +24,7 @@ import re
 from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
@@ -33,7 +34,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..errors import InputError
-from ..files import read_json, replacing
+from ..files import read_json, replacing, write_json
 from ..progress import progress
 from ..ranks import ALONE, Ranks
 
@@ -102,11 +103,6 @@ class Corpus:
         end, step = int(self.starts[sentences]), 1 << 22  # 16 MiB of tokens at once
         parts = (np.bincount(self.tokens(at, min(end, at + step)), minlength=vocab_size) for at in range(0, end, step))
         return sum(parts, np.zeros(vocab_size, np.int64))
-
-    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """InputError where the shards were made by another tokenizer."""
-        if self.manifest["plan"]["tokenizer"] != fingerprint(tokenizer):
-            raise InputError(f"{self.directory}: these shards were made by another tokenizer; make them anew in another directory")
 
 
 # --------------------------------------------------------------------------------------------------------------------- making
@@ -182,7 +178,7 @@ def _begin(directory: Path, plan: dict[str, Any]) -> None:
     if path.exists() and read_json(path) != plan:
         for shard in directory.glob("shard-*.npy"):
             shard.unlink()
-    _write_json(path, plan)
+    write_json(path, plan)
 
 
 def _jobs(paths: Sequence[Path], directory: Path, tokenizer: str, sentences: bool, shard_bytes: int) -> Iterator[Job]:
@@ -199,9 +195,12 @@ def _tokenise(jobs: Sequence[Job], workers: int) -> None:
     workers = min(workers, len(left))
     # spawn: a fork would copy the tokenizer's and the BLAS's threads in whatever state they are
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context) if workers > 1 else nullcontext() as pool:
-        for _ in progress((pool.map if pool else map)(_make_shard, left), len(jobs), "tokenise", initial=len(jobs) - len(left)):
-            pass
+    try:
+        with ProcessPoolExecutor(workers, context) if workers > 1 else nullcontext() as pool:
+            for _ in progress((pool.map if pool else map)(_make_shard, left), len(jobs), "tokenise", initial=len(jobs) - len(left)):
+                pass
+    except BrokenProcessPool:
+        raise InputError(f"one of {workers} processes died, perhaps for want of memory; try fewer --processes") from None
 
 
 def _make_shard(job: Job) -> None:
@@ -291,7 +290,7 @@ def _write_index(directory: Path, shards: int, plan: dict[str, Any]) -> None:
     documents = np.unique(np.concatenate([*breaks, [n]]))
     _save(directory / "documents.npy", documents)
     counts = {"shards": shards, "documents": len(documents) - 1, "sentences": n, "tokens": int(starts[-1])}
-    _write_json(directory / "manifest.json", {"plan": plan, **counts})
+    write_json(directory / "manifest.json", {"plan": plan, **counts})
 
 
 def _part(directory: Path, number: int, name: str) -> Path:
@@ -301,8 +300,3 @@ def _part(directory: Path, number: int, name: str) -> Path:
 def _save(path: Path, values: np.ndarray) -> None:
     with replacing(path) as beside, open(beside, "wb") as file:
         np.save(file, values)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    with replacing(path) as beside:
-        beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -5,32 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from ..errors import InputError
 
+# scikit-learn and SciPy's statistics take a second to import, which commands that measure nothing need not wait for.
 
-def _correlation(measure, predictions: np.ndarray, labels: np.ndarray) -> float:
+
+def _correlation(name: str, predictions: np.ndarray, labels: np.ndarray) -> float:
     """0 where one side is constant, but for rounding: there is nothing to go together."""
+    from scipy import stats
+
     p, y = np.asarray(predictions, np.float64), np.asarray(labels, np.float64)
     if len(y) < 2 or any(np.ptp(side) <= 1e-12 * np.abs(side).max() for side in (p, y)):
         return 0.0
-    return float(measure(p, y).statistic)
+    return float(getattr(stats, name)(p, y).statistic)
+
+
+def _of_classes(name: str, predictions: np.ndarray, labels: np.ndarray, **settings: float) -> float:
+    from sklearn import metrics
+
+    return float(getattr(metrics, name)(labels, predictions, **settings))
 
 
 def _matthews(predictions: np.ndarray, labels: np.ndarray) -> float:
     if np.ptp(predictions) == 0 or np.ptp(labels) == 0:
         return 0.0  # scikit-learn says so too, with a warning
-    return float(matthews_corrcoef(labels, predictions))
+    return _of_classes("matthews_corrcoef", predictions, labels)
 
 
 METRICS = {
-    "accuracy": lambda p, y: float(accuracy_score(y, p)),
-    "f1": lambda p, y: float(f1_score(y, p, zero_division=0.0)),
+    "accuracy": lambda p, y: _of_classes("accuracy_score", p, y),
+    "f1": lambda p, y: _of_classes("f1_score", p, y, zero_division=0.0),
     "matthews_correlation": _matthews,
-    "pearson": lambda p, y: _correlation(stats.pearsonr, p, y),
-    "spearman": lambda p, y: _correlation(stats.spearmanr, p, y),
+    "pearson": lambda p, y: _correlation("pearsonr", p, y),
+    "spearman": lambda p, y: _correlation("spearmanr", p, y),
 }
 
 

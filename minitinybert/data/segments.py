@@ -59,14 +59,15 @@ class Segments:
         short: float = 0.1,
         first: int = 0,
         last: int | None = None,
-        pad: bool = False,
+        pad_id: int | None = None,
     ):
-        """Of the corpus's sentences first … last − 1 (None: all); `pad`: batches are rectangles of max_length instead of packed.
+        """Of the corpus's sentences first … last − 1 (None: all); pad_id: batches are
+        rectangles of max_length, filled up with this id, instead of packed.
 
         InputError where max_length holds no text, or pairs find one document.
         """
         self.corpus, self.cls_id, self.sep_id = corpus, cls_id, sep_id
-        self.max_length, self.pad = max_length, pad
+        self.max_length, self.pad_id = max_length, pad_id
         self.seed, self.pairs, self.dynamic, self.masking, self.short = seed, pairs, dynamic, masking, short
         self.first, self.last = first, len(corpus) if last is None else last
         self.room = max_length - (3 if pairs else 2)
@@ -88,7 +89,8 @@ class Segments:
     def settings(self) -> dict[str, Any]:
         """What the examples are a function of, besides corpus and seed: it must be the same for a run to go on."""
         masked = None if self.masking is None else self.masking.rate
-        return {"max_length": self.max_length, "pairs": self.pairs, "dynamic": self.dynamic, "masked": masked}
+        chosen = {"max_length": self.max_length, "pairs": self.pairs, "dynamic": self.dynamic, "masked": masked}
+        return {**chosen, "sentences": [self.first, self.last], "tokens": self.corpus.num_tokens}
 
     def index(self, epoch: int) -> Index:
         """The examples of an epoch; the last one asked for is kept."""
@@ -100,7 +102,9 @@ class Segments:
         return index
 
     def lengths(self, epoch: int) -> np.ndarray:
-        """(n,) tokens of each example, [CLS] and [SEP] counted."""
+        """(n,) tokens of each example, [CLS] and [SEP] counted; of rectangles max_length."""
+        if self.pad_id is not None:
+            return np.full(len(self), self.max_length)
         index = self.index(epoch)
         return index.length_a + 2 + index.length_b + (index.length_b > 0)
 
@@ -116,7 +120,10 @@ class Segments:
     def batch(self, indices: np.ndarray, extra: dict[str, np.ndarray] | None = None, epoch: int = 0) -> Batch:
         """The examples as a batch, masked where there is a Masking; rows `indices` of the arrays of `extra` travel along."""
         ids, types = zip(*(self.example(int(i), epoch) for i in indices), strict=True)
-        batch = padded_to(self.max_length, ids, types, indices) if self.pad else packed(ids, types, indices)
+        if self.pad_id is None:
+            batch = packed(ids, types, indices)
+        else:
+            batch = padded_to(self.max_length, ids, types, indices, pad_id=self.pad_id)
         if self.masking is not None:
             batch = mask_batch(batch, self.masking, key(self.seed, epoch if self.dynamic else 0, _MASK))
         if extra:

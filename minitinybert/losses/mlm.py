@@ -1,7 +1,8 @@
 """Masked-language-model loss (BERT):  L = −(1/n) Σ over masked positions of log p_{y}      n the number of masked positions
 
-Labels are −100 where nothing is asked, as in Hugging Face's data. Give it only the masked rows (all labels ≥ 0) and no B×L×V array
-is ever made: see `Bert.forward_batch(positions=…)`.
+The loss as it is defined, on the logits of all rows; labels are −100 where nothing is asked, as in Hugging Face's data. Training makes
+no such B×L×V array: `objectives.MaskedLM` has the logits of the masked rows alone, on which this is cross_entropy.py's with n as its
+count, and is held against this file by the tests.
 """
 
 from __future__ import annotations

@@ -12,14 +12,16 @@ from .hf import write
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-def convert(source: str | Path, destination: str | Path) -> dict[str, Any]:
+def convert(source: str | Path, destination: str | Path, overwrite: bool = False) -> dict[str, Any]:
     """Reads what `weights.read` reads, writes what `weights.write` writes; the tokenizer's files beside the source go along.
 
     Returns {source, format, tensors (how many), parameters (their elements), destination}. InputError for a source that cannot be
-    read, and for a destination that is a file, or a directory with something else than a model in it.
+    read, and for a destination that is a file, or a directory with something in it; a model there is replaced with `overwrite`,
+    and the source's own directory may get the weights in the other format too.
     """
     destination = Path(destination)
-    _check_free(destination)
+    in_place = Path(source).resolve() == destination.resolve() and not (destination / "model.safetensors").exists()
+    _check_free(destination, overwrite or in_place)
     found, checkpoint = read_source(source)
     write(destination, checkpoint.config, checkpoint.tensors, checkpoint.tokenizer_files)
     return {
@@ -31,10 +33,12 @@ def convert(source: str | Path, destination: str | Path) -> dict[str, Any]:
     }
 
 
-def _check_free(destination: Path) -> None:
+def _check_free(destination: Path, overwrite: bool) -> None:
     if destination.exists() and not destination.is_dir():
         raise InputError(f"{destination}: a file; the destination must be a directory")
     if not destination.is_dir() or not any(destination.iterdir()):
         return
     if not ((destination / "config.json").is_file() and any((destination / name).is_file() for name in _WEIGHTS)):
         raise InputError(f"{destination}: holds files but no model (config.json and weights); choose a new or empty directory")
+    if not overwrite:
+        raise InputError(f"{destination}: holds a model already; choose a new directory, or say --overwrite")

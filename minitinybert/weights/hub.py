@@ -25,7 +25,10 @@ _TIMEOUT = 30  # seconds without a byte
 
 
 def is_id(text: str) -> bool:
-    """`organisation/name`, and not a path into a directory that is here: then it is a slip of the pen."""
+    """`organisation/name`, and not a path into a directory that is here: then it is a slip of the pen. Or one of the first models'
+    names, which have no organisation, such as bert-base-uncased."""
+    if re.fullmatch(r"bert-[\w.-]+", text, re.ASCII):
+        return True
     return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text, re.ASCII)) and not Path(text).parent.exists()
 
 

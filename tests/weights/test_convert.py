@@ -80,7 +80,9 @@ def test_destinations(tmp_path, source, tensors):
         convert(path, tmp_path / "file")
     (tmp_path / "other").mkdir()
     convert(path, tmp_path / "other")  # empty: may be filled
-    convert(path, tmp_path / "other")  # a model directory: may be replaced
+    with pytest.raises(InputError, match="other: holds a model already; .* --overwrite"):
+        convert(path, tmp_path / "other")
+    convert(path, tmp_path / "other", overwrite=True)
     assert_same(weights.read(tmp_path / "other").tensors, tensors)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/config.json").write_text("{}")

@@ -156,7 +156,7 @@ def test_a_slip_in_a_path_asks_nobody(server, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "is_id"),
-    [("org/name", True), ("google-bert/bert-base-uncased", True), ("o.r_g/4L-312D", True)]
+    [("org/name", True), ("google-bert/bert-base-uncased", True), ("o.r_g/4L-312D", True), ("bert-base-uncased", True)]
     + [(text, False) for text in ("name", "a/b/c", "/a/b", "../b", "a/..", "~/b", "a b/c", "a/b\n", "", "ä/b", "./b")],
 )
 def test_is_id(text, is_id, tmp_path, monkeypatch):
