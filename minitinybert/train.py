@@ -110,13 +110,13 @@ def train(
 class _Run:
     def __init__(self, learner, examples, options, out, evaluate, metric, extra, conditions):
         self.learner, self.examples, self.options, self.out = learner, examples, options, out
-        self.evaluate, self.metric, self.extra, self.conditions = evaluate, metric, extra, conditions or {}
+        self.evaluate, self.metric, self.extra = evaluate, metric, extra
         self.ranks = learner.workers.ranks
         self.adam = Adam(learner.student.parameters, PRESETS[options.optimizer], learner.workers)
         self.epoch_steps = -(-len(examples) // options.batch_size)
         self.total = total_steps(len(examples), options)
         self.at = Progress()
-        self.origin = digest(to_host(learner.student.parameters.flat))
+        self.settings = self._settings(conditions or {})
         self.epoch: int | None = None
         self.means: dict[str, float] = {}
         self.unread: list[dict[str, Any]] = []  # the losses of the last steps; reading one waits for a GPU, adding them is a launch
@@ -127,7 +127,7 @@ class _Run:
         path = self.out / "checkpoint" / "last.safetensors"
         if resume and path.exists():
             state = checkpoint.load(path, self.adam)
-            _same_run(state["settings"], self._settings(), path)
+            _same_run(state["settings"], self.settings, path)
             self.at = Progress(**state["progress"])
             if self.ranks.first:
                 _keep_lines(self.out / "metrics.jsonl", self.at.step)
@@ -206,7 +206,7 @@ class _Run:
         self._gather()
         if not self.ranks.first:
             return
-        state = {"progress": asdict(self.at), "settings": self._settings()}
+        state = {"progress": asdict(self.at), "settings": self.settings}
         checkpoint.save(self.out / "checkpoint" / "last.safetensors", self.adam, state)
 
     def _gather(self) -> None:
@@ -223,11 +223,12 @@ class _Run:
             raise InputError(f"step {self.at.step}: the loss {bad[0]} is not a number any more; try a smaller --lr")
         self.at.window = total if self.ranks.first else {}
 
-    def _settings(self) -> dict[str, Any]:
-        """What must be the same for a run to go on."""
+    def _settings(self, conditions: Mapping[str, Any]) -> dict[str, Any]:
+        """What must be the same for a run to go on; worked out before anything is learned."""
         steering = {k: v for k, v in asdict(self.options).items() if k not in ("log_every", "save_every")}
-        counted = {"examples": len(self.examples), "shape": self.learner.student.config.shape, "starting weights": self.origin}
-        return {**self.conditions, **steering, **self.examples.settings, **counted}
+        student = self.learner.student
+        counted = {"examples": len(self.examples), "shape": student.config.shape}
+        return {**conditions, **steering, **self.examples.settings, **counted, "starting weights": digest(to_host(student.parameters.flat))}
 
     def _write(self, row: dict[str, Any]) -> None:
         if not self.ranks.first:

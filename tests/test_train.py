@@ -30,6 +30,7 @@ CONFIG = Config(
 )  # fmt: skip
 OPTIONS = Options(epochs=3, batch_size=4, lr=1e-2, log_every=3, save_every=4)
 ALIGNED = Options(epochs=3, batch_size=4, lr=1e-2, log_every=4, save_every=4)  # a line of metrics and a checkpoint at the same steps
+EVERY_LINE = Options(epochs=3, batch_size=4, lr=1e-2, log_every=1, save_every=99)
 
 
 def examples(n=22):
@@ -82,16 +83,18 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, at, number):
     assert rows[0] == rows[1] and len(rows[0]) > 5
 
 
-def test_a_killed_process_goes_on_from_its_last_checkpoint(tmp_path):
-    """SIGKILL leaves no time for anything: the run restarts from the last checkpoint and repeats the rest."""
+@pytest.mark.parametrize("at, options", [(10, "ALIGNED"), (3, "EVERY_LINE")])
+def test_a_killed_process_goes_on_from_its_last_checkpoint(tmp_path, at, options):
+    """SIGKILL leaves no time for anything: the run restarts from the last checkpoint, or from the start, and repeats the rest."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[2]); import pathlib, test_train as t;"
-        "t.fit(pathlib.Path(sys.argv[1]), t.StopAfter(10, t.signal.SIGKILL), options=t.ALIGNED, evaluate=t.norm_of)"
+        f"t.fit(pathlib.Path(sys.argv[1]), t.StopAfter({at}, t.signal.SIGKILL), options=t.{options}, evaluate=t.norm_of)"
     )
     done = subprocess.run([sys.executable, "-c", script, tmp_path / "parts", os.path.dirname(__file__)], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    _, resumed = fit(tmp_path / "parts", resume=True, options=ALIGNED, evaluate=norm_of)
-    _, whole = fit(tmp_path / "whole", options=ALIGNED, evaluate=norm_of)
+    assert (tmp_path / "parts" / "metrics.jsonl").read_text()
+    _, resumed = fit(tmp_path / "parts", resume=True, options=globals()[options], evaluate=norm_of)
+    _, whole = fit(tmp_path / "whole", options=globals()[options], evaluate=norm_of)
     assert (whole.student.parameters.flat == resumed.student.parameters.flat).all()
     assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
 
