@@ -172,10 +172,11 @@ def _find(task: Task, directory: Path, split: str) -> Path:
         raise InputError(f"split {split!r}: task {task.name} has {', '.join(task.files)}")
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; --data is the directory of the task's files")
-    for ending in ENDINGS:
-        path = directory / (task.files[split] + ending)
-        if path.is_file():
-            return path
+    found = [path for ending in ENDINGS if (path := directory / (task.files[split] + ending)).is_file()]
+    if len(found) > 1:
+        raise InputError(f"{directory}: holds {' and '.join(path.name for path in found)}; keep the one that is meant")
+    if found:
+        return found[0]
     raise InputError(f"{directory}: no {task.files[split]}{{{','.join(ENDINGS)}}} in it")
 
 

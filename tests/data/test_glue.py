@@ -405,3 +405,10 @@ def test_every_task_is_complete():
     assert TASKS["mnli"].dev_splits == ("dev_matched", "dev_mismatched")
     for task in TASKS.values():
         assert task.main_metric == task.metrics[0] and task.leaderboard and len(task.text_columns) in (1, 2)
+
+
+def test_two_files_of_one_split_are_not_chosen_between(tmp_path):
+    for name in ("train.tsv", "train.csv"):
+        (tmp_path / name).write_text("sentence\tlabel\ngood\t1\n")
+    with pytest.raises(InputError, match="train.tsv and train.csv; keep the one"):
+        read_split(TASKS["sst-2"], tmp_path, "train")
