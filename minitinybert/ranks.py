@@ -7,17 +7,19 @@ are summed once a step, and every rank takes the same step. Rank 0 alone writes 
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from .batch import Batch
 from .device import Array, to_host
 from .errors import InputError
+from .progress import log
 
-_STARTED_BY_MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK")
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # where mpiexec and srun write how many there are
 COMMANDS = ("pretrain", "finetune", "distill", "augment", "evaluate")
 _PATIENCE = 1.0  # seconds that a rank leaves to rank 0 to say what is wrong with all of them
 
@@ -79,9 +81,9 @@ class MpiRanks(Ranks):
             self.comm.Allreduce(self._in_place, flat)
 
     def _add_up_on_device(self, flat: Array) -> None:
-        """By NCCL, from device to device; where it is not there, or ranks share a device, by way of the host."""
+        """By NCCL, from device to device; where it cannot be used, by way of the host."""
         if self._nccl is None:
-            self._nccl = self._start_nccl() or False
+            self._nccl = self._start_nccl()
         if self._nccl:
             self._nccl.all_reduce(flat, flat)
             return
@@ -93,9 +95,11 @@ class MpiRanks(Ranks):
         import cupy
         from cupy.cuda import nccl
 
-        able = nccl.available and self.local <= cupy.cuda.runtime.getDeviceCount()
-        if not all(self.gather(able)):
-            return None
+        runtime = cupy.cuda.runtime
+        gpus = self.gather(Gpu(nccl.available, platform.node(), runtime.deviceGetPCIBusId(runtime.getDevice())))
+        if why := nccl_is_out(gpus):
+            log(f"warning: the ranks' gradients are summed by way of the host, which is slow: {why}")
+            return False
         from cupyx.distributed import init_process_group
 
         return init_process_group(self.size, self.rank, use_mpi=True)
@@ -112,20 +116,52 @@ class MpiRanks(Ranks):
     def device(self, name: str) -> str:
         if name != "cuda":
             return name
-        import cupy
+        try:
+            import cupy
 
-        return f"cuda:{self.place % max(cupy.cuda.runtime.getDeviceCount(), 1)}"
+            devices = cupy.cuda.runtime.getDeviceCount()
+        except (ImportError, RuntimeError):  # device.select says what is missing. Asking it here would leave a context on device 0
+            return name
+        return f"cuda:{self.place % devices}" if devices else name
+
+
+class Gpu(NamedTuple):
+    """What a rank tells the others of its device before they choose how to add up."""
+
+    nccl: bool  # whether NCCL is there
+    machine: str
+    bus: str  # on PCI: devices are told apart by this, as NCCL does; numbers are not the same for all where each rank sees but its own
+
+
+def nccl_is_out(gpus: Sequence[Gpu]) -> str:
+    """Why the ranks of these devices cannot use NCCL: all must have it, and each a device of its own. Empty where they can."""
+    holders: dict[tuple[str, str], int] = {}
+    for rank, gpu in enumerate(gpus):
+        if not gpu.nccl:
+            return f"rank {rank} on {gpu.machine} has no NCCL"
+        other = holders.setdefault((gpu.machine, gpu.bus), rank)
+        if other != rank:
+            return f"ranks {other} and {rank} share GPU {gpu.bus} of {gpu.machine}"
+    return ""
 
 
 def started() -> Ranks:
-    """The ranks of this job: ALONE without mpiexec. InputError where mpi4py is not there."""
-    if not any(name in os.environ for name in _STARTED_BY_MPI):
+    """The ranks of this job: ALONE without mpiexec, or as its only one. InputError where mpi4py is not there."""
+    if _told_sizes() <= {"1"}:
         return ALONE
     try:
         from mpi4py import MPI
     except ImportError as error:
         raise InputError(f"started by mpiexec, but mpi4py is not there ({error}); pip install 'minitinybert[mpi]'") from None
     return MpiRanks(MPI.COMM_WORLD) if MPI.COMM_WORLD.size > 1 else ALONE
+
+
+def _told_sizes() -> set[str]:
+    """How many ranks the launchers say there are; none without one, two answers where srun starts an mpiexec."""
+    told = {os.environ[name] for name in _SIZES if name in os.environ}
+    if not told and "PMIX_RANK" in os.environ:  # PMIx leaves the size out; Slurm, which may start by it, says it elsewhere
+        told.add(os.environ.get("SLURM_STEP_NUM_TASKS", "unknown"))
+    return told
 
 
 def run(command: str, work: Callable[[Ranks], int]) -> int:
