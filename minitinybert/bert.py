@@ -298,9 +298,9 @@ class Bert:
 
     def _heads_backward(self, cache: Cache, dtrace: Trace, cls_only: bool, grads: Parameters) -> Array:
         """The gradient of the last layer's output, (T, d), or of its [CLS] rows, (S, d), as far as it comes from the heads."""
-        dfirst = None
-        if cache.classifier is not None and (dtrace.logits is not None or dtrace.pooled is not None):
-            dfirst = heads.classify_backward(dtrace.pooled, dtrace.logits, cache.classifier, grads)
+        dfirst, dlogits = None, dtrace.logits if cache.mlm is None else None  # of a classifier
+        if cache.classifier is not None and (dlogits is not None or dtrace.pooled is not None):
+            dfirst = heads.classify_backward(dtrace.pooled, dlogits, cache.classifier, grads)
             if cls_only:
                 return dfirst
         dx = new((cache.batch.size if cls_only else len(cache.batch.input_ids), self.config.hidden_size), self.parameters.flat)

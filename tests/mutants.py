@@ -305,8 +305,8 @@ MUTANTS = [
         "bert.classifier",
         ("cls_rows] += dfirst", "cls_rows] -= dfirst"),
         ("cls_rows] += dfirst", "cls_rows[::-1]] += dfirst"),
-        ("classify_backward(dtrace.pooled, dtrace.logits,", "classify_backward(None, dtrace.logits,"),
-        ("classify_backward(dtrace.pooled, dtrace.logits,", "classify_backward(dtrace.pooled, None,"),
+        ("classify_backward(dtrace.pooled, dlogits,", "classify_backward(None, dlogits,"),
+        ("classify_backward(dtrace.pooled, dlogits,", "classify_backward(dtrace.pooled, None,"),
     ),
     *_of(
         "bert.py",

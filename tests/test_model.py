@@ -14,6 +14,7 @@ from minitinybert.audit import MODEL_CASES, assert_close
 from minitinybert.audit_case import Inputs
 from minitinybert.batch import packed, padded
 from minitinybert.bert import Bert
+from minitinybert.config import Config, parse_shape
 from minitinybert.learner import Learner
 from minitinybert.optim import PRESETS, Adam
 from minitinybert.parallel import Workers
@@ -197,6 +198,17 @@ def test_embedding_and_hidden_0_are_one_place():
     both = model.backward(cache, Trace(embedding=d, hidden=[d] + [None] * M))
     assert np.array_equal(one.flat, other.flat) and np.allclose(both.flat, 2 * one.flat, rtol=1e-12)
     assert np.linalg.norm(one.flat) > 0.1
+
+
+def test_a_pooler_beside_a_head_for_words_has_its_own_gradient_and_no_more():
+    config = Config(**parse_shape("1L-8D-2H-12F"), vocab_size=11, max_position_embeddings=6, head="mlm")
+    model = Bert.new(config, 1, np.float64)
+    trace, cache = model.forward(np.arange(8).reshape(2, 4))
+    dlogits, dpooled = (np.random.default_rng(2).standard_normal(a.shape) for a in (trace.logits, trace.pooled))
+    words, pooled, both = (
+        model.backward(cache, d).flat for d in (Trace(logits=dlogits), Trace(pooled=dpooled), Trace(logits=dlogits, pooled=dpooled))
+    )
+    assert np.allclose(words + pooled, both, atol=1e-12) and abs(words).sum() > 1 and abs(pooled).sum() > 0.01
 
 
 def test_the_key_s_bias_moves_only_where_scores_are_looked_at():
