@@ -25,7 +25,7 @@ import numpy as np
 from . import checkpoint
 from .bert import Bert
 from .data.batching import TrainingExamples, epoch_batches
-from .device import to_host
+from .device import array_module, to_host
 from .errors import InputError
 from .files import replacing
 from .learner import Learner
@@ -212,8 +212,10 @@ class _Run:
     def _gather(self) -> None:
         """The sums of the losses since the last line, over all ranks, to the first of them. Here, and only here, losses are read.
         InputError where one is no number any more."""
-        for losses in self.unread:
-            _add_to(self.at.window, {name: float(loss) for name, loss in losses.items()})
+        for name in dict.fromkeys(name for losses in self.unread for name in losses):
+            values = [losses[name] for losses in self.unread if name in losses]
+            for value in to_host(array_module(values[0]).stack(values)).tolist():
+                _add_to(self.at.window, {name: value})
         self.unread = []
         total: dict[str, float] = {}
         for part in self.ranks.gather(self.at.window):

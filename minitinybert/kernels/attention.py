@@ -263,14 +263,20 @@ def backward(dcontext: Array, cache: Cache, dscores: Array | None = None, out: t
 def _launch(kernel: Kernel, runs, heads, W, dtype, arguments, one: bool, few: bool, **constants: bool) -> None:
     """A block for each stretch of rows of the longest sentence (a single one where `few`), each head, each sentence."""
     longest = max(run.length for run in runs)
+    sizes = _sizes(longest, W, dtype)
+    grid = (1 if few else -(-longest // sizes["R"]), heads, sum(run.n for run in runs))
+    kernel.launch(grid, (128,), dtype, arguments, **sizes, ONE=one, **constants)
+
+
+def _sizes(longest: int, W: int, dtype) -> dict[str, int]:
+    """The constants of a kernel for sentences of up to `longest` tokens and heads W wide, as far as shared memory reaches."""
     M = max(32, 1 << (longest - 1).bit_length())
     room = 46 * 1024 // (8 if dtype == np.float64 else 4)  # numbers in shared memory
     K = max(k for k in (1, 2, 4, 8, 16, 32) if k == 1 or k * (W + 1) <= room // 4)
     R = max(r for r in (1, 2, 4, 8, 16) if r == 1 or r * (M + 1 + W) + K * (W + 1) <= room)
     if room < R * (M + 1 + W) + K * (W + 1):
         raise InputError(f"a sentence of {longest} tokens is too long for attention on a GPU, where a row of scores has 48 KB")
-    grid = (1 if few else -(-longest // R), heads, sum(run.n for run in runs))
-    kernel.launch(grid, (128,), dtype, arguments, G=32, BLOCK=128, D=0, N=1, ALIGNED=0, W=W, M=M, K=K, R=R, ONE=one, **constants)
+    return {"G": 32, "BLOCK": 128, "D": 0, "N": 1, "ALIGNED": 0, "W": W, "M": M, "K": K, "R": R}
 
 
 def _by_run(p: Array, dropped: dropout.Cache, runs: Sequence[Run], heads: int, one: bool) -> list[softmax.Cache]:

@@ -66,6 +66,7 @@ ROWS = r"""
 #define LANE ((int)threadIdx.x % G)
 #define GROUP (blockIdx.x * (BLOCK / G) + threadIdx.x / G)
 #define EACH_ROW(row) for (int row = GROUP; row < rows; row += gridDim.x * (BLOCK / G))
+#define EACH_FOUR_IN_MEMORY(j) for (int j = 4 * LANE; j < D; j += 4 * G)  // of rows too wide to be held
 #define EACH_FOUR(i, j) _Pragma("unroll") for (int i = 0, j = 4 * LANE; i < N; ++i, j += 4 * G) if (j < D)
 
 struct Sum { __device__ static A of(A x, A y) { return x + y; } };
@@ -138,23 +139,28 @@ class Kernel:
         """A group of threads a row; or `groups`, as `groups_of` gives them, with several rows each."""
         if not rows or not width:
             return
-        G, block, N = _sharing(width)
-        aligned = width % 4 == 0 and all(a.data.ptr % (4 * a.itemsize) == 0 for a in arguments if isinstance(a, cupy.ndarray) and a.size)
-        grid = -(-(rows if groups is None else groups) * G // block)
-        self.launch((grid,), (block,), dtype, arguments, G=G, BLOCK=block, N=N, ALIGNED=aligned, **constants)
+        shared = sharing(width)
+        grid = -(-(rows if groups is None else groups) * shared["G"] // shared["BLOCK"])
+        self.launch((grid,), (shared["BLOCK"],), dtype, arguments, **shared, ALIGNED=in_fours(width, arguments), **constants)
+
+
+def in_fours(width: int, arguments: tuple[Any, ...]) -> bool:
+    """Whether every four of every row lies where one access reads it. Integers (keys, labels) are read one by one, wherever they lie."""
+    arrays = [a for a in arguments if isinstance(a, cupy.ndarray) and a.size and a.dtype.kind not in "iu"]
+    return width % 4 == 0 and all(a.data.ptr % (4 * a.itemsize) == 0 for a in arrays)
 
 
 def groups_of(rows: int, width: int) -> int:
     """How many groups share out so many rows where each sums up its own."""
-    G, block, _ = _sharing(width)
-    in_block = block // G
+    shared = sharing(width)
+    in_block = shared["BLOCK"] // shared["G"]
     return -(-min(rows, _SOME_GROUPS) // in_block) * in_block
 
 
-def _sharing(width: int) -> tuple[int, int, int]:
+def sharing(width: int) -> dict[str, int]:
     """Threads a row, threads a block, fours a thread."""
     G, block = (32, 128) if width <= _GROUP_WIDTH else (256, 256)
-    return G, block, -(-width // (4 * G))
+    return {"G": G, "BLOCK": block, "N": -(-width // (4 * G))}
 
 
 _TYPES = {  # T, A, and what has to be included for T
@@ -165,12 +171,19 @@ _TYPES = {  # T, A, and what has to be included for T
 }
 
 
+OPTIONS = ("-std=c++14",)
+
+
 @functools.cache
 def _compiled(source: str, name: str, dtype: np.dtype, constants: tuple[tuple[str, int], ...]) -> tuple[Any, Any]:
+    return cupy.RawKernel(code_of(source, dtype, dict(constants)), name, OPTIONS), parts_dtype(dtype)
+
+
+def code_of(source: str, dtype: np.dtype, constants: dict[str, int]) -> str:
+    """What the compiler gets of a kernel's source."""
     T, A, header = _TYPES[dtype.name]
-    header += f"typedef {T} T;\ntypedef {A} A;\n" + "".join(f"constexpr int {key} = {int(value)};\n" for key, value in constants)
-    code = header + PRELUDE + (ROWS if "G" in dict(constants) else "") + source
-    return cupy.RawKernel(code, name, ("-std=c++14",)), np.float64 if A == "double" else np.float32
+    header += f"typedef {T} T;\ntypedef {A} A;\n" + "".join(f"constexpr int {key} = {int(value)};\n" for key, value in constants.items())
+    return header + PRELUDE + (ROWS if "G" in constants else "") + source
 
 
 def _argument(a: Any, arithmetic: Any) -> Any:

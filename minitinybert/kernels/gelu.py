@@ -6,7 +6,7 @@ import cupy
 
 from ..device import Array
 from ..ops.gelu import Cache
-from .cuda import LAST, Kernel, contiguous, counters, parts_dtype
+from .cuda import LAST, Kernel, contiguous, counters, in_fours, parts_dtype
 
 # A thread has four columns, and every gridDim.y-th row of them.
 _FORWARD = Kernel(
@@ -66,14 +66,16 @@ extern "C" __global__ void gelu_backward(const T* dy, const T* slope, T* dx, T* 
 }
 """,
 )
-_BLOCK, _ROW_BLOCKS = 128, 64
+_BLOCK = 128
+_ROW_BLOCKS = 1024  # enough for every GPU
+_PARTS = 256  # of db: one block adds up those of its columns
 
 
 def forward(x: Array, b: Array | None = None, approximate: str = "none", keep_cache: bool = True) -> tuple[Array, Cache]:
     x, b = contiguous(x, b)
     y = cupy.empty_like(x)
     slope = cupy.empty_like(x) if keep_cache else None
-    _by_columns(_FORWARD, (x, b, y, slope), x, TANH=approximate == "tanh")
+    _by_columns(_FORWARD, (x, b, y, slope), x, _ROW_BLOCKS, TANH=approximate == "tanh")
     return y, Cache(slope, b is not None)
 
 
@@ -82,16 +84,17 @@ def backward(dy: Array, cache: Cache, out: Array | None = None) -> tuple[Array, 
     f, dx, db, parts = dy.shape[-1], cupy.empty_like(dy), None, None
     if cache.biased:
         db = cupy.empty(f, dy.dtype) if out is None else out
-        parts = cupy.empty((min(dy.size // max(f, 1), _ROW_BLOCKS), f), parts_dtype(dy.dtype))
-    _by_columns(_BACKWARD, (dy, slope, dx, db, parts, counters()), dy, BIASED=cache.biased)
+        parts = cupy.empty((min(dy.size // max(f, 1), _PARTS), f), parts_dtype(dy.dtype))
+        if not dy.size:
+            db[...] = 0
+    _by_columns(_BACKWARD, (dy, slope, dx, db, parts, counters()), dy, _PARTS, BIASED=cache.biased)
     return dx, db
 
 
-def _by_columns(kernel: Kernel, arrays: tuple[Array | None, ...], x: Array, **constants: bool) -> None:
+def _by_columns(kernel: Kernel, arrays: tuple[Array | None, ...], x: Array, row_blocks: int, **constants: bool) -> None:
     f = x.shape[-1]
     if not x.size:
         return
     rows = x.size // f
-    aligned = f % 4 == 0 and all(a.data.ptr % (4 * a.itemsize) == 0 for a in arrays if a is not None)
-    grid = -(-f // (4 * _BLOCK)), min(rows, _ROW_BLOCKS)
-    kernel.launch(grid, (_BLOCK,), x.dtype, (*arrays, rows, f), ALIGNED=aligned, **constants)
+    grid = -(-f // (4 * _BLOCK)), min(rows, row_blocks)
+    kernel.launch(grid, (_BLOCK,), x.dtype, (*arrays, rows, f), ALIGNED=in_fours(f, arrays), **constants)

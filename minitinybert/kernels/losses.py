@@ -17,8 +17,8 @@ _MSE = Kernel(
     SUMS
     + r"""
 extern "C" __global__ void mse_forward(const T* x, const T* y, const u8* mask, T* difference, A* parts, unsigned* counter, T* out,
-                                       A n, A slope, long long size, int n1, int n2, int n3, long long m0, long long m1, long long m2,
-                                       long long m3) {
+                                       A n, A slope, long long size, long long n1, long long n2, long long n3, long long m0, long long m1,
+                                       long long m2, long long m3) {
     A sum = 0;
     for (long long i = blockIdx.x * 256ll + threadIdx.x; i < size; i += gridDim.x * 256ll) {
         A e = A(x[i]) - A(y[i]);
@@ -45,45 +45,45 @@ extern "C" __global__ void total(const A* parts, T* out, int count, A n) {
 """,
 )
 
-# A row of logits: TEACHER: against the teacher's, p^T = softmax(z_T/t); else against the label's own.
+# A row of logits: TEACHER: against the teacher's, p^T = softmax(z_T/t); else against the label's own. It is read again for each pass:
+# a vocabulary's row does not fit in registers, and unrolled over them takes the compiler minutes; a few classes' is in the cache.
 _ENTROPY = Kernel(
     "entropy_forward",
     r"""
-__device__ A exponentials(const T* z, int D, A t, A (&v)[N][4], A& shift) {  // v = e^(z/t − max), shift = max; their sum
-    A most = -INFINITY, sum = 0;
-    EACH_FOUR(i, j) {
-        load(z + j, D - j, v[i]);
-        for (int c = 0; c < 4; ++c) v[i][c] /= t;
-        for (int c = 0; c < 4; ++c) if (j + c < D) most = Max::of(v[i][c], most);
+__device__ A exponentials(const T* z, int D, A t, A& shift) {  // Σ e^(z/t − shift), shift = max z/t
+    A most = -INFINITY, sum = 0, v[4];
+    EACH_FOUR_IN_MEMORY(j) {
+        load(z + j, D - j, v);
+        for (int c = 0; c < 4; ++c) if (j + c < D) most = Max::of(v[c] / t, most);
     }
     shift = over_row<Max>(most);
-    EACH_FOUR(i, j) for (int c = 0; c < 4; ++c) sum += v[i][c] = j + c < D ? exp(v[i][c] - shift) : A(0);
+    EACH_FOUR_IN_MEMORY(j) {
+        load(z + j, D - j, v);
+        for (int c = 0; c < 4; ++c) if (j + c < D) sum += exp(v[c] / t - shift);
+    }
     return over_row<Sum>(sum);
 }
 extern "C" __global__ void entropy_forward(const T* z, const T* z_T, const void* labels, T* p, T* p_T, A* parts, int rows, int D, A t) {
     EACH_ROW(row) {
         const size_t start = (size_t)row * D;
-        A v[N][4], shift, entropy = 0;
-        const A sum = exponentials(z + start, D, t, v, shift), log_sum = shift + log(sum);
-        EACH_FOUR(i, j) {
-            for (int c = 0; c < 4; ++c) v[i][c] /= sum;
-            store(p + start + j, D - j, v[i]);
-        }
-        if (TEACHER) {
-            const A sum_T = exponentials(z_T + start, D, t, v, shift);
-            EACH_FOUR(i, j) {
-                A s[4];
-                load(z + start + j, D - j, s);
+        A v[4], teacher[4], shift, shift_T = 0, entropy = 0;
+        const A sum = exponentials(z + start, D, t, shift), log_sum = shift + log(sum);
+        const A sum_T = TEACHER ? exponentials(z_T + start, D, t, shift_T) : A(1);
+        EACH_FOUR_IN_MEMORY(j) {
+            load(z + start + j, D - j, v);
+            if (TEACHER) {
+                load(z_T + start + j, D - j, teacher);
                 for (int c = 0; c < 4; ++c) {
-                    v[i][c] /= sum_T;
-                    if (j + c < D) entropy -= v[i][c] * (s[c] / t - log_sum);
+                    teacher[c] = exp(teacher[c] / t - shift_T) / sum_T;
+                    if (j + c < D) entropy -= teacher[c] * (v[c] / t - log_sum);
                 }
-                store(p_T + start + j, D - j, v[i]);
+                store(p_T + start + j, D - j, teacher);
             }
-            entropy = over_row<Sum>(entropy);
-        } else {
-            entropy = log_sum - A(z[start + (WIDE ? ((const long long*)labels)[row] : ((const int*)labels)[row])]) / t;
+            for (int c = 0; c < 4; ++c) v[c] = exp(v[c] / t - shift) / sum;
+            store(p + start + j, D - j, v);
         }
+        if (TEACHER) entropy = over_row<Sum>(entropy);
+        else entropy = log_sum - A(z[start + (WIDE ? ((const long long*)labels)[row] : ((const int*)labels)[row])]) / t;
         if (LANE == 0) parts[row] = entropy;
     }
 }
@@ -117,7 +117,7 @@ def mse_forward(x: Array, y: Array, mask: Array | None = None, count: float | No
     shape = (1,) * (4 - x.ndim) + x.shape if x.ndim <= 4 else (1, 1, 1, x.size)
     difference, blocks = cupy.empty_like(x), max(1, min(512, -(-x.size // 1024)))
     parts, out = cupy.empty(blocks, parts_dtype(x.dtype)), cupy.empty((), x.dtype)
-    numbers = (float(count), 2 / count, np.int64(x.size), *(int(n) for n in shape[1:]), *(np.int64(s) for s in strides))
+    numbers = (float(count), 2 / count, *(np.int64(n) for n in (x.size, *shape[1:], *strides)))
     _MSE.launch((blocks,), (256,), x.dtype, (x, y, seen, difference, parts, counters(), out, *numbers), MASK=seen is not None, **BLOCK_SUMS)
     return out, mse.Cache(difference, 2.0)  # the gradient for dloss = 1, by the same formula
 

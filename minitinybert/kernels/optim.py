@@ -9,8 +9,6 @@ from ..device import Array
 from ..optim import AdamSettings, adam_scalars
 from .cuda import BLOCK_SUMS, SUMS, Kernel, counters, parts_dtype
 
-_SPLIT = 64  # blocks a tensor, where each has a norm of its own
-
 _NORM = (
     SUMS
     + r"""
@@ -86,18 +84,23 @@ _ADAM = cupy.ElementwiseKernel(
 )
 
 
+def _blocks(flat: Array, most: int) -> int:
+    return max(1, min(most, len(flat) // 1024))
+
+
 def norm_factor(flat: Array, max_norm: float) -> Array:
-    out, parts = cupy.empty((), flat.dtype), cupy.empty(max(1, min(1024, len(flat) // 1024)), parts_dtype(flat.dtype))
+    out, parts = cupy.empty((), flat.dtype), cupy.empty(_blocks(flat, 1024), parts_dtype(flat.dtype))
     arguments = (flat, parts, counters(), out, np.int64(len(flat)), float(max_norm))
     _NORM_FACTOR.launch((len(parts),), (256,), flat.dtype, arguments, **BLOCK_SUMS)
     return out
 
 
 def clip_tensors(flat: Array, bounds: Array, max_norm: float) -> None:
-    out, parts = cupy.empty(len(bounds), flat.dtype), cupy.empty((len(bounds), _SPLIT), parts_dtype(flat.dtype))
-    grid = (_SPLIT, len(bounds))
+    split = _blocks(flat, 512)  # for each tensor: the largest, a vocabulary's, is a good part of all
+    out, parts = cupy.empty(len(bounds), flat.dtype), cupy.empty((len(bounds), split), parts_dtype(flat.dtype))
+    grid = (split, len(bounds))
     _SQUARES.launch(grid, (256,), flat.dtype, (flat, bounds, parts), **BLOCK_SUMS)
-    _FACTORS.launch((len(bounds),), (256,), flat.dtype, (parts, out, _SPLIT, float(max_norm)), **BLOCK_SUMS)
+    _FACTORS.launch((len(bounds),), (256,), flat.dtype, (parts, out, split, float(max_norm)), **BLOCK_SUMS)
     _SCALE.launch(grid, (256,), flat.dtype, (flat, bounds, out), **BLOCK_SUMS)
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from test_cli_method import world  # noqa: F401  (a fixture)
 
+from minitinybert import audit
 from minitinybert.audit import assert_close
 from minitinybert.bert import Bert
 from minitinybert.cli import main
@@ -68,6 +69,13 @@ def test_answers_are_the_cpu_s(capsys, commands, world):  # noqa: F811
     predict = ("predict", "--model", out / "student", "the film is good", "a dull war")
     for here, there in zip(run(capsys, *predict), run(capsys, *predict, "--device", "cuda"), strict=True):
         assert here["label"] == there["label"] and there["probabilities"] == pytest.approx(here["probabilities"], abs=1e-5)
+
+
+def test_the_audit_holds_on_the_device(cupy, capsys, monkeypatch):
+    """Of operations and losses: a whole model by finite differences is minutes on a device that is simulated."""
+    monkeypatch.setattr(audit, "MODEL_CASES", ())
+    report = run(capsys, "audit", "--device", "cuda")
+    assert report["passed"] and [result["name"] for result in report["results"]] == [case.name for case in audit.CASES]
 
 
 def test_a_device_that_is_not_there_is_one_clear_line(cupy, capsys):

@@ -48,6 +48,8 @@ def _norm(draw, rng):
     rows, d, rate, terms = draw(ROWS), draw(WIDTHS), draw(RATES), draw(st.integers(0, 3))
     a, x, dy, *more = (rng.standard_normal((rows, d)) for _ in range(3 + terms))
     b, gain, bias = rng.standard_normal((3, d))
+    if d == 2:
+        x[:, 0] += 10  # not as large as the other: there x̂ jumps from (−1, 1) to (1, −1)
     keys = rng.integers(0, 2**64, rows, np.uint64) if draw(st.booleans()) else None
 
     def results(up):
@@ -245,7 +247,30 @@ def test_every_kernel_has_a_case_and_is_what_runs(operation):
 @given(data=st.data())
 def test_a_kernel_s_numbers_are_its_operation_s(cupy, case, dtype, data):
     rng, gaps = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed")), data.draw(st.booleans(), "gaps")
-    results = case(data.draw, rng)
+    compare(cupy, case(data.draw, rng), dtype, gaps)
+
+
+# What is more than a kernel's threads come to in one go, so that their loops go round; with the answers to what a case draws, in its order.
+LARGE = {
+    "rows for the groups": (_norm, 2500, 5, 0.1, 2, True),
+    "rows for the blocks": (_norm, 1300, 1030, 0.1, 2, True),
+    "rows for the parts of gelu": (_gelu, 1100, 5, True, "none"),
+    "sentences for a warp": (_attention, 3, 30, 1, 25, 5, 15, 2, 2, 3, 0.1, False, True, True, True, True, True),
+    "classes for the registers": (_entropies, 3, 9001, None, np.int32, 2.5),
+    "parts for a block": (_optimiser, [300_000, 7], 50.0, 1.0, 70, "bert-adam", 1),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_loops_that_go_round(cupy, name):
+    case, *answers = LARGE[name]
+    left = iter(answers)
+    compare(cupy, case(lambda strategy: next(left), np.random.default_rng(7)), np.float32)
+    assert next(left, None) is None
+
+
+def compare(cupy, results, dtype, gaps=False):
+    """results(up), of the operations on the host and of their kernels; gaps: in arrays that have them."""
 
     def there(a):
         a = cupy.asarray(a.astype(dtype) if a.dtype.kind == "f" else a)
@@ -266,3 +291,41 @@ def test_a_kernel_s_numbers_are_its_operation_s(cupy, case, dtype, data):
             continue
         assert a.dtype == dtype
         assert_close(name, a, expected[name], TOLERANCE[dtype], 1e-1 * scale if name[0] == "d" else 1e-3)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_bias_of_no_rows_has_a_gradient_of_zero(cupy, given):
+    x, junk = cupy.empty((2, 0, 5), np.float32), cupy.full(5, 7, np.float32)
+    _, cache = gelu.forward(x, junk)
+    _, db = gelu.backward(x, cache, junk if given else None)
+    assert db.shape == (5,) and not db.any() and (db is junk) is given
+
+
+@pytest.fixture
+def launched(cupy, monkeypatch):
+    """[(kernel's name, arguments, constants)] of what is launched."""
+    from minitinybert.kernels.cuda import Kernel
+
+    seen, launch = [], Kernel.launch
+
+    def noted(kernel, grid, block, dtype, arguments, **constants):
+        seen.append((kernel.name, arguments, constants))
+        return launch(kernel, grid, block, dtype, arguments, **constants)
+
+    monkeypatch.setattr(Kernel, "launch", noted)
+    return seen
+
+
+def test_rows_are_read_in_fours_wherever_their_keys_lie(cupy, launched):
+    keys, flat = cupy.arange(4, dtype=np.uint64)[1:], cupy.ones(25, np.float32)
+    for x in (flat[:24], flat[1:]):
+        dropout.forward(x.reshape(3, 8), 0.5, keys)
+    assert [constants["ALIGNED"] for *_, constants in launched] == [True, False]
+
+
+def test_as_many_scores_as_there_are_have_a_loss(cupy, launched):
+    """More than 2**31 of them too: every size that the kernel is told has 64 bits."""
+    x = cupy.ones((2, 3), np.float32)
+    mse.forward(x, x)
+    ((_, arguments, _),) = launched
+    assert sum(isinstance(a, np.int64) for a in arguments) == 8 and not any(isinstance(a, (int, np.int32)) for a in arguments)

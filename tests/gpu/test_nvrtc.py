@@ -1,5 +1,5 @@
-"""NVIDIA's own compiler takes every kernel of the training steps, ours and those that CuPy generates, for real architectures: it needs
-no device. The sources are those that CuPy asks for when the steps run, in a process of its own.
+"""NVIDIA's own compiler takes every kernel, for real architectures: it needs no device. The sources are those that CuPy generates when
+training steps run, in a process of its own; and each of ours for the widths, dtypes and ways there are, which small steps do not have.
 """
 
 import ctypes
@@ -8,10 +8,13 @@ import inspect
 import itertools
 import json
 import os
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.gpu
@@ -23,9 +26,60 @@ def _nvidia(package, pattern):
     return [found for place in (spec.submodule_search_locations if spec else []) for found in Path(place).glob(f"{package}/{pattern}")]
 
 
+def kernels():
+    """Every kernel of ours, by name."""
+    from minitinybert import kernels
+    from minitinybert.kernels.cuda import Kernel
+
+    modules = [importlib.import_module(f"{kernels.__name__}.{module.name}") for module in pkgutil.iter_modules(kernels.__path__)]
+    return {value.name: value for module in modules for value in vars(module).values() if isinstance(value, Kernel)}
+
+
+def variants():
+    """(a kernel's name, dtype, constants): rows of a warp and of a block, in fours and not, and all that a constant may leave out."""
+    from minitinybert.kernels.attention import _sizes
+    from minitinybert.kernels.cuda import BLOCK_SUMS, sharing
+
+    wide, all_types = ("float32", "float64"), ("float32", "float64", "float16", *(["bfloat16"] if _has_bfloat16() else []))
+    both = lambda **named: [dict(zip(named, values, strict=True)) for values in itertools.product(*named.values())]
+    of_rows = lambda *widths: [{**sharing(width), "ALIGNED": aligned} for width, aligned in widths]
+    of_heads = lambda dtype: [{**_sizes(length, W, np.dtype(dtype)), "ONE": ONE} for length, W, ONE in ((32, 26, 1), (512, 64, 0))]
+    for dtype in all_types:
+        for sizes in of_heads(dtype):
+            yield "attention_forward", dtype, {**sizes, "MASK": sizes["ONE"], "DROP": sizes["ONE"]}
+        for row, on in itertools.product(of_rows((312, 1), (312, 0), (1030, 0)), (0, 1)):
+            yield "norm_forward", dtype, {**row, "ADD": on, "DROP": on}
+        for constants in both(ALIGNED=(0, 1), TANH=(0, 1)):
+            yield "gelu_forward", dtype, constants
+    for dtype in wide:
+        for sizes in of_heads(dtype):
+            yield "attention_backward_queries", dtype, {**sizes, "DROP": sizes["ONE"], "MORE": sizes["ONE"]}
+            yield "attention_backward_keys", dtype, {**sizes, "DROP": sizes["ONE"]}
+        for row, TERMS in itertools.product(of_rows((312, 1), (1030, 0)), (1, 2, 3)):
+            yield "norm_backward", dtype, {**row, "ADD": TERMS > 1, "DROP": TERMS > 2, "TERMS": TERMS}
+        for ALIGNED in (0, 1):
+            yield "gelu_backward", dtype, {"ALIGNED": ALIGNED, "BIASED": ALIGNED}
+            yield "mse_forward", dtype, {"MASK": ALIGNED, **BLOCK_SUMS}
+        for row in of_rows((2, 0), (30522, 0), (250_002, 0), (1024, 1)):
+            yield "entropy_forward", dtype, {**row, "TEACHER": row["ALIGNED"], "WIDE": 1 - row["ALIGNED"]}
+        for row in of_rows((128, 1), (1030, 0)):
+            yield "dropout_forward", dtype, row
+            for DROP in (0, 1):
+                yield "softmax_forward", dtype, {**row, "DROP": DROP}
+                yield "softmax_backward", dtype, {**row, "DROP": DROP}
+        for name in ("total", "squares", "norm_factor", "factors", "scale_tensors"):
+            yield name, dtype, BLOCK_SUMS
+        for name in ("column_sums", "add_rows"):
+            yield name, dtype, {"ALIGNED": 0}
+
+
+def _has_bfloat16():
+    return importlib.util.find_spec("ml_dtypes") is not None
+
+
 @pytest.fixture(scope="module")
 def sources(cupy, tmp_path_factory):
-    """[(source, options, name expressions)] of two optimiser steps of each kind."""
+    """[(source, options, name expressions)] of what CuPy generates in two optimiser steps of each kind, and of the variants."""
     folder = tmp_path_factory.mktemp("sources")
     path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
@@ -36,35 +90,51 @@ def sources(cupy, tmp_path_factory):
     return folder / "sources.json"
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_kernel_of_a_step_compiles(sources, architecture):
+@pytest.fixture(scope="module")
+def compilers(sources):
+    """A process for each architecture, at once."""
     libraries = _nvidia("cuda_nvrtc", "lib/libnvrtc.so.*[0-9]")
     if not libraries:
         pytest.skip("NVRTC is not installed: pip install nvidia-cuda-nvrtc-cu12")
     includes = [str(folder) for folder in _nvidia("cuda_runtime", "include")]
-    arguments = [sys.executable, "-I", __file__, "compile", str(sources), str(libraries[0]), architecture, *includes]
-    done = subprocess.run(arguments, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    kernels = json.loads(done.stdout)
-    assert len(kernels) >= 30 and any("attention_forward" in text for text in kernels) and any("cupy_" in text for text in kernels)
+    started = {}
+    for architecture in ARCHITECTURES:
+        arguments = [sys.executable, "-I", __file__, "compile", str(sources), str(libraries[0]), architecture, *includes]
+        started[architecture] = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    yield started
+    for process in started.values():
+        process.kill()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_kernel_compiles(compilers, architecture):
+    process = compilers[architecture]
+    out, error = process.communicate(timeout=600)  # a row unrolled over the width of a vocabulary does not come to an end
+    assert process.returncode == 0, out + error
+    compiled = set(json.loads(out))
+    assert compiled >= kernels().keys() and any(name.startswith("cupy_") for name in compiled)
+
+
+def test_every_kernel_has_variants(cupy):
+    assert {name for name, *_ in variants()} == kernels().keys()
 
 
 def record(path):
-    """In a process of its own: what CuPy compiles in the steps of test_transfers.py."""
+    """In a process of its own: what CuPy generates in the steps of test_transfers.py, then the variants, with CuPy's options."""
     import cupy
-    import numpy as np
     from cupy.cuda import compiler
     from test_train import examples
 
     from gpu import test_transfers as steps
     from minitinybert.bert import Bert
     from minitinybert.device import float_type
+    from minitinybert.kernels.cuda import OPTIONS, code_of
     from minitinybert.learner import Learner
     from minitinybert.optim import PRESETS, Adam
     from minitinybert.parallel import Workers
 
     dtypes = [np.float32, np.float16]
-    if importlib.util.find_spec("ml_dtypes"):
+    if _has_bfloat16():
         dtypes.append(float_type("bfloat16"))
     seen = []
 
@@ -83,14 +153,18 @@ def record(path):
             adam = Adam(learner.student.parameters, PRESETS[preset])
             for step in range(2):
                 adam.step(learner.gradients(batch, step)[1], 1e-3)
+    options = [*OPTIONS, *(option for option in seen[0][1] if option.startswith("-I")), "-ftz=true"]
+    known = kernels()
+    seen = [each for each in seen if known.keys().isdisjoint(_names(each[0]))]
+    seen += [(code_of(known[name].source, np.dtype(dtype), constants), options, ()) for name, dtype, constants in variants()]
     Path(path).write_text(json.dumps(seen), encoding="utf-8")
 
 
 def compile_all(path, library, architecture, *includes):
-    """In a process without CuPy: prints the sources' kernels; exit status 1, and the log, where one does not compile."""
+    """In a process without CuPy: prints the names of the sources' kernels; exit status 1, and the log, where one does not compile."""
     nvrtc = ctypes.CDLL(library)
     texts = lambda items: (ctypes.c_char_p * len(items))(*[item.encode() for item in items])
-    kernels = []
+    compiled = []
     for source, options, names in json.loads(Path(path).read_text(encoding="utf-8")):
         program, size = ctypes.c_void_p(), ctypes.c_size_t()
         nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None)
@@ -107,8 +181,12 @@ def compile_all(path, library, architecture, *includes):
         nvrtc.nvrtcGetCUBIN(program, code)
         assert code.raw[:4] == b"\x7fELF"
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-        kernels.append(next((line for line in source.splitlines() if "__global__ void " in line), ""))
-    print(json.dumps(kernels))
+        compiled += _names(source)
+    print(json.dumps(compiled))
+
+
+def _names(source):
+    return re.findall(r"__global__ void (\w+)\(", source)
 
 
 if __name__ == "__main__":

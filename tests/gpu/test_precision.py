@@ -10,11 +10,13 @@ from test_train import CONFIG, examples
 
 from gpu.test_transfers import TEACHER
 from minitinybert.audit import assert_close
+from minitinybert.batch import Run
 from minitinybert.bert import Bert
 from minitinybert.cli import main
 from minitinybert.device import float_type
 from minitinybert.distill import Intermediate, Prediction
 from minitinybert.learner import Learner
+from minitinybert.ops import add_norm, attention, embedding, gelu, layer_norm
 from minitinybert.parallel import Workers
 
 pytestmark = pytest.mark.gpu
@@ -49,14 +51,43 @@ def test_tf32_is_a_gpu_s(capsys):
     assert "choose --device cuda" in capsys.readouterr().err
 
 
+def _narrow(name):
+    if name == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    return float_type(name)
+
+
+# The kernels of a teacher's forward, d wide: r(*shape) are random numbers, up and i make arrays of them and of ids.
+RUNS, IDS = [Run(0, 2, 5), Run(10, 1, 33)], np.arange(43) % 7
+KERNELS = {
+    "add_norm": lambda r, d, up, i: add_norm.forward(*(up(r(*shape)) for shape in ((9, d), (d,), (9, d), (d,), (d,))), 1e-12)[:1],
+    "layer_norm": lambda r, d, up, i: layer_norm.forward(up(r(9, d)), up(r(d)), up(r(d)), 1e-12)[:1],
+    "gelu": lambda r, d, up, i: gelu.forward(up(3 * r(9, d)), up(r(d)), keep_cache=False)[:1],
+    "gelu, tanh": lambda r, d, up, i: gelu.forward(up(3 * r(9, d)), up(r(d)), "tanh", keep_cache=False)[:1],
+    "attention": lambda r, d, up, i: attention.forward(up(r(43, d)), up(r(43, 2 * d)), RUNS, 3, bias=up(r(3 * d)))[:2],
+    "embedding": lambda r, d, up, i: embedding.forward(i(IDS), i(IDS), i(IDS), up(r(7, d)), up(r(7, d)), up(r(7, d)))[:1],
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("d", [33, 312, 1200])
+@pytest.mark.parametrize("narrow, bits", [("float16", 11), ("bfloat16", 8)])
+def test_a_kernel_of_fewer_bits_rounds_only_what_it_is_given_and_gives(cupy, kernel, d, narrow, bits):
+    """The arithmetic between is float32's: a few units of rounding, whatever the row's width."""
+    dtype, results = _narrow(narrow), []
+    for up, ids in ((lambda a: a.astype(dtype).astype(np.float64), np.asarray), (lambda a: cupy.asarray(a.astype(dtype)), cupy.asarray)):
+        rng = np.random.default_rng(d)
+        results.append(KERNELS[kernel](lambda *shape: rng.standard_normal(shape), d, up, ids))  # noqa: B023
+    for here, there in zip(*results, strict=True):
+        assert isinstance(there, cupy.ndarray) and there.dtype == dtype
+        assert_close(kernel, there.astype(np.float32), here, 4 * 2.0**-bits)
+
+
 @pytest.mark.parametrize("narrow, tolerance", [("float16", 1e-2), ("bfloat16", 8e-2)])
 @pytest.mark.parametrize("objective", [lambda: Intermediate(CONFIG, TEACHER), Prediction], ids=["intermediate", "prediction"])
 def test_a_teacher_answers_in_fewer_bits_and_the_student_learns_in_float32(cupy, objective, narrow, tolerance):
     """10 bits behind the point, or 7: a rounding of 2**-11 = 5e-4, or 2**-8 = 4e-3, through four layers, some twenty times that."""
-    if narrow == "bfloat16":
-        pytest.importorskip("ml_dtypes")
-    narrow = float_type(narrow)
-    results = {}
+    narrow, results = _narrow(narrow), {}
     with Workers(1) as workers:
         teacher = Bert.new(TEACHER, 9).to(cupy)
         for dtype in (np.dtype(np.float32), narrow):

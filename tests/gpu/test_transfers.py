@@ -9,6 +9,7 @@ import pytest
 from test_train import CONFIG, OPTIONS, examples
 
 from minitinybert import evaluation
+from minitinybert import train as train_module
 from minitinybert.batch import Batch
 from minitinybert.bert import Bert
 from minitinybert.data.masking import Masking, mask_batch
@@ -127,13 +128,15 @@ def test_a_step_copies_its_batch_and_nothing_else(cupy, watched, name):
 
 
 def test_the_loop_reads_losses_only_where_it_logs(cupy, monkeypatch, tmp_path):
-    reads = []
-    get = cupy.ndarray.__float__
-    monkeypatch.setattr(cupy.ndarray, "__float__", lambda x: reads.append(x.shape) or get(x))
+    """Of 12 steps, after 6 and after 12, those of six at once; the checkpoints fall on these."""
+    done, read, step = [], train_module.to_host, Adam.step
+    monkeypatch.setattr(cupy.ndarray, "__float__", None)
+    monkeypatch.setattr(train_module, "to_host", lambda x: (done.append("read") if x.shape == (6,) else None) or read(x))
+    monkeypatch.setattr(Adam, "step", lambda *given: done.append("step") or step(*given))
     with Workers(1) as workers:
         learner = Learner(Bert.new(CONFIG, 7).to(cupy), Supervised(), workers, seed=3)
         train(learner, examples(), replace(OPTIONS, log_every=6, save_every=100, epochs=2), tmp_path / "out")
-    assert reads == [()] * 2  # 12 steps, a line after 6 and after 12; the checkpoints fall on these
+    assert done == [*["step"] * 6, "read"] * 2
 
 
 def test_ids_are_checked_before_they_leave_the_host(cupy):
