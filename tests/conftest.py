@@ -15,5 +15,6 @@ settings.register_profile(
     max_examples=40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+settings.register_profile("few", parent=settings.get_profile("deterministic"), max_examples=5)
 settings.register_profile("thorough", parent=settings.get_profile("deterministic"), derandomize=False, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "deterministic"))
