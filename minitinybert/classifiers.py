@@ -30,9 +30,8 @@ def load_classifier(model: str, task: Task, seed: int) -> Bert:
     labels = dict(enumerate(label_names(task)))
     if loaded is None:
         loaded = Bert.load(model, head="classifier", labels=list(labels.values()), seed=seed, fresh_head=True)
-    loaded = Bert(replace(loaded.config, id2label=labels), loaded.parameters, loaded.tokenizer_files)
-    regression = "regression" if task.labels is None else "single_label_classification"
-    return Bert(replace(loaded.config, problem_type=regression), loaded.parameters, loaded.tokenizer_files)
+    problem = "regression" if task.labels is None else "single_label_classification"
+    return Bert(replace(loaded.config, id2label=labels, problem_type=problem), loaded.parameters, loaded.tokenizer_files)
 
 
 def load_student(student: str, teacher: Bert, task: Task, seed: int, recipe: Recipe = DEFAULT) -> Bert:
@@ -54,10 +53,15 @@ def known_projections(student: str, recipe: Recipe) -> dict[str, np.ndarray]:
 def labels_of(model: str) -> list[str] | None:
     """The labels that a model with a classifier answers, in order; None where it answers with a number."""
     config = Config.from_hf(read(model).config, f"{model}/config.json")
-    if config.head != "classifier":
-        raise InputError(f"{model}: has no classifier; fine-tune or distil it on the task first")
+    check_classifier(config, model)
     number = config.problem_type == "regression" or config.num_labels == 1
     return None if number else [config.id2label[i] for i in sorted(config.id2label)]
+
+
+def check_classifier(config: Config, path: str) -> None:
+    """InputError where a model has no classifier."""
+    if config.head != "classifier":
+        raise InputError(f"{path}: has no classifier; fine-tune or distil it on the task first")
 
 
 def check_labels(model: Bert, task: Task, path: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import device, evaluation
 from .bert import Bert
-from .classifiers import check_labels, in_task_order, known_projections, load_classifier, load_student
+from .classifiers import check_classifier, check_labels, in_task_order, known_projections, load_classifier, load_student
 from .config import Config
 from .data import metrics
 from .data.batching import EncodedExamples
@@ -305,8 +305,7 @@ def evaluate(
 def _judged(model: str, task: Task, data: Path, machine: Machine, max_length: int) -> tuple[Bert, TaskData]:
     """A model with a classifier for the task, its labels in the task's order, and the task's files in its ids."""
     loaded = Bert.load(model)
-    if loaded.config.head != "classifier":
-        raise InputError(f"{model}: has no classifier; fine-tune or distil it on the task first")
+    check_classifier(loaded.config, model)
     check_labels(loaded, task, model)
     judged = in_task_order(loaded, task).to(machine.xp)
     return judged, TaskData(task, data, Tokenizer.load(judged.tokenizer_files), max_length, judged)
