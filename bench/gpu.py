@@ -12,6 +12,7 @@ packs and PyTorch pads to the longest.
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from common import begin, measure, save, spread, table
 from roofline import floors
 from roofline import student as student_work
 from roofline import teacher as teacher_work
-from step import PARTS, Bench, cases, parsed, step_parser
+from step import PARTS, Bench, Job, cases, parsed, step_parser
 from torch_twin import Rectangle, rectangle
 from workload import Sentences, models, shape
 
@@ -128,9 +129,24 @@ class GpuBench(Bench):
         return self.student.place(batch)
 
     def wait(self) -> None:
+        self.asked_at = time.perf_counter()
         self.stream.synchronize()
         if self.args.torch_device.startswith("cuda"):
             torch.cuda.synchronize(self.args.torch_device)
+
+    def _ours(self, batches: list[Batch]) -> dict[str, Job]:
+        jobs = super()._ours(batches)
+        self.host = {part: self._asking(job) for part, job in jobs.items()}
+        return jobs
+
+    def _asking(self, job: Job) -> float:
+        """Seconds until the host has asked for all of a job, at which the device may still be at work."""
+        seconds = []
+        for number in range(-2, self.args.pairs):
+            started = time.perf_counter()
+            job(number)
+            seconds.append(self.asked_at - started)
+        return min(seconds[2:])
 
     def rectangles(self, sentences: Sentences, batches: list[np.ndarray]) -> dict[str, list[Rectangle]]:
         if self.args.torch_device == "none":
@@ -142,14 +158,14 @@ class GpuBench(Bench):
         for batch in batches:
             for part, work in self._work(batch).items():
                 total[part] = {name: total.get(part, {}).get(name, 0) + value for name, value in work.items()}
-        return total
+        return {part: {**work, "host_ms": 1e3 * self.host[part]} for part, work in total.items()}
 
     def _work(self, batch: Batch) -> dict[str, dict[str, float]]:
         """Of one batch, each part: FLOPs, bytes, launches, and the milliseconds that they cost at least."""
         sizes = batch.totals.sentences, batch.totals.tokens, batch.totals.pairs
         itemsize = self.teacher.parameters.flat.itemsize
-        asked = list(teacher_work(self.teacher.config, *sizes, itemsize))
-        learned = list(student_work(self.student.config, self.teacher.config, *sizes))
+        asked = list(teacher_work(self.teacher.config, self.student.config, *sizes, itemsize))
+        learned = list(student_work(self.student.config, self.teacher.config, *sizes, itemsize))
         flops = self.peaks["flops"]
         at = lambda kernels, dtype: floors(kernels, flops[dtype], self.peaks["bytes"], self.peaks["launch"])
         parts = {"teacher": at(asked, self.args.teacher_dtype), "student": at(learned, "float32")}
@@ -163,25 +179,29 @@ def _print(rows: list[dict]) -> None:
     for row in rows:
         own = [row["part"], f"{row['ours_ms']['median']:.2f}", f"{row['flops'] / 1e9:.1f}", f"{row['bytes'] / 1e6:.0f}"]
         own += [f"{row['roofline_ms']:.2f}", f"{row['launches']:.0f}", f"{row['launches_ms']:.2f}"]
+        own.append(f"{row['host_ms']:.2f}")
         theirs = []
         if row["torch"]:
             theirs = [row["torch"], f"{row['torch_ms']['median']:.2f}", f"{row['ratio']['median']:.2f}", spread(row["ratio"])]
         lines.append([*(own if row["part"] != before else [""] * len(own)), *theirs])
         before = row["part"]
     print(f"\n{rows[0]['case']}")
-    headers = ["", "ours", "GFLOP", "MB", "roofline", "launches", "by launches"]
+    headers = ["", "ours", "GFLOP", "MB", "roofline", "launches", "by launches", "host"]
     table(lines, headers + (["PyTorch", "", "ours / PyTorch", "pairs"] if rows[0]["torch"] else []))
 
 
 def _draw(figure, rows: list[dict], about: dict[str, Any]) -> None:
-    """A bar a measured time, ours and PyTorch's, and two marks where the floors are."""
+    """A bar a measured time, ours and PyTorch's, and marks where the floors are and where the host was done."""
     axes = figure.add_subplot()
     labels, place = [], 0
     for number, row in enumerate(rows):
         if number == 0 or (row["case"], row["part"]) != (rows[number - 1]["case"], rows[number - 1]["part"]):
             _bar(axes, place, row["ours_ms"], "C0", "ours")
-            for name, marker in (("roofline_ms", "|"), ("launches_ms", "x")):
-                said = {"roofline_ms": "roofline of our kernels", "launches_ms": "their launches"}[name]
+            for name, marker, said in (
+                ("roofline_ms", "|", "roofline of our kernels"),
+                ("launches_ms", "x", "their launches"),
+                ("host_ms", "+", "host has asked for all"),
+            ):
                 axes.plot(row[name], place, marker, color="k", markersize=10, label=said, zorder=3)
             labels.append(f"{row['case']}\n{row['part']}: ours")
             place += 1

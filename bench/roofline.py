@@ -30,23 +30,24 @@ def floors(kernels: Iterable[Work], flops_a_second: float, bytes_a_second: float
     return {**totals, "roofline_ms": 1e3 * sum(slower), "launches_ms": 1e3 * totals["launches"] * launch_seconds}
 
 
-def teacher(c: Config, S: int, T: int, P: int, itemsize: int) -> Iterator[Work]:
-    """The forward pass without dropout, all layers and the head. S sentences; itemsize of its dtype in bytes."""
+def teacher(c: Config, student: Config, S: int, T: int, P: int, itemsize: int) -> Iterator[Work]:
+    """The forward pass without dropout, all layers and the head; it hands out as many layers' scores as the student has layers.
+    S sentences; itemsize of its dtype in bytes."""
     yield from _forward(c, S, T, P, itemsize, training=False)
+    yield Work(0, student.num_hidden_layers * c.num_attention_heads * P * itemsize, 0)
 
 
-def student(c: Config, teacher: Config, S: int, T: int, P: int) -> Iterator[Work]:
+def student(c: Config, teacher: Config, S: int, T: int, P: int, teacher_itemsize: int) -> Iterator[Work]:
     """Forward with dropout, losses, backward, clipping and Adam, in float32."""
     size, d, h, M = 4, c.hidden_size, c.num_attention_heads, c.num_hidden_layers
     yield Work(0, 8 * T * (3 * M + 2))  # the dropout keys
     yield from _forward(c, S, T, P, size, training=True)
     for _ in range(M + 1):  # embedding and hidden losses: the projection, forward and twice back; the error and its gradient in one
         yield from _products(3, T, teacher.hidden_size, d, size)
-        yield Work(0, 3 * T * teacher.hidden_size * size)
-    for _ in range(M):  # attention losses
-        yield Work(0, 3 * h * P * size)
-    for _ in range(M - 1):  # W_h has one gradient from each layer, and two losses are sums
-        yield Work(0, 3 * d * teacher.hidden_size * size)
+        yield Work(0, T * teacher.hidden_size * (2 * size + teacher_itemsize))
+    yield Work(0, M * h * P * teacher_itemsize, 0)  # the teacher's scores, read where the student's are made
+    if M > 1:  # W_h has one gradient from each layer, and two losses are sums
+        yield Work(0, (M + 1) * d * teacher.hidden_size * size)
         yield Work(0, 0, 2)
     yield Work(0, 0, 3)  # the prediction loss of a few logits: each sentence's, their sum, its gradient
     yield from _products(2, S, c.num_labels, d, size)
@@ -54,9 +55,7 @@ def student(c: Config, teacher: Config, S: int, T: int, P: int) -> Iterator[Work
     yield Work(0, 12 * S * d * size, HEAD)  # the gradients of its biases, dropout and tanh, and into the rows of [CLS]
     for _ in range(M):
         yield from _layer_backward(c, T, P, size)
-    yield Work(0, 4 * T * d * size + T * d, 2)  # the embeddings' layer norm, its sums of columns
-    yield Work(0, 2 * T * d * size + T * d)  # their dropout
-    yield Work(0, 6 * T * d * size, 2)  # what layers and losses say of it, added up
+    yield Work(0, 5 * T * d * size + T * d, 2)  # the embeddings' dropout and layer norm, of three terms; its sums of columns
     yield Work(0, 6 * T * d * size, TABLES)  # the rows of the tables, cleared and added to; few positions and segments by products
     n = layout(c).size
     yield Work(0, n * size)  # the gradient, filled with zeros
@@ -69,25 +68,22 @@ HEAD, TABLES = 9, 8  # launches
 
 def _forward(c: Config, S: int, T: int, P: int, size: int, training: bool) -> Iterator[Work]:
     d = c.hidden_size
-    yield Work(0, 4 * T * d * size)  # words, positions, segments
-    yield Work(0, 3 * T * d * size)  # layer norm
-    if training:
-        yield Work(0, 2 * T * d * size + T * d)
+    yield Work(0, (4 + training) * T * d * size + training * T * d)  # words, positions, segments -> x̂ and y
     for _ in range(c.num_hidden_layers):
         yield from _layer_forward(c, T, P, size, training)
     yield from _products(1, S, d, d, size)
     yield from _products(1, S, c.num_labels, d, size)
-    yield Work(0, 8 * S * d * size, 6 if training else 4)  # the first rows, two biases, tanh; dropout and its keys
+    yield Work(0, 6 * S * d * size, 5 if training else 3)  # the first rows, tanh, a bias; dropout and its keys
 
 
 def _layer_forward(c: Config, T: int, P: int, size: int, training: bool) -> Iterator[Work]:
     d, f, h = c.hidden_size, c.intermediate_size, c.num_attention_heads
     for wide, narrow in ((3 * d, d), (d, d), (f, d), (f, d)):
         yield from _products(1, T, wide, narrow, size)
-    yield Work(4 * P * d, (4 * T * d + 2 * h * P) * size + training * h * P)  # q, k, v -> c; scores, probabilities, what is kept
+    yield Work(4 * P * d, (4 * T * d + 2 * training * h * P) * size + training * h * P)  # q, k, v -> c; dscores, probabilities, mask
     yield Work(0, (1 + 1 + training) * T * f * size)  # GELU, and its slope
     for _ in range(2):
-        yield Work(0, 4 * T * d * size + training * T * d)  # a and x -> x̂ and y
+        yield Work(0, (3 + training) * T * d * size + training * T * d)  # a and x -> x̂ and y
 
 
 def _layer_backward(c: Config, T: int, P: int, size: int) -> Iterator[Work]:

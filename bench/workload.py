@@ -19,7 +19,8 @@ from minitinybert.data.tokenizer import Tokenizer
 from minitinybert.device import Array
 from minitinybert.distill import Intermediate, Prediction
 from minitinybert.learner import Learner, shares
-from minitinybert.objectives import Terms, View
+from minitinybert.losses.attention import Target
+from minitinybert.objectives import Objective, Terms, View
 from minitinybert.optim import Adam
 from minitinybert.parallel import Workers
 from minitinybert.pipeline import encode
@@ -132,14 +133,17 @@ def _fair_sample(batches: list[np.ndarray], costs: np.ndarray, count: int) -> li
 # ---------------------------------------------------------------------------------------------------------------------- our step
 
 
-class All:
+class All(Objective):
     """Every loss of the paper at once (eqs. 7–10): both of our objectives on one pass, so that a step is one whole."""
 
     def __init__(self, student: Config, teacher: Config, recipe: Recipe = DEFAULT):
         self.first, self.second = Intermediate(student, teacher, recipe), Prediction(recipe)
         self.slots = self.first.slots
         self.student_view = self.first.student_view._replace(logits=True)
-        self.teacher_view: View | None = (self.first.teacher_view or View())._replace(logits=True)
+        self.teacher_view = (self.first.teacher_view or View())._replace(logits=True)
+
+    def targets(self, batch: Batch, teacher: Trace | None) -> dict[int, Target]:
+        return self.first.targets(batch, teacher)
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         inner, last = (objective(student, batch, teacher, parameters) for objective in (self.first, self.second))

@@ -14,7 +14,7 @@ from .device import Array
 from .losses import attention as attention_loss
 from .losses import cross_entropy, hidden, mlm, mse, prediction
 from .losses import embedding as embedding_loss
-from .ops import add_norm, attention, dropout, embedding, feed_forward, gelu, layer_norm, linear, softmax
+from .ops import add_norm, attention, dropout, embed_norm, embedding, feed_forward, gelu, layer_norm, linear, softmax
 
 
 def _named(names: str, backward: Callable[..., Any]) -> Callable[[dict[str, Array], Any], dict[str, Array]]:
@@ -28,15 +28,15 @@ def _named(names: str, backward: Callable[..., Any]) -> Callable[[dict[str, Arra
     return call
 
 
-def _operation(module: ModuleType, formula: str, names: str, draw: Callable[[Draw], Inputs], **more: Any) -> Case:
-    """y, cache = module.forward(…), looked up when it is called."""
+def _operation(module: ModuleType, formula: str, names: str, draw: Callable[[Draw], Inputs], backward: Any = None, **more: Any) -> Case:
+    """y, cache = module.forward(…), looked up when it is called, as module.backward is where no other is given."""
 
     def forward(**inputs: Any) -> tuple[dict[str, Array], Any]:
         y, cache = module.forward(**inputs)
         return {"y": y}, cache
 
-    backward = _named(names, lambda dy, cache: module.backward(dy, cache))
-    return Case(module.__name__.removeprefix("minitinybert."), formula, draw, forward, backward, **more)
+    named = _named(names, backward or (lambda dy, cache: module.backward(dy, cache)))
+    return Case(module.__name__.removeprefix("minitinybert."), formula, draw, forward, named, **more)
 
 
 def _loss(module: ModuleType, formula: str, names: str, draw: Callable[[Draw], Inputs]) -> Case:
@@ -67,12 +67,35 @@ def _embedding(draw: Draw) -> Inputs:
     return Inputs(ids | tables, {})
 
 
+def _ramp(draw: Draw, d: int) -> np.ndarray:
+    """Keeps a row away from constant, where σ, and with it every difference quotient, jumps."""
+    return draw.rng.permutation(np.linspace(-1, 1, d))
+
+
+def _norm(draw: Draw, d: int) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    eps = draw.choice([1e-12, 1e-5, 1e-2]) if d > 1 else 1e-2  # of one number σ = √ε alone: 1/σ would magnify rounding
+    return {"gain": 1 + draw.normal(d), "bias": draw.normal(d)}, {"eps": eps}
+
+
 def _layer_norm(draw: Draw) -> Inputs:
     d = draw.integer(1, 9)
-    ramp = np.linspace(-1, 1, d)  # keeps a row away from constant, where σ, and with it every difference quotient, jumps
-    x = draw.normal(*draw.rows(), d) + 3 * draw.rng.permutation(ramp)
-    eps = draw.choice([1e-12, 1e-5, 1e-2]) if d > 1 else 1e-2  # of one number σ = √ε alone: 1/σ would magnify rounding
-    return Inputs({"x": x, "gain": 1 + draw.normal(d), "bias": draw.normal(d)}, {"eps": eps})
+    x = draw.normal(*draw.rows(), d) + 3 * _ramp(draw, d)
+    arrays, settings = _norm(draw, d)
+    return Inputs({"x": x, **arrays}, settings)
+
+
+def _embed_norm(draw: Draw) -> Inputs:
+    arrays, _ = _embedding(draw)
+    d = arrays["W"].shape[1]
+    arrays["W"] += 5 * _ramp(draw, d)
+    norm, settings = _norm(draw, d)
+    return Inputs({**arrays, **norm, "keys": draw.keys(*arrays["word_ids"].shape)}, {**settings, "p": draw.choice([0.0, 0.1, 0.5])})
+
+
+def _embed_norm_backward(dy: Array, cache: embed_norm.Cache) -> tuple[Array, ...]:
+    """To the tables, too."""
+    de, dgain, dbias = embed_norm.backward(dy, cache)
+    return *embedding.backward(de, cache.lookup), dgain, dbias
 
 
 def _add_norm(draw: Draw) -> Inputs:
@@ -202,6 +225,14 @@ CASES: tuple[Case, ...] = (
     _operation(linear, "y = x Wᵀ + b", "x W b", _linear),
     _operation(embedding, "y_t = W[id_t] + P[position_t] + S[segment_t]", "W P S", _embedding),
     _operation(layer_norm, "y = γ x̂ + β,  x̂ = (x − μ)/σ", "x gain bias", _layer_norm),
+    _operation(
+        embed_norm,
+        "y = dropout(LayerNorm(W[id_t] + P[position_t] + S[segment_t]))",
+        "W P S gain bias",
+        _embed_norm,
+        _embed_norm_backward,
+        given=lambda cache: {"keep": cache.dropout.keep, "scale": cache.dropout.scale},
+    ),
     _operation(
         add_norm,
         "y = LayerNorm(x + dropout(a + b))",

@@ -14,6 +14,7 @@ from .bert import Cache as BertCache
 from .config import Config
 from .device import Array, array_module, to_host
 from .distill import Intermediate, Prediction
+from .learner import terms_of
 from .parameters import Layout, Parameters
 from .recipes import Recipe
 from .trace import Trace
@@ -191,7 +192,6 @@ def _bert(name: str, formula: str, relu: bool = False) -> Case:
 class _StepCache(NamedTuple):
     student: Bert
     cache: BertCache
-    trace: Trace
     teacher_trace: Trace
     batch: Batch
     objective: Any  # weights by term -> Objective
@@ -247,19 +247,17 @@ def _step_forward(student, teacher, recipe, is_packed, **arrays: Array) -> tuple
     objective = objective_of(settings)
     assert objective.teacher_view is not None
     teacher_trace, _ = teacher_model.forward_batch(batch, keep_cache=False, **objective.teacher_view.arguments(batch))
-    trace, cache = student_model.forward_batch(batch, _DROPOUT_KEY, **objective.student_view.arguments(batch))
-    losses = objective(trace, batch, teacher_trace, student_model.parameters).losses
-    return losses, _StepCache(student_model, cache, trace, teacher_trace, batch, lambda weights: objective_of(settings, weights))
+    terms, cache = terms_of(objective, student_model, batch, teacher_trace, _DROPOUT_KEY)
+    return terms.losses, _StepCache(student_model, cache, teacher_trace, batch, lambda weights: objective_of(settings, weights))
 
 
 def _step_backward(dlosses: dict[str, Array], kept: _StepCache) -> dict[str, Array]:
     """The gradient of a loss is its weight λ in the total: the objective is asked again with these."""
     weights = {name: float(dlosses.get(name, 0.0)) for name in ("embedding", "hidden", "attention", "prediction")}
-    parameters = kept.student.parameters
-    terms = kept.objective(weights)(kept.trace, kept.batch, kept.teacher_trace, parameters)
+    terms, _ = terms_of(kept.objective(weights), kept.student, kept.batch, kept.teacher_trace, _DROPOUT_KEY)
     dtrace = terms.dtrace
     if "prediction" in dlosses:
-        dtrace = Trace(logits=dtrace.logits * weights["prediction"])
+        dtrace = Trace(logits=weights["prediction"] * dtrace.logits)  # type: ignore[operator]
     grads = kept.student.backward(kept.cache, dtrace)
     for name, gradient in terms.dprojections.items():
         grads[name][...] = gradient

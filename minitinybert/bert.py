@@ -22,22 +22,17 @@ from .batch import Batch, padded
 from .config import Config
 from .device import Array, array_module, to_host
 from .errors import InputError
+from .losses.attention import Compared, Target
 from .memory import new
-from .ops import dropout, embedding, layer_norm
+from .ops import embed_norm, embedding
 from .parameters import Layout, Parameters, Slot
 from .random import generator, site_keys
 from .trace import Trace
 
 
-class EmbeddingCache(NamedTuple):
-    lookup: embedding.Cache
-    norm: layer_norm.Cache
-    dropout: dropout.Cache
-
-
 class Cache(NamedTuple):
     batch: Batch
-    embedding: EmbeddingCache
+    embedding: embed_norm.Cache
     layers: list[encoder.Cache]
     classifier: heads.ClassifierCache | None
     mlm: heads.MlmCache | None
@@ -193,6 +188,7 @@ class Bert:
         positions: Array | None = None,
         logits: bool = True,
         keep_cache: bool = True,
+        targets: Mapping[int, Target] | None = None,
     ) -> tuple[Trace, Any]:
         """A Batch, padded or packed, as `place` gives it; hidden (T, d) and flat scores in the trace.
 
@@ -202,6 +198,7 @@ class Bert:
         positions (n,)    rows of which a masked language model's logits are wanted; None: all
         logits            False: no head at all
         keep_cache        False: for a forward pass alone; the cache comes back as None
+        targets           what the scores of a layer are compared with as they are made: trace.compared[m] stands for scores[m] then
         """
         c, p, M = self.config, self.parameters, self.config.num_hidden_layers
         keys = _SiteKeys(dropout_key, batch, 3 * M + 2)
@@ -210,11 +207,11 @@ class Bert:
         # Of the last layer a classifier looks at the [CLS] rows alone; without a head, the last layer looked at is the last to run.
         cls_only = with_head and c.head != "mlm" and not wanted(M, hidden) and not wanted(M - 1, scores)
         depth = M if with_head else max([l + 1 for l in range(M) if wanted(l + 1, hidden) or wanted(l, scores)], default=0)
-        x, cache_embedding = self._embed(batch, keys)
+        x, cache_embedding = self._embed(batch, keys(0), keep_cache)
         hidden_seen: list[Any] = [None] * (M + 1)
         scores_seen: list[Any] = [None] * M
         hidden_seen[0], layers = (x if wanted(0, hidden) else None), []
-        trace = Trace(embedding=hidden_seen[0], hidden=hidden_seen, scores=scores_seen)
+        trace = Trace(embedding=hidden_seen[0], hidden=hidden_seen, scores=scores_seen, compared={})
         for l in range(depth):
             drop = encoder.Dropout(c.hidden_dropout_prob, c.attention_probs_dropout_prob, keys.of_layer(l))
             rows = batch.cls_rows if cls_only and l == M - 1 else None
@@ -228,9 +225,10 @@ class Bert:
                 drop,
                 rows,
                 keep_cache,
+                (targets or {}).get(l, wanted(l, scores)),
             )
             hidden_seen[l + 1] = x if wanted(l + 1, hidden) else None
-            scores_seen[l] = A if wanted(l, scores) else None
+            (trace.compared if isinstance(A, Compared) else scores_seen)[l] = A  # type: ignore[index]
             if keep_cache:
                 layers.append(cache)
             del A, cache
@@ -242,19 +240,11 @@ class Bert:
             trace.logits, mlm = heads.predict_words(x, positions, p, c)
         return trace, Cache(batch, cache_embedding, layers, classifier, mlm) if keep_cache else None
 
-    def _embed(self, batch: Batch, keys: _SiteKeys) -> tuple[Array, EmbeddingCache]:
+    def _embed(self, batch: Batch, keys: Array | None, keep_cache: bool) -> tuple[Array, embed_norm.Cache]:
         c, p = self.config, self.parameters
-        e, lookup = embedding.forward(
-            batch.input_ids,
-            batch.position_ids,
-            batch.token_type_ids,
-            p["embeddings.word_embeddings.weight"],
-            p["embeddings.position_embeddings.weight"],
-            p["embeddings.token_type_embeddings.weight"],
-        )
-        e, norm = layer_norm.forward(e, p["embeddings.LayerNorm.weight"], p["embeddings.LayerNorm.bias"], c.layer_norm_eps)
-        x, drop = dropout.forward(e, c.hidden_dropout_prob, keys(0))
-        return x, EmbeddingCache(lookup, norm, drop)
+        ids = batch.input_ids, batch.position_ids, batch.token_type_ids
+        dropped = c.hidden_dropout_prob, keys
+        return embed_norm.forward(*ids, *tables(p), *_embedding_norm(p), c.layer_norm_eps, *dropped, keep_cache)
 
     # ------------------------------------------------------------------------------------------------ backward
 
@@ -285,11 +275,8 @@ class Bert:
                 terms = *terms, dhidden[l + 1].reshape(dx.shape)
             flat = None if dscores[l] is None else dscores[l].reshape(-1)
             terms = encoder.backward(terms, flat, cache.layers[l], encoder.LayerArrays.of(grads, l))
-        dx, *rest = terms
-        for term in (*rest, dhidden[0], dtrace.embedding):
-            _add(dx, term)
-        norm = (grads["embeddings.LayerNorm.weight"], grads["embeddings.LayerNorm.bias"])
-        de, _, _ = layer_norm.backward(dropout.backward(dx, cache.embedding.dropout), cache.embedding.norm, norm)
+        terms = *terms, *(term.reshape(dx.shape) for term in (dhidden[0], dtrace.embedding) if term is not None)
+        de, _, _ = embed_norm.backward(terms[0], cache.embedding, _embedding_norm(grads), terms[1:])
         return de
 
     def look_up_backward(self, de: Array, cache: embedding.Cache, grads: Parameters) -> None:
@@ -315,6 +302,10 @@ class Bert:
 def tables(p: Parameters) -> tuple[Array, Array, Array]:
     """The word, position and segment embeddings. They lie first in the flat array (see `layout`)."""
     return tuple(p[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type"))  # type: ignore[return-value]
+
+
+def _embedding_norm(p: Parameters) -> tuple[Array, Array]:
+    return p["embeddings.LayerNorm.weight"], p["embeddings.LayerNorm.bias"]
 
 
 class _SiteKeys:
@@ -366,9 +357,3 @@ def _initialise(name: str, view: Array, std: float, seed: int) -> None:
     elif name.endswith(".weight"):
         draw = generator(seed, *name.removeprefix("bert.").encode()).standard_normal(view.shape, dtype=np.float32)
         view[...] = draw * std
-
-
-def _add(total: Array, part: Array | None) -> None:
-    """total (rows, d) += part (…, d), where there is one."""
-    if part is not None:
-        total += part.reshape(total.shape)

@@ -71,7 +71,7 @@ def run(out: Path, machine: Machine, seed: int = 0, resume: bool = False, teache
     log("4/6 augmentation: words replaced by what the masked language model or GloVe has for them")
     augment.run(
         str(out / "mlm"), VECTORS, TASK, data, out / "augmented", copies=COPIES, probability=PROBABILITY, provenance=True,
-        resume=resume, seed=seed,
+        resume=resume, seed=seed, device=machine.device_name,
     )  # fmt: skip
     log("5/6 distillation on the task: the intermediate layers, then the prediction layer")
     pipeline.distill_task(
@@ -131,7 +131,8 @@ def _report(out: Path, data: Path, machine: Machine, started: float) -> dict[str
             "encoder_parameters": model.num_encoder_parameters,
             "shape": model.config.shape,
         }
-    speed = _speed_up(Bert.load(out / "teacher"), Bert.load(out / "student"), data, machine)
+    there = lambda name: Bert.load(out / name).to(machine.xp)
+    speed = _speed_up(there("teacher"), there("student"), data, machine)
     kept = rows["student"]["accuracy"] / rows["teacher"]["accuracy"]
     return {
         "models": rows,

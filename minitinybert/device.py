@@ -25,7 +25,7 @@ def fused(operation: F) -> F:
     @functools.wraps(operation)
     def on_its_device(*arguments: Any, **options: Any) -> Any:
         first = _first_array((*arguments, *options.values()))
-        return (operation if isinstance(first, np.ndarray) else _kernel(operation))(*arguments, **options)
+        return (operation if first is None or isinstance(first, np.ndarray) else _kernel(operation))(*arguments, **options)
 
     return cast(F, on_its_device)
 

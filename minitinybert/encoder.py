@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from .batch import Batch
 from .device import Array
+from .losses import attention as attention_loss
 from .memory import new
 from .ops import add_norm, attention, feed_forward, linear
 from .parameters import Parameters, Slot
@@ -88,18 +89,26 @@ def forward(
     drop: Dropout = NO_DROPOUT,
     rows: Array | None = None,
     keep_cache: bool = True,
-) -> tuple[Array, Array, Cache]:
-    """x (T, d) -> z (T, d), or (S, d) of the rows (S,), one a sentence; the layer's attention scores (flat); cache."""
+    scores: bool | attention_loss.Target = True,
+) -> tuple[Array, Array | attention_loss.Compared | None, Cache]:
+    """x (T, d) -> z (T, d), or (S, d) of the rows (S,), one a sentence; the layer's attention scores (flat); cache.
+
+    scores: whether they are wanted; a Target: they are compared with it, and what comes of that is in their place.
+    """
     asking = x if rows is None else x[rows]
     q, kv, projections = _project(x, asking, W.qkv)
     keys = drop.keys if rows is None or drop.keys[0] is None else drop.keys[:, rows]
-    places = batch.runs, heads, batch.attention_mask
-    context, scores, c_attention = attention.forward(q, kv, *places, drop.attention, keys[0], batch.cls_rows, W.qkv[1])
+    attended = q, kv, batch.runs, heads, batch.attention_mask, drop.attention, keys[0], batch.cls_rows, W.qkv[1]
+    A: Any
+    if isinstance(scores, attention_loss.Target):
+        context, A, c_attention = attention_loss.attend(*attended, scores)
+    else:
+        context, A, c_attention = attention.forward(*attended, scores, keep_cache)
     a, c_output = linear.forward(context, W.output)
-    y, c_norm_y = add_norm.forward(a, W.attention_norm[0], asking, *W.attention_norm[1:], eps, drop.hidden, keys[1])
+    y, c_norm_y = add_norm.forward(a, W.attention_norm[0], asking, *W.attention_norm[1:], eps, drop.hidden, keys[1], keep_cache)
     u, c_feed_forward = feed_forward.forward(y, *W.feed_forward, approximate, keep_cache)
-    z, c_norm_z = add_norm.forward(u, W.output_norm[0], y, *W.output_norm[1:], eps, drop.hidden, keys[2])
-    return z, scores, Cache(rows, projections, c_attention, c_output, c_norm_y, c_feed_forward, c_norm_z)
+    z, c_norm_z = add_norm.forward(u, W.output_norm[0], y, *W.output_norm[1:], eps, drop.hidden, keys[2], keep_cache)
+    return z, A, Cache(rows, projections, c_attention, c_output, c_norm_y, c_feed_forward, c_norm_z)
 
 
 def backward(dz: tuple[Array, ...], dscores: Array | None, cache: Cache, dW: LayerArrays) -> tuple[Array, ...]:

@@ -23,8 +23,9 @@ class ClassifierCache(NamedTuple):
 
 def classify(x: Array, p: Parameters, config: Config, keys: Array | None) -> tuple[Array, Array | None, ClassifierCache]:
     """First tokens x (S, d) -> pooled = tanh(x Wₚᵀ + bₚ) (S, d), logits = dropout(pooled) Wᵀ + b (S, C) or None."""
-    u, pooler = linear.forward(x, *_dense(p, "pooler.dense"))
-    pooled = array_module(x).tanh(u)
+    W, b = _dense(p, "pooler.dense")
+    u, pooler = linear.forward(x, W, b, add=False)
+    pooled = biased_tanh(u, b)
     rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
     if config.classifier_relu:
         kept, drop = dropout.forward(array_module(x).maximum(pooled, 0), 0.0, None)
@@ -45,6 +46,13 @@ def classify_backward(dpooled: Array | None, dlogits: Array | None, cache: Class
     du = through_tanh(total, cache.pooled)
     dx, _, _ = linear.backward(du, cache.pooler, _dense(grads, "pooler.dense"))
     return dx
+
+
+@fused
+def biased_tanh(u: Array, b: Array) -> Array:
+    """tanh(u + b), in the place of u (S, d); b (d,)."""
+    u += b
+    return array_module(u).tanh(u, out=u)
 
 
 @fused

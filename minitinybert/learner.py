@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .batch import Batch
-from .bert import Bert, layout, tables
+from .bert import Bert, Cache, layout, tables
 from .device import Array, array_module
-from .objectives import Objective
+from .objectives import Objective, Terms
 from .ops import embedding
 from .parallel import Workers
 from .parameters import ALIGN, Parameters
@@ -136,8 +136,7 @@ class Learner:
 
     def _share(self, share: Batch, grads: Parameters, step: int) -> _Result:
         teacher_trace = self._ask_teacher(share, step)
-        trace, cache = self.student.forward_batch(share, key(self.seed, step), **self.objective.student_view.arguments(share))
-        terms = self.objective(trace, share, teacher_trace, self.student.parameters)
+        terms, cache = terms_of(self.objective, self.student, share, teacher_trace, key(self.seed, step))
         grads.flat[self._first :] = 0
         dlookup = self.student.backward_to_look_up(cache, terms.dtrace, grads)
         for name, gradient in terms.dprojections.items():
@@ -145,15 +144,21 @@ class Learner:
         return _Result(terms.losses, dlookup, cache.embedding.lookup)
 
     def _ask_teacher(self, share: Batch, step: int) -> Trace | None:
-        """What the teacher says, in the student's dtype whatever its own is."""
-        dtype = self.student.parameters.flat.dtype
+        """What the teacher says, in its own dtype."""
         if self.teacher_cache is not None:
-            return self.teacher_cache.get(share).astype(dtype)
+            return self.teacher_cache.get(share)
         if self.teacher is None or self.objective.teacher_view is None:
             return None
         teacher_key = key(self.seed, step, 1) if self.teacher_dropout else None
         trace, _ = self.teacher.forward_batch(share, teacher_key, keep_cache=False, **self.objective.teacher_view.arguments(share))
-        return trace.astype(dtype)
+        return trace
+
+
+def terms_of(objective: Objective, student: Bert, batch: Batch, teacher: Trace | None, dropout_key: int) -> tuple[Terms, Cache]:
+    """What the objective says of the student's trace of a batch, and the cache for the way back."""
+    asked = {**objective.student_view.arguments(batch), "targets": objective.targets(batch, teacher)}
+    trace, cache = student.forward_batch(batch, dropout_key, **asked)
+    return objective(trace, batch, teacher, student.parameters), cache
 
 
 def shares(batch: Batch, threads: int) -> list[Batch]:

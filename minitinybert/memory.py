@@ -32,6 +32,17 @@ def new(shape: tuple[int, ...] | int, like: Array, dtype: Any = None) -> Array:
     return np.ndarray(shape, dtype, buffer=_pool.take(size))
 
 
+@fused
+def added(x: Array, *terms: Array) -> Array:
+    """x + all terms, of one shape, a new array; x itself where there are none."""
+    if not terms:
+        return x
+    total = np.add(x, terms[0], out=new(x.shape, x))
+    for term in terms[1:]:
+        total += term
+    return total
+
+
 def row_blocks(x: Array) -> list[slice]:
     """Stretches of the rows of x (T, d) that several passes can work through while they are in the cache; all of it on a GPU."""
     rows = max(1, len(x)) if array_module(x) is not np else max(1, BLOCK // max(1, x.shape[-1]))

@@ -1,5 +1,6 @@
 """What is learned, apart from the network that learns it: an objective takes traces and gives losses and the trace's gradient.
 
+    targets = objective.targets(batch, teacher)                       # what the student's scores are compared with as it makes them
     losses, dtrace, dprojections = objective(student, batch, teacher, parameters)
 
 `losses` are the terms by name (0-d arrays, weighted, the batch's share of them), `dtrace` is what `Bert.backward` injects,
@@ -8,12 +9,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from .batch import Batch
 from .device import Array
 from .losses import cross_entropy, mse
+from .losses.attention import Target
 from .parameters import Slot
 from .trace import Trace
 
@@ -40,23 +43,27 @@ class Terms(NamedTuple):
     dprojections: Mapping[str, Array]  # and with respect to the objective's own parameters, by name
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """What `Learner` learns by. It says beforehand what it looks at, so that no more is worked out or kept, and is then a function
     of traces: called for each share of a batch, from several threads, it changes nothing of itself."""
 
     student_view: View
-    teacher_view: View | None  # None: no teacher is run
-    slots: tuple[Slot, ...]  # the objective's own parameters, which the optimiser trains along
+    teacher_view: View | None = None  # None: no teacher is run
+    slots: tuple[Slot, ...] = ()  # the objective's own parameters, which the optimiser trains along
 
+    def targets(self, batch: Batch, teacher: Trace | None) -> dict[int, Target]:
+        """By layer, what `Bert.forward_batch` may compare the student's scores with as it makes them: the student's trace then has
+        `compared` there. The objective takes a trace with scores as well."""
+        return {}
+
+    @abstractmethod
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms: ...
 
 
-class Supervised:
+class Supervised(Objective):
     """Fine-tuning: cross-entropy with the batch's labels, or mean squared error where they are numbers (one logit)."""
 
     student_view = View(logits=True)
-    teacher_view: View | None = None
-    slots: tuple[Slot, ...] = ()
 
     def __init__(self, regression: bool = False):
         self.regression = regression
@@ -71,15 +78,13 @@ class Supervised:
         return Terms({"cross_entropy": entropy}, Trace(logits=cross_entropy.backward(1.0, c)), {})
 
 
-class MaskedLM:
+class MaskedLM(Objective):
     """Masked language modelling (BERT, section 3.1): cross-entropy with the words at the masked rows; logits exist for these alone.
 
     losses/mlm.py is the same loss on the logits of all rows.
     """
 
     student_view = View(logits=True, masked=True)
-    teacher_view: View | None = None
-    slots: tuple[Slot, ...] = ()
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         assert batch.masked is not None

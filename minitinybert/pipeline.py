@@ -38,6 +38,7 @@ class Machine:
     dtype frozen teachers answer."""
 
     def __init__(self, device_name: str = "cpu", threads: int | None = None, ranks: Ranks = ALONE, teacher_dtype: str = "float32"):
+        self.device_name = device_name
         self.xp = device.select(ranks.device(device_name))
         if self.xp is np and teacher_dtype != "float32":
             raise InputError(f"--teacher-dtype {teacher_dtype}: CPUs multiply float32; choose --device cuda, or leave it out")

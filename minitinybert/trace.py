@@ -19,6 +19,9 @@ class Trace:
     pooled (B, d)      tanh of the pooler at the first token
     logits (B, C)      the classifier's; (B, L, V) or (n, V) at n asked positions for a masked language model
 
+    compared           of a forward pass that was given something to compare scores with: by layer, losses.attention.Compared
+                       (loss and gradient), instead of the scores
+
     In a gradient, `embedding` and `hidden[0]` add up.
     """
 
@@ -27,11 +30,4 @@ class Trace:
     scores: Sequence[Array] | None = None
     pooled: Array | None = None
     logits: Array | None = None
-
-    def astype(self, dtype: Any) -> Trace:
-        """The same in `dtype`; an array that has it already is not copied."""
-        cast = lambda a: None if a is None else a.astype(dtype, copy=False)
-        parts = lambda arrays: arrays and [cast(a) for a in arrays]
-        hidden = parts(self.hidden)
-        embedding = hidden[0] if hidden and hidden[0] is not None else cast(self.embedding)
-        return Trace(embedding, hidden, parts(self.scores), cast(self.pooled), cast(self.logits))
+    compared: dict[int, Any] | None = None

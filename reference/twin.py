@@ -61,6 +61,24 @@ def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Outputs:
     return {"y": F.layer_norm(x, gain.shape, gain, bias, eps)}
 
 
+def embed_norm(
+    word_ids: Tensor,
+    position_ids: Tensor,
+    segment_ids: Tensor,
+    W: Tensor,
+    P: Tensor,
+    S: Tensor,
+    gain: Tensor,
+    bias: Tensor,
+    eps: float,
+    keep: np.ndarray | None,
+    scale: float,
+    **_: Any,
+) -> Outputs:
+    looked_up = embedding(word_ids, position_ids, segment_ids, W, P, S)["y"]
+    return {"y": _dropped(F.layer_norm(looked_up, gain.shape, gain, bias, eps), keep, scale)}
+
+
 def add_norm(
     a: Tensor, b: Tensor, x: Tensor, gain: Tensor, bias: Tensor, eps: float, keep: np.ndarray | None, scale: float, **_: Any
 ) -> Outputs:
@@ -272,7 +290,7 @@ def twins() -> dict[str, Callable[..., Outputs]]:
     """The twin of each case of the audit, by the case's name."""
     from . import step
 
-    operations = (linear, embedding, layer_norm, add_norm, gelu, softmax, dropout, attention, feed_forward)
+    operations = (linear, embedding, layer_norm, embed_norm, add_norm, gelu, softmax, dropout, attention, feed_forward)
     return {
         **{f"ops.{operation.__name__}": operation for operation in operations},
         **{f"losses.{loss.__name__}": loss for loss in (mse, hidden, prediction, cross_entropy, mlm)},

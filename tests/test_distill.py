@@ -13,7 +13,7 @@ from minitinybert.config import Config
 from minitinybert.data.batching import EncodedExamples
 from minitinybert.distill import Intermediate, Prediction, layer_map
 from minitinybert.errors import InputError
-from minitinybert.learner import Learner
+from minitinybert.learner import Learner, terms_of
 from minitinybert.losses import attention
 from minitinybert.objectives import Supervised
 from minitinybert.parallel import Workers
@@ -95,6 +95,21 @@ def learner_of(objective, threads=1, student_config=STUDENT):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_whole_step_s_gradient_by_finite_differences(name, kind):
     check_gradient(learner_of(OBJECTIVES[name]()), batch_of([3, 9, 1, 5, 5], kind))
+
+
+@pytest.mark.parametrize("kind", ["packed", "padded"])
+@pytest.mark.parametrize("recipe", ["default", "huawei-2019"])
+def test_scores_compared_as_they_are_made_or_afterwards(recipe, kind):
+    learner = learner_of(Intermediate(STUDENT, TEACHER, RECIPES[recipe], {"attention": 0.7}))
+    batch, objective = batch_of([3, 9, 1, 5, 5], kind), learner.objective
+    teacher, _ = learner.teacher.forward_batch(batch, **objective.teacher_view.arguments(batch))
+    during, _ = terms_of(objective, learner.student, batch, teacher, 7)
+    trace, _ = learner.student.forward_batch(batch, 7, **objective.student_view.arguments(batch))
+    assert not trace.compared and all(A is not None for A in trace.scores)
+    after = objective(trace, batch, teacher, learner.student.parameters)
+    assert during.losses.keys() == after.losses.keys() and all(during.losses[name] == loss for name, loss in after.losses.items())
+    for a, b in zip(during.dtrace.scores, after.dtrace.scores, strict=True):
+        assert a.any() and np.array_equal(a, b)
 
 
 @pytest.mark.parametrize(

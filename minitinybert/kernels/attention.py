@@ -1,6 +1,7 @@
-"""ops/attention.py: one pass forward and two backward, whatever lengths the sentences have; no product of theirs is a call of its own.
+"""ops/attention.py, and losses/attention.py's `attend`: one pass forward and two backward, whatever lengths the sentences have; no
+product of theirs is a call of its own, and no scores are read again to be compared.
 
-A = q kᵀ/√d_k,  P = softmax(A + mask),  D = P m/(1 − p),  c = D v
+A = q kᵀ/√d_k,  P = softmax(A + mask),  D = P m/(1 − p),  c = D v;      L = λ/n Σ (A − A^T)²,  dscores = 2λ/n (A − A^T)
 dA = (P (dD m/(1 − p) − Σ dD D) + dscores)/√d_k with dD = dc vᵀ;  dq = dA k;      dk = dAᵀ q,  dv = Dᵀ dc
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import cupy
 import numpy as np
@@ -15,27 +17,32 @@ import numpy as np
 from ..batch import Run
 from ..device import Array
 from ..errors import InputError
+from ..losses import attention as attention_loss
 from ..ops import dropout, softmax
 from ..ops.attention import Cache
 from ..random import key
-from .cuda import Kernel, contiguous, parts_dtype
+from .cuda import LAST, Kernel, contiguous, counters, parts_dtype
 from .dropout import undrawn
 
 # A block of 128 threads has up to R queries (or R keys) of one head of one sentence, a warp has a row of them.
 # rows[r][j] is what the block's row r and the sentence's row j have to do with each other, W the width of a head, M the longest sentence
-# or more. Of ONE a sentence, only its first token asks.
+# or more. Products come of tiles of K rows; a thread has the sums of QUADS rows and C (or four) columns, and reads shared memory in
+# fours, rows of S numbers, an odd number of fours: neighbours lie in other banks. Of ONE a sentence, only its first token asks.
 _SHARED = r"""
-#define QUADS (R < 4 ? R : 4)  // rows a thread works on at once
+constexpr int QUADS = R < 4 ? R : 4, C = R * K > 128 * QUADS ? R * K / (128 * QUADS) : 1, FOURS = (W + 3) / 4, S = 4 * (FOURS | 1);
 #define EACH(j, count) for (int j = 4 * (threadIdx.x % 32); j < count; j += 128)
 #define EACH_OF_WARP(r) for (int r = threadIdx.x / 32; r < R && first + r < Q; r += 4)
+#define SHARED alignas(4 * sizeof(A)) __shared__ A
+typedef A Rows[R][M + 4];
+typedef A Tile[K][S];
 
 struct Place { long long start; int L, Q; size_t scores; };  // a sentence: its first row, length, queries, and where its scores begin
 
-__device__ inline Place place(const long long* starts, int S, int T_rows, int h) {
+__device__ inline Place place(const long long* starts, int sentences, int T_rows, int h) {
     const int s = blockIdx.z;
     Place at;
     at.start = starts[s];
-    at.L = int((s + 1 < S ? starts[s + 1] : T_rows) - at.start);
+    at.L = int((s + 1 < sentences ? starts[s + 1] : T_rows) - at.start);
     at.Q = ONE ? 1 : at.L;
     unsigned long long before = 0;
     if (ONE) before = at.start;
@@ -47,91 +54,152 @@ __device__ inline Place place(const long long* starts, int S, int T_rows, int h)
     return at;
 }
 
-// from[j][w], and what is to be added to it
-__device__ inline A entry(const T* from, int stride, const T* bias, int j, int w) {
-    return A(from[(size_t)j * stride + w]) + (bias ? A(bias[w]) : A(0));
+__device__ inline const Four<A>& four(const A& first) { return *(const Four<A>*)&first; }
+
+// to[j][w] = from[first + j][w] + bias[w], 0 where there is none
+template <int N> __device__ inline void take(const T* from, int stride, const T* bias, int first, int count, A (&to)[N][S]) {
+    for (int i = threadIdx.x; i < N * S; i += 128) {
+        const int j = i / S, w = i % S;
+        const bool there = first + j < count && w < W;
+        to[j][w] = there ? A(from[(size_t)(first + j) * stride + w]) + (bias ? A(bias[w]) : A(0)) : A(0);
+    }
 }
 
-__device__ inline void take(const T* from, int stride, const T* bias, int count, A (&mine)[R][W]) {
-    for (int i = threadIdx.x; i < R * W; i += 128) mine[i / W][i % W] = i / W < count ? entry(from, stride, bias, i / W, i % W) : A(0);
-}
-
-// rows[r][j] = Σ_w mine[r][w] of[j][w]
-__device__ inline void against(const A (&mine)[R][W], const T* of, int stride, const T* bias, int count, A (&rows)[R][M + 1]) {
-    __shared__ A tile[K][W + 1];
+// rows[r][j] = Σ_w mine[r][w] of[j][w]; 0 for what of the last tile is not there
+__device__ inline void against(const A (&mine)[R][S], Tile& tile, const T* of, int stride, const T* bias, int count, Rows& rows) {
     for (int start = 0; start < count; start += K) {
         __syncthreads();
-        for (int i = threadIdx.x; i < K * W; i += 128)
-            tile[i / W][i % W] = start + i / W < count ? entry(of, stride, bias, start + i / W, i % W) : A(0);
+        take(of, stride, bias, start, count, tile);
         __syncthreads();
-        for (int i = threadIdx.x; i < K * (R / QUADS); i += 128) {
-            const int j = i % K, r = i / K * QUADS;
-            A sum[QUADS] = {};
-            for (int w = 0; w < W; ++w) for (int c = 0; c < QUADS; ++c) sum[c] += mine[r + c][w] * tile[j][w];
-            if (start + j < count) for (int c = 0; c < QUADS; ++c) rows[r + c][start + j] = sum[c];
+        for (int i = threadIdx.x; i < K / C * (R / QUADS); i += 128) {
+            const int j = i % (K / C), r = i / (K / C) * QUADS;
+            A sum[QUADS][C] = {};
+            for (int w = 0; w < 4 * FOURS; w += 4) {
+                Four<A> x[QUADS], y[C];
+                for (int c = 0; c < QUADS; ++c) x[c] = four(mine[r + c][w]);
+                for (int e = 0; e < C; ++e) y[e] = four(tile[j + e * (K / C)][w]);
+                for (int c = 0; c < QUADS; ++c) for (int e = 0; e < C; ++e)
+                    for (int n = 0; n < 4; ++n) sum[c][e] += x[c].at[n] * y[e].at[n];
+            }
+            for (int c = 0; c < QUADS; ++c) for (int e = 0; e < C; ++e) rows[r + c][start + j + e * (K / C)] = sum[c][e];
         }
     }
     __syncthreads();
 }
 
-// out[r][w] = Σ_j rows[r][j] of[j][w], for the rows there are
-__device__ inline void times(const A (&rows)[R][M + 1], const T* of, int stride, const T* bias, int count, T* out, int out_stride,
+// out[r][w] = Σ_j rows[r][j] of[j][w], for the rows there are; rows are 0 from count to the end of its four
+__device__ inline void times(const Rows& rows, Tile& tile, const T* of, int stride, const T* bias, int count, T* out, int out_stride,
                              int there) {
-    for (int i = threadIdx.x; i < W * (R / QUADS); i += 128) {
-        const int w = i % W, r = i / W * QUADS;
-        A sum[QUADS] = {};
-        for (int j = 0; j < count; ++j) {
-            const A x = entry(of, stride, bias, j, w);
-            for (int c = 0; c < QUADS; ++c) sum[c] += rows[r + c][j] * x;
+    constexpr int PIECES = FOURS * (R / QUADS), MANY = (PIECES + 127) / 128;
+    A sum[MANY][QUADS][4] = {};
+    for (int start = 0; start < count; start += K) {
+        __syncthreads();
+        take(of, stride, bias, start, count, tile);
+        __syncthreads();
+        for (int m = 0; m < MANY; ++m) {
+            const int i = threadIdx.x + 128 * m, w = i % FOURS * 4, r = i / FOURS * QUADS;
+            if (i < PIECES) for (int j = 0; j < K && start + j < count; j += 4) {
+                Four<A> x[QUADS], y[4];
+                for (int c = 0; c < QUADS; ++c) x[c] = four(rows[r + c][start + j]);
+                for (int n = 0; n < 4; ++n) y[n] = four(tile[j + n][w]);
+                for (int c = 0; c < QUADS; ++c) for (int n = 0; n < 4; ++n)
+                    for (int e = 0; e < 4; ++e) sum[m][c][e] += x[c].at[n] * y[n].at[e];
+            }
         }
-        for (int c = 0; c < QUADS; ++c) if (r + c < there) out[(size_t)(r + c) * out_stride + w] = T(sum[c]);
+    }
+    for (int m = 0; m < MANY; ++m) {
+        const int i = threadIdx.x + 128 * m, w = i % FOURS * 4, r = i / FOURS * QUADS;
+        if (i < PIECES) for (int c = 0; c < QUADS; ++c) for (int e = 0; e < 4; ++e)
+            if (r + c < there && w + e < W) out[(size_t)(r + c) * out_stride + w + e] = T(sum[m][c][e]);
     }
 }
 """
 
+# COMPARE: 1 all scores, 2 those of real queries and keys, 3 what is not seen as 0; into `scores` goes the loss's gradient then.
 _FORWARD = Kernel(
     "attention_forward",
     _SHARED
+    + LAST
     + r"""
+__device__ inline A compared(A own, A other, bool query, bool key, A slope, A unseen, A& error) {  // dscores
+    bool moves = true;
+    if (COMPARE == 2 && !(query && key)) return 0;
+    if (COMPARE == 3) {
+        moves = key && own > unseen;
+        own = moves ? own : A(0);
+        other = key && other > unseen ? other : A(0);
+    }
+    const A e = own - other;
+    error += e * e;
+    return moves ? e * slope : A(0);
+}
+
+// Σ of the blocks' errors; of every thread of every block
+__device__ inline void add_up(A error, A* parts, unsigned* counter, T* loss, A factor) {
+    __shared__ A of_warp[4];
+    const int block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x, blocks = gridDim.x * gridDim.y * gridDim.z;
+    for (bool last = false;; last = true) {
+        error = over_row<Sum>(error);
+        __syncthreads();
+        if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = error;
+        __syncthreads();
+        const A sum = of_warp[0] + of_warp[1] + of_warp[2] + of_warp[3];
+        if (threadIdx.x == 0) last ? void(*loss = T(sum * factor)) : void(parts[block] = sum);
+        if (last || !comes_last(counter, blocks)) return;
+        error = 0;
+        for (int i = threadIdx.x; i < blocks; i += 128) error += parts[i];
+    }
+}
+
 extern "C" __global__ void attention_forward(const T* q, const T* kv, const T* bias, const long long* starts, const u8* real,
                                              const u64* keys, T* context,
-                                             T* scores, T* p, u8* keep, int S, int rows_T, int h, int q_stride, int kv_stride, A factor,
-                                             A lowest, u64 head_key, unsigned threshold, A scale) {
-    const Place at = place(starts, S, rows_T, h);
+                                             T* scores, T* p, u8* keep, int sentences, int rows_T, int h, int q_stride, int kv_stride,
+                                             A factor, A lowest, u64 head_key, unsigned threshold, A scale,
+                                             const Y* target, A* parts, unsigned* counter, T* loss, A slope, A of_loss, A unseen) {
+    const Place at = place(starts, sentences, rows_T, h);
     const int first = blockIdx.x * R, Q = at.Q, L = at.L, head = blockIdx.y, d = h * W;
-    if (first >= Q) return;
-    __shared__ A mine[R][W], rows[R][M + 1];
-    const size_t query = (ONE ? blockIdx.z : at.start) + first;
-    const T *k = kv + at.start * kv_stride + head * W, *b = bias ? bias + head * W : bias, *b_k = b ? b + d : b, *b_v = b ? b_k + d : b;
-    take(q + query * q_stride + head * W, q_stride, b, Q - first, mine);
-    against(mine, k, kv_stride, b_k, L, rows);
-    EACH_OF_WARP(r) {
-        const size_t start = at.scores + (size_t)(first + r) * L;
-        A most = -INFINITY, sum = 0;
-        EACH(j, L) for (int c = 0; c < 4 && j + c < L; ++c) {
-            A v = rows[r][j + c] * factor;
-            scores[start + j + c] = T(v);
-            if (MASK) v += real[at.start + j + c] ? A(0) : lowest;
-            rows[r][j + c] = v;
-            most = Max::of(v, most);
-        }
-        most = over_row<Max>(most);
-        EACH(j, L) for (int c = 0; c < 4 && j + c < L; ++c) sum += rows[r][j + c] = exp(rows[r][j + c] - most);
-        sum = over_row<Sum>(sum);
-        const u64 row_key = DROP ? mix((keys[query + r] + head * 0xD1B54A32D192ED03ull) * 0x9E3779B97F4A7C15ull + head_key) : 0;
-        EACH(j, L) {
-            u8 kept[4];
-            if (DROP) draw(row_key, j / 4, threshold, kept);
-            for (int c = 0; c < 4 && j + c < L; ++c) {
-                const A v = rows[r][j + c] / sum;
-                p[start + j + c] = T(v);
-                if (DROP) keep[start + j + c] = kept[c];
-                rows[r][j + c] = !DROP ? v : kept[c] ? v * scale : A(0);
+    A error = 0;
+    if (first < Q) {
+        SHARED mine[R][S];
+        SHARED tile[K][S];
+        SHARED rows[R][M + 4];
+        const size_t query = (ONE ? blockIdx.z : at.start) + first;
+        const T *k = kv + at.start * kv_stride + head * W, *b = bias ? bias + head * W : bias, *b_k = b ? b + d : b, *b_v = b ? b_k + d : b;
+        take(q + query * q_stride + head * W, q_stride, b, 0, Q - first, mine);
+        against(mine, tile, k, kv_stride, b_k, L, rows);
+        EACH_OF_WARP(r) {
+            const size_t start = at.scores + (size_t)(first + r) * L;
+            A most = -INFINITY, sum = 0;
+            EACH(j, L) for (int c = 0; c < 4 && j + c < L; ++c) {
+                A v = rows[r][j + c] * factor;
+                const bool key = !MASK || real[at.start + j + c];
+                if (COMPARE) {
+                    const bool asks = !MASK || real[query + r];
+                    scores[start + j + c] = T(compared(v, A(target[start + j + c]), asks, key, slope, unseen, error));
+                } else if (scores) scores[start + j + c] = T(v);
+                if (!key) v += lowest;
+                rows[r][j + c] = v;
+                most = Max::of(v, most);
+            }
+            most = over_row<Max>(most);
+            EACH(j, L) for (int c = 0; c < 4 && j + c < L; ++c) sum += rows[r][j + c] = exp(rows[r][j + c] - most);
+            sum = over_row<Sum>(sum);
+            const u64 row_key = DROP ? mix((keys[query + r] + head * 0xD1B54A32D192ED03ull) * 0x9E3779B97F4A7C15ull + head_key) : 0;
+            EACH(j, L) {
+                u8 kept[4];
+                if (DROP) draw(row_key, j / 4, threshold, kept);
+                for (int c = 0; c < 4 && j + c < L; ++c) {
+                    const A v = rows[r][j + c] / sum;
+                    if (p) p[start + j + c] = T(v);
+                    if (DROP && keep) keep[start + j + c] = kept[c];
+                    rows[r][j + c] = !DROP ? v : kept[c] ? v * scale : A(0);
+                }
             }
         }
+        __syncthreads();
+        times(rows, tile, k + d, kv_stride, b_v, L, context + query * d + head * W, d, Q - first);
     }
-    __syncthreads();
-    times(rows, k + d, kv_stride, b_v, L, context + query * d + head * W, d, Q - first);
+    if (COMPARE) add_up(error, parts, counter, loss, of_loss);
 }
 """,
 )
@@ -142,16 +210,18 @@ _BY_QUERIES = Kernel(
     + r"""
 extern "C" __global__ void attention_backward_queries(const T* dcontext, const T* kv, const T* bias, const long long* starts,
                                                       const T* p, const u8* keep,
-                                                      const T* dscores, T* dA, T* dq, int S, int rows_T, int h, int dc_stride,
+                                                      const T* dscores, T* dA, T* dq, int sentences, int rows_T, int h, int dc_stride,
                                                       int kv_stride, int dq_stride, A factor, A scale) {
-    const Place at = place(starts, S, rows_T, h);
+    const Place at = place(starts, sentences, rows_T, h);
     const int first = blockIdx.x * R, Q = at.Q, L = at.L, head = blockIdx.y, d = h * W;
     if (first >= Q) return;
-    __shared__ A mine[R][W], rows[R][M + 1];
+    SHARED mine[R][S];
+    SHARED tile[K][S];
+    SHARED rows[R][M + 4];
     const size_t query = (ONE ? blockIdx.z : at.start) + first;
     const T *k = kv + at.start * kv_stride + head * W, *b_k = bias ? bias + d + head * W : bias, *b_v = bias ? b_k + d : bias;
-    take(dcontext + query * dc_stride + head * W, dc_stride, 0, Q - first, mine);
-    against(mine, k + d, kv_stride, b_v, L, rows);
+    take(dcontext + query * dc_stride + head * W, dc_stride, 0, 0, Q - first, mine);
+    against(mine, tile, k + d, kv_stride, b_v, L, rows);
     EACH_OF_WARP(r) {
         const size_t start = at.scores + (size_t)(first + r) * L;
         A along = 0;
@@ -169,7 +239,7 @@ extern "C" __global__ void attention_backward_queries(const T* dcontext, const T
         }
     }
     __syncthreads();
-    times(rows, k, kv_stride, b_k, L, dq + query * dq_stride + head * W, dq_stride, Q - first);
+    times(rows, tile, k, kv_stride, b_k, L, dq + query * dq_stride + head * W, dq_stride, Q - first);
 }
 """,
 )
@@ -180,27 +250,27 @@ _BY_KEYS = Kernel(
     + r"""
 extern "C" __global__ void attention_backward_keys(const T* dcontext, const T* q, const T* bias, const long long* starts,
                                                    const T* p, const u8* keep,
-                                                   const T* dA, T* dkv, int S, int rows_T, int h, int dc_stride, int q_stride,
+                                                   const T* dA, T* dkv, int sentences, int rows_T, int h, int dc_stride, int q_stride,
                                                    int dkv_stride, A scale) {
-    const Place at = place(starts, S, rows_T, h);
-    const int first = blockIdx.x * R, Q = at.Q, L = at.L, there = L - first, head = blockIdx.y;
+    const Place at = place(starts, sentences, rows_T, h);
+    const int first = blockIdx.x * R, Q = at.Q, L = at.L, there = L - first, head = blockIdx.y, in_fours = (Q + 3) / 4 * 4;
     if (there <= 0) return;
-    __shared__ A rows[R][M + 1];
+    SHARED tile[K][S];
+    SHARED rows[R][M + 4];
     const size_t query = ONE ? blockIdx.z : at.start;
     T* dk = dkv + (at.start + first) * dkv_stride + head * W;
-    for (int i = threadIdx.x; i < Q * R; i += 128) {
+    for (int i = threadIdx.x; i < in_fours * R; i += 128) {
         const size_t j = at.scores + (size_t)(i / R) * L + first + i % R;
-        rows[i % R][i / R] = i % R < there ? A(dA[j]) : A(0);
+        rows[i % R][i / R] = i % R < there && i / R < Q ? A(dA[j]) : A(0);
     }
+    times(rows, tile, q + query * q_stride + head * W, q_stride, bias ? bias + head * W : bias, Q, dk, dkv_stride, there);
     __syncthreads();
-    times(rows, q + query * q_stride + head * W, q_stride, bias ? bias + head * W : bias, Q, dk, dkv_stride, there);
-    __syncthreads();
-    for (int i = threadIdx.x; i < Q * R; i += 128) {
+    for (int i = threadIdx.x; i < in_fours * R; i += 128) {
         const size_t j = at.scores + (size_t)(i / R) * L + first + i % R;
-        rows[i % R][i / R] = i % R >= there ? A(0) : !DROP ? A(p[j]) : keep[j] ? A(p[j]) * scale : A(0);
+        const bool is = i % R < there && i / R < Q;
+        rows[i % R][i / R] = !is ? A(0) : !DROP ? A(p[j]) : keep[j] ? A(p[j]) * scale : A(0);
     }
-    __syncthreads();
-    times(rows, dcontext + query * dc_stride + head * W, dc_stride, 0, Q, dk + h * W, dkv_stride, there);
+    times(rows, tile, dcontext + query * dc_stride + head * W, dc_stride, 0, Q, dk + h * W, dkv_stride, there);
 }
 """,
 )
@@ -216,20 +286,55 @@ def forward(
     keys: Array | None = None,
     starts: Array | None = None,
     bias: Array | None = None,
-) -> tuple[Array, Array, Cache]:
+    keep_scores: bool = True,
+    keep_cache: bool = True,
+) -> tuple[Array, Array | None, Cache]:
+    scores = cupy.empty(_size(q, runs, heads), q.dtype) if keep_scores else None
+    context, cache = _forward(q, kv, runs, heads, attention_mask, p, keys, starts, bias, scores, keep_cache)
+    return context, scores, cache
+
+
+def attend(
+    q: Array,
+    kv: Array,
+    runs: Sequence[Run],
+    heads: int,
+    attention_mask: Array | None,
+    p: float,
+    keys: Array | None,
+    starts: Array | None,
+    bias: Array | None,
+    target: attention_loss.Target,
+) -> tuple[Array, attention_loss.Compared, Cache]:
+    compared = attention_loss.Compared(cupy.empty((), q.dtype), cupy.empty(_size(q, runs, heads), q.dtype))
+    context, cache = _forward(q, kv, runs, heads, attention_mask, p, keys, starts, bias, compared.dscores, True, target, compared.loss)
+    return context, compared, cache
+
+
+def _forward(q, kv, runs, heads, attention_mask, p, keys, starts, bias, scores, keep_cache, target=None, loss=None) -> tuple[Array, Cache]:
+    """Context and cache; scores, or what comes of their comparison, into `scores` and `loss`."""
     q, kv = _in_rows(q), _in_rows(kv)
     attention_mask, keys = contiguous(attention_mask, keys)
     if starts is None:
         starts = cupy.asarray(np.concatenate([run.start + run.length * np.arange(run.n) for run in runs]))
-    one, W = len(q) < runs[-1].stop, q.shape[1] // heads
-    size = heads * sum(run.n * run.length * (1 if one else run.length) for run in runs)
-    context, scores, P = (cupy.empty(shape, q.dtype) for shape in (q.shape, size, size))
-    dropped, threshold = undrawn(size, p, keys)
+    one, W, size = _one(q, runs), q.shape[1] // heads, _size(q, runs, heads)
+    grid, sizes = _shares(runs, heads, W, q.dtype, few=one)
+    context, P = cupy.empty(q.shape, q.dtype), cupy.empty(size, q.dtype) if keep_cache else None
+    dropped, threshold = undrawn(size, p, keys, keep_cache)
     arrays = (q, kv, bias, starts, attention_mask, keys, context, scores, P, dropped.keep)
     numbers = (len(starts), runs[-1].stop, heads, _stride(q), _stride(kv), 1 / math.sqrt(W), float(np.finfo(parts_dtype(q.dtype)).min))
     more = (np.uint64(key(0, 0)), np.uint32(threshold), float(dropped.scale))
-    _launch(_FORWARD, runs, heads, W, q.dtype, (*arrays, *numbers, *more), one, one, MASK=attention_mask is not None, DROP=threshold > 0)
-    return context, scores, Cache(q, kv, runs, heads, _by_run(P, dropped, runs, heads, one), starts, bias)
+    compare: int = 0
+    comparison: tuple[Any, ...] = (None, None, None, None, 0.0, 0.0, 0.0)
+    if target is not None:
+        compare = 3 if target.padding else 2 if attention_mask is not None else 1
+        parts, by_entry = cupy.empty(math.prod(grid), parts_dtype(q.dtype)), target.weight / target.entries
+        (their,) = contiguous(target.scores)
+        comparison = (their, parts, counters(), loss, 2 * by_entry, by_entry, attention_loss.UNSEEN)
+    ways = {"MASK": attention_mask is not None, "DROP": threshold > 0, "COMPARE": compare, "Y": q.dtype if not compare else their.dtype}
+    _FORWARD.launch(grid, (128,), q.dtype, (*arrays, *numbers, *more, *comparison), **sizes, ONE=one, **ways)
+    weights = _by_run(P, dropped, runs, heads, one) if keep_cache else []
+    return context, Cache(q, kv, runs, heads, weights, starts, bias)
 
 
 def backward(dcontext: Array, cache: Cache, dscores: Array | None = None, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
@@ -237,45 +342,48 @@ def backward(dcontext: Array, cache: Cache, dscores: Array | None = None, out: t
     dcontext, (dscores,) = _in_rows(dcontext), contiguous(dscores)
     dq, dkv = out if out is not None else (cupy.empty(q.shape, q.dtype), cupy.empty(kv.shape, kv.dtype))
     assert dq.strides[1] == dkv.strides[1] == dq.itemsize, "rows without gaps"
-    one, W = len(q) < runs[-1].stop, q.shape[1] // heads
+    one, W = _one(q, runs), q.shape[1] // heads
     assert starts is not None
     p, (keep, scale) = weights[0]  # the first run's; the others' lie behind
-    dA = cupy.empty(sum(w.p.size for w in weights), q.dtype)
-    sizes, dropped = (len(starts), runs[-1].stop, heads), keep is not None
+    dA = cupy.empty(_size(q, runs, heads), q.dtype)
+    sizes, ways = (len(starts), runs[-1].stop, heads), {"ONE": one, "DROP": keep is not None}
     numbers = (*sizes, _stride(dcontext), _stride(kv), _stride(dq), 1 / math.sqrt(W), float(scale))
-    strides = _stride(dcontext), _stride(q), _stride(dkv)
+    grid, constants = _shares(runs, heads, W, q.dtype, few=one)
     arrays = (dcontext, kv, bias, starts, p, keep, dscores, dA, dq)
-    _launch(_BY_QUERIES, runs, heads, W, q.dtype, (*arrays, *numbers), one, one, DROP=dropped, MORE=dscores is not None)
-    _launch(
-        _BY_KEYS,
-        runs,
-        heads,
-        W,
-        q.dtype,
-        (dcontext, q, bias, starts, p, keep, dA, dkv, *sizes, *strides, float(scale)),
-        one,
-        False,
-        DROP=dropped,
-    )
+    _BY_QUERIES.launch(grid, (128,), q.dtype, (*arrays, *numbers), **constants, **ways, MORE=dscores is not None)
+    arguments = (dcontext, q, bias, starts, p, keep, dA, dkv, *sizes, _stride(dcontext), _stride(q), _stride(dkv), float(scale))
+    grid, constants = _shares(runs, heads, W, q.dtype)
+    _BY_KEYS.launch(grid, (128,), q.dtype, arguments, **constants, **ways)
     return dq, dkv
 
 
-def _launch(kernel: Kernel, runs, heads, W, dtype, arguments, one: bool, few: bool, **constants: bool) -> None:
-    """A block for each stretch of rows of the longest sentence (a single one where `few`), each head, each sentence."""
+def _one(q: Array, runs: Sequence[Run]) -> bool:
+    """Whether only the first token of each sentence asks."""
+    return len(q) < runs[-1].stop
+
+
+def _size(q: Array, runs: Sequence[Run], heads: int) -> int:
+    """How many scores there are."""
+    return heads * sum(run.n * run.length * (1 if _one(q, runs) else run.length) for run in runs)
+
+
+def _shares(runs: Sequence[Run], heads: int, W: int, dtype, few: bool = False) -> tuple[tuple[int, int, int], dict[str, int]]:
+    """A block for each stretch of rows of the longest sentence (a single row where `few`), each head, each sentence; the constants."""
     longest = max(run.length for run in runs)
-    sizes = _sizes(longest, W, dtype)
-    grid = (1 if few else -(-longest // sizes["R"]), heads, sum(run.n for run in runs))
-    kernel.launch(grid, (128,), dtype, arguments, **sizes, ONE=one, **constants)
+    sizes = _sizes(longest, W, dtype, few)
+    return (1 if few else -(-longest // sizes["R"]), heads, sum(run.n for run in runs)), sizes
 
 
-def _sizes(longest: int, W: int, dtype) -> dict[str, int]:
+def _sizes(longest: int, W: int, dtype, few: bool = False) -> dict[str, int]:
     """The constants of a kernel for sentences of up to `longest` tokens and heads W wide, as far as shared memory reaches."""
     M = max(32, 1 << (longest - 1).bit_length())
+    S = 4 * (-(-W // 4) | 1)
     room = 46 * 1024 // (8 if dtype == np.float64 else 4)  # numbers in shared memory
-    K = max(k for k in (1, 2, 4, 8, 16, 32) if k == 1 or k * (W + 1) <= room // 4)
-    R = max(r for r in (1, 2, 4, 8, 16) if r == 1 or r * (M + 1 + W) + K * (W + 1) <= room)
-    if room < R * (M + 1 + W) + K * (W + 1):
+    rows = [1] if few else [1, 2, 4, 8, 16] if longest <= 16 else [1, 2, 4, 8, 16, 32]
+    choices = [(R * K, R, K) for R in rows for K in (4, 8, 16, 32, 64) if M >= K and room >= R * (M + 4 + S) + K * S]
+    if not choices:
         raise InputError(f"a sentence of {longest} tokens is too long for attention on a GPU, where a row of scores has 48 KB")
+    _, R, K = max(choices)
     return {"G": 32, "BLOCK": 128, "D": 0, "N": 1, "ALIGNED": 0, "W": W, "M": M, "K": K, "R": R}
 
 

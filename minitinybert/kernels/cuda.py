@@ -130,12 +130,13 @@ class Kernel:
     def __init__(self, name: str, source: str):
         self.name, self.source = name, source
 
-    def launch(self, grid: tuple[int, ...], block: tuple[int, ...], dtype: Any, arguments: tuple[Any, ...], **constants: int) -> None:
-        """Arguments are arrays (contiguous), None for no array, NumPy scalars, and Python's: int is int, float is A."""
+    def launch(self, grid: tuple[int, ...], block: tuple[int, ...], dtype: Any, arguments: tuple[Any, ...], **constants: Any) -> None:
+        """Arguments are arrays (contiguous), None for no array, NumPy scalars, and Python's: int is int, float is A.
+        Constants are integers, and dtypes for types."""
         function, arithmetic = _compiled(self.source, self.name, np.dtype(dtype), tuple(constants.items()))
         function(grid, block, tuple(_argument(a, arithmetic) for a in arguments))
 
-    def by_rows(self, rows: int, width: int, dtype: Any, arguments: tuple[Any, ...], groups: int | None = None, **constants: int) -> None:
+    def by_rows(self, rows: int, width: int, dtype: Any, arguments: tuple[Any, ...], groups: int | None = None, **constants: Any) -> None:
         """A group of threads a row; or `groups`, as `groups_of` gives them, with several rows each."""
         if not rows or not width:
             return
@@ -168,6 +169,8 @@ _TYPES = {  # T, A, and what has to be included for T
     "float64": ("double", "double", ""),
     "float16": ("__half", "float", "#include <cuda_fp16.h>\n"),
     "bfloat16": ("__nv_bfloat16", "float", "#include <cuda_bf16.h>\n"),
+    "int32": ("int", "", ""),
+    "int64": ("long long", "", ""),
 }
 
 
@@ -175,20 +178,28 @@ OPTIONS = ("-std=c++14",)
 
 
 @functools.cache
-def _compiled(source: str, name: str, dtype: np.dtype, constants: tuple[tuple[str, int], ...]) -> tuple[Any, Any]:
+def _compiled(source: str, name: str, dtype: np.dtype, constants: tuple[tuple[str, Any], ...]) -> tuple[Any, Any]:
     return cupy.RawKernel(code_of(source, dtype, dict(constants)), name, OPTIONS), parts_dtype(dtype)
 
 
-def code_of(source: str, dtype: np.dtype, constants: dict[str, int]) -> str:
-    """What the compiler gets of a kernel's source."""
-    T, A, header = _TYPES[dtype.name]
-    header += f"typedef {T} T;\ntypedef {A} A;\n" + "".join(f"constexpr int {key} = {int(value)};\n" for key, value in constants.items())
+def code_of(source: str, dtype: np.dtype, constants: dict[str, Any]) -> str:
+    """What the compiler gets of a kernel's source. A constant that is a dtype is a type there, all others are integers."""
+    types = {"T": dtype, **{key: value for key, value in constants.items() if isinstance(value, np.dtype)}}
+    named = {key: _TYPES[value.name] for key, value in types.items()}
+    header = "".join(sorted({include for _, _, include in named.values()})) + f"typedef {named['T'][1]} A;\n"
+    header += "".join(f"typedef {name} {key};\n" for key, (name, _, _) in named.items())
+    header += "".join(f"constexpr int {key} = {int(value)};\n" for key, value in constants.items() if key not in named)
     return header + PRELUDE + (ROWS if "G" in constants else "") + source
 
 
+_NULL = np.uintp(0)
+
+
 def _argument(a: Any, arithmetic: Any) -> Any:
+    if isinstance(a, cupy.ndarray):
+        return a
     if a is None:
-        return np.uintp(0)
+        return _NULL
     if isinstance(a, float):
         return arithmetic(a)
     return np.int32(a) if isinstance(a, int) else a

@@ -1,4 +1,4 @@
-"""ops/dropout.py, and the keys of random.py: y = x m/(1 − p), m drawn where it is used; and heads.through_tanh."""
+"""ops/dropout.py, and the keys of random.py: y = x m/(1 − p), m drawn where it is used."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ extern "C" __global__ void dropout_forward(const T* x, const u64* keys, T* y, u8
 """,
 )
 _BACKWARD = cupy.ElementwiseKernel("T dy, bool keep, T scale", "T dx", "dx = keep ? dy * scale : T(0)", "dropout_backward")
-_THROUGH_TANH = cupy.ElementwiseKernel("T dy, T y", "T dx", "dx = dy * (1 - y * y)", "through_tanh")
 _ROW_KEYS = cupy.ElementwiseKernel(
     "uint64 row, uint64 parent", "uint64 z", "z = mix(row * 0x9E3779B97F4A7C15ull + parent)", "row_keys", preamble=MIX
 )
@@ -47,10 +46,11 @@ _SITE_KEYS = cupy.ElementwiseKernel(  # random.key of (parent, site), of (that, 
 )
 
 
-def undrawn(shape: Any, p: float, keys: Array | None) -> tuple[Cache, int]:
-    """The cache of `ops.dropout.draw` for a kernel to fill, and the threshold of `draw` in CUDA; 0 where nothing is dropped."""
+def undrawn(shape: Any, p: float, keys: Array | None, keep_cache: bool = True) -> tuple[Cache, int]:
+    """The cache of `ops.dropout.draw` for a kernel to fill (without the mask where it is not to be kept), and the threshold of `draw` in
+    CUDA; 0 where nothing is dropped."""
     threshold = 0 if keys is None else round(p * 65536)
-    return (Cache(cupy.empty(shape, bool), 65536 / (65536 - threshold)) if threshold else Cache(None, 1.0)), threshold
+    return Cache(cupy.empty(shape, bool) if threshold and keep_cache else None, 65536 / (65536 - threshold)), threshold
 
 
 def forward(x: Array, p: float, keys: Array | None) -> tuple[Array, Cache]:
@@ -66,10 +66,6 @@ def forward(x: Array, p: float, keys: Array | None) -> tuple[Array, Cache]:
 
 def backward(dy: Array, cache: Cache) -> Array:
     return dy if cache.keep is None else _BACKWARD(dy, cache.keep, dy.dtype.type(cache.scale))
-
-
-def through_tanh(dy: Array, y: Array) -> Array:
-    return _THROUGH_TANH(dy, y)
 
 
 def row_keys(parent: int, rows: Array, part: int = 0) -> Array:

@@ -16,7 +16,7 @@ _MSE = Kernel(
     "mse_forward",
     SUMS
     + r"""
-extern "C" __global__ void mse_forward(const T* x, const T* y, const u8* mask, T* difference, A* parts, unsigned* counter, T* out,
+extern "C" __global__ void mse_forward(const T* x, const Y* y, const u8* mask, T* difference, A* parts, unsigned* counter, T* out,
                                        A n, A slope, long long size, long long n1, long long n2, long long n3, long long m0, long long m1,
                                        long long m2, long long m3) {
     A sum = 0;
@@ -50,7 +50,7 @@ extern "C" __global__ void total(const A* parts, T* out, int count, A n) {
 _ENTROPY = Kernel(
     "entropy_forward",
     r"""
-__device__ A exponentials(const T* z, int D, A t, A& shift) {  // Σ e^(z/t − shift), shift = max z/t
+template <typename Z> __device__ A exponentials(const Z* z, int D, A t, A& shift) {  // Σ e^(z/t − shift), shift = max z/t
     A most = -INFINITY, sum = 0, v[4];
     EACH_FOUR_IN_MEMORY(j) {
         load(z + j, D - j, v);
@@ -63,7 +63,7 @@ __device__ A exponentials(const T* z, int D, A t, A& shift) {  // Σ e^(z/t − 
     }
     return over_row<Sum>(sum);
 }
-extern "C" __global__ void entropy_forward(const T* z, const T* z_T, const void* labels, T* p, T* p_T, A* parts, int rows, int D, A t) {
+extern "C" __global__ void entropy_forward(const T* z, const Y* z_T, const void* labels, T* p, T* p_T, A* parts, int rows, int D, A t) {
     EACH_ROW(row) {
         const size_t start = (size_t)row * D;
         A v[4], teacher[4], shift, shift_T = 0, entropy = 0;
@@ -118,7 +118,8 @@ def mse_forward(x: Array, y: Array, mask: Array | None = None, count: float | No
     difference, blocks = cupy.empty_like(x), max(1, min(512, -(-x.size // 1024)))
     parts, out = cupy.empty(blocks, parts_dtype(x.dtype)), cupy.empty((), x.dtype)
     numbers = (float(count), 2 / count, *(np.int64(n) for n in (x.size, *shape[1:], *strides)))
-    _MSE.launch((blocks,), (256,), x.dtype, (x, y, seen, difference, parts, counters(), out, *numbers), MASK=seen is not None, **BLOCK_SUMS)
+    arguments = (x, y, seen, difference, parts, counters(), out, *numbers)
+    _MSE.launch((blocks,), (256,), x.dtype, arguments, MASK=seen is not None, Y=y.dtype, **BLOCK_SUMS)
     return out, mse.Cache(difference, 2.0)  # the gradient for dloss = 1, by the same formula
 
 
@@ -133,7 +134,7 @@ def cross_entropy_forward(z: Array, labels: Array, count: float | None = None) -
     p, parts = cupy.empty_like(z), cupy.empty(len(z), parts_dtype(z.dtype))
     n, C = z.shape
     arguments = (z, None, labels, p, None, parts, n, C, 1.0)
-    _ENTROPY.by_rows(n, C, z.dtype, arguments, TEACHER=0, WIDE=labels.dtype.itemsize == 8)
+    _ENTROPY.by_rows(n, C, z.dtype, arguments, TEACHER=0, WIDE=labels.dtype.itemsize == 8, Y=z.dtype)
     count = len(z) if count is None else count
     return total(parts, z.dtype, count), cross_entropy.Cache(p, labels, count)
 
@@ -148,7 +149,7 @@ def prediction_forward(z_S: Array, z_T: Array, temperature: float = 1.0, count: 
     p_S, p_T, parts = cupy.empty_like(z_S), cupy.empty_like(z_S), cupy.empty(len(z_S), parts_dtype(z_S.dtype))
     n, C = z_S.shape
     arguments = (z_S, z_T, None, p_S, p_T, parts, n, C, float(temperature))
-    _ENTROPY.by_rows(n, C, z_S.dtype, arguments, TEACHER=1, WIDE=0)
+    _ENTROPY.by_rows(n, C, z_S.dtype, arguments, TEACHER=1, WIDE=0, Y=z_T.dtype)
     count = len(z_S) if count is None else count
     return total(parts, z_S.dtype, count), prediction.Cache(p_S, p_T, temperature, count)
 

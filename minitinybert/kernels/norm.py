@@ -1,6 +1,6 @@
-"""ops/add_norm.py and ops/layer_norm.py: a row stays in registers from the sum to the result.
+"""ops/add_norm.py, embed_norm.py and layer_norm.py: a row stays in registers from the sum to the result.
 
-s = x + dropout(a + b) (layer norm alone: s = x),   x̂ = (s − μ)/σ,   y = γ x̂ + β
+s = x + dropout(a + b), or W[id] + P[position] + S[segment], or x;   x̂ = (s − μ)/σ,   y = γ x̂ + β (the embeddings': dropout of it)
 dx = (γdy − mean(γdy) − x̂ mean(γdy x̂))/σ,   da = dx m/(1 − p),   dγ = Σ dy x̂,   dβ = Σ dy,   db = Σ da
 """
 
@@ -10,50 +10,88 @@ import cupy
 import numpy as np
 
 from ..device import Array
-from ..ops import add_norm, dropout, layer_norm
+from ..ops import add_norm, dropout, embed_norm, embedding, layer_norm
 from .cuda import Kernel, contiguous, groups_of, outputs, parts_dtype, sum_columns
 from .dropout import undrawn
 
+# From a row s, which each thread of the group has its fours of, to y in its place; x̂ and 1/σ where there is an array for them.
+_NORMALISE = r"""
+__device__ inline void normalise(A (&s)[N][4], const T* gain, const T* bias, T* x_hat, T* inverse_std, int row, int D, A eps) {
+    A sum = 0, squares = 0, w[4], shift[4];
+    EACH_FOUR(i, j) for (int c = 0; c < 4; ++c) sum += s[i][c];
+    const A mean = over_row<Sum>(sum) / D;
+    EACH_FOUR(i, j) for (int c = 0; c < 4; ++c) {
+        s[i][c] -= mean;
+        if (j + c < D) squares += s[i][c] * s[i][c];
+    }
+    const A inverse = 1 / sqrt(over_row<Sum>(squares) / D + eps);
+    if (x_hat && LANE == 0) inverse_std[row] = T(inverse);
+    EACH_FOUR(i, j) {
+        for (int c = 0; c < 4; ++c) s[i][c] *= inverse;
+        if (x_hat) store(x_hat + (size_t)row * D + j, D - j, s[i]);
+        load(gain + j, D - j, w);
+        load(bias + j, D - j, shift);
+        for (int c = 0; c < 4; ++c) s[i][c] = w[c] * s[i][c] + shift[c];
+    }
+}
+// v m/(1 − p), and what was kept where there is an array for it
+__device__ inline void drop(A (&v)[4], u64 key, int j, unsigned threshold, A scale, u8* keep, int n) {
+    u8 kept[4];
+    draw(key, j / 4, threshold, kept);
+    if (keep) store(keep, n, kept);
+    for (int c = 0; c < 4; ++c) v[c] = kept[c] ? v[c] * scale : A(0);
+}
+"""
+
 _FORWARD = Kernel(
     "norm_forward",
-    r"""
+    _NORMALISE
+    + r"""
 extern "C" __global__ void norm_forward(const T* a, const T* b, const T* x, const T* gain, const T* bias, const u64* keys, T* y,
                                         T* x_hat, T* inverse_std, u8* keep, int rows, int D, A eps, unsigned threshold, A scale) {
     EACH_ROW(row) {
         const size_t start = (size_t)row * D;
-        A s[N][4], w[4], sum = 0, squares = 0;
+        A s[N][4];
         EACH_FOUR(i, j) {
             load(x + start + j, D - j, s[i]);
             if (ADD) {
-                A through[4];
+                A through[4], w[4];
                 load(a + start + j, D - j, through);
                 load(b + j, D - j, w);
                 for (int c = 0; c < 4; ++c) through[c] += w[c];
-                if (DROP) {
-                    u8 kept[4];
-                    draw(keys[row], j / 4, threshold, kept);
-                    store(keep + start + j, D - j, kept);
-                    for (int c = 0; c < 4; ++c) through[c] = kept[c] ? through[c] * scale : A(0);
-                }
+                if (DROP) drop(through, keys[row], j, threshold, scale, keep ? keep + start + j : keep, D - j);
                 for (int c = 0; c < 4; ++c) s[i][c] += j + c < D ? through[c] : A(0);
             }
-            for (int c = 0; c < 4; ++c) sum += s[i][c];
         }
-        const A mean = over_row<Sum>(sum) / D;
-        EACH_FOUR(i, j) for (int c = 0; c < 4; ++c) {
-            s[i][c] -= mean;
-            if (j + c < D) squares += s[i][c] * s[i][c];
-        }
-        const A inverse = 1 / sqrt(over_row<Sum>(squares) / D + eps);
-        if (LANE == 0) inverse_std[row] = T(inverse);
+        normalise(s, gain, bias, x_hat, inverse_std, row, D, eps);
+        EACH_FOUR(i, j) store(y + start + j, D - j, s[i]);
+    }
+}
+""",
+)
+
+_EMBED = Kernel(
+    "embed_norm_forward",
+    _NORMALISE
+    + r"""
+extern "C" __global__ void embed_norm_forward(const WORD* words, const PLACE* positions, const PART* segments, const T* W, const T* P,
+                                              const T* S, const T* gain, const T* bias, const u64* keys, T* y, T* x_hat, T* inverse_std,
+                                              u8* keep, int rows, int D, A eps, unsigned threshold, A scale) {
+    EACH_ROW(row) {
+        const T *word = W + (size_t)words[row] * D, *position = P + (size_t)positions[row] * D, *segment = S + (size_t)segments[row] * D;
+        A s[N][4], v[4];
         EACH_FOUR(i, j) {
-            A shift[4];
-            for (int c = 0; c < 4; ++c) s[i][c] *= inverse;
-            store(x_hat + start + j, D - j, s[i]);
-            load(gain + j, D - j, w);
-            load(bias + j, D - j, shift);
-            for (int c = 0; c < 4; ++c) w[c] = w[c] * s[i][c] + shift[c];
-            store(y + start + j, D - j, w);
+            load(word + j, D - j, s[i]);
+            load(position + j, D - j, v);
+            for (int c = 0; c < 4; ++c) s[i][c] += v[c];
+            load(segment + j, D - j, v);
+            for (int c = 0; c < 4; ++c) s[i][c] += v[c];
+        }
+        normalise(s, gain, bias, x_hat, inverse_std, row, D, eps);
+        EACH_FOUR(i, j) {
+            const size_t at = (size_t)row * D + j;
+            if (DROP) drop(s[i], keys[row], j, threshold, scale, keep ? keep + at : keep, D - j);
+            store(y + at, D - j, s[i]);
         }
     }
 }
@@ -78,6 +116,11 @@ extern "C" __global__ void norm_backward(const T* dy, const T* dy_2, const T* dy
             if (TERMS > 2) {
                 load(dy_3 + start + j, D - j, x[i]);
                 for (int c = 0; c < 4; ++c) g[i][c] += x[i][c];
+            }
+            if (DROPPED) {
+                u8 kept[4];
+                load(keep + start + j, D - j, kept);
+                for (int c = 0; c < 4; ++c) g[i][c] = kept[c] ? g[i][c] * scale : A(0);
             }
             load(x_hat + start + j, D - j, x[i]);
             load(gain + j, D - j, w);
@@ -114,27 +157,65 @@ extern "C" __global__ void norm_backward(const T* dy, const T* dy_2, const T* dy
 
 
 def add_norm_forward(
-    a: Array, b: Array, x: Array, gain: Array, bias: Array, eps: float, p: float = 0.0, keys: Array | None = None
+    a: Array,
+    b: Array,
+    x: Array,
+    gain: Array,
+    bias: Array,
+    eps: float,
+    p: float = 0.0,
+    keys: Array | None = None,
+    keep_cache: bool = True,
 ) -> tuple[Array, add_norm.Cache]:
     a, b, x, gain, bias, keys = contiguous(a, b, x, gain, bias, keys)
-    dropped, threshold = undrawn(a.shape, p, keys)
-    y, norm = _forward(a, b, x, gain, bias, eps, keys, dropped, threshold)
+    dropped, threshold = undrawn(a.shape, p, keys, keep_cache)
+    y, norm = _forward(a, b, x, gain, bias, eps, keys, dropped, threshold, keep_cache)
     return y, add_norm.Cache(dropped, norm)
 
 
-def layer_norm_forward(x: Array, gain: Array, bias: Array, eps: float) -> tuple[Array, layer_norm.Cache]:
+def layer_norm_forward(x: Array, gain: Array, bias: Array, eps: float, keep_cache: bool = True) -> tuple[Array, layer_norm.Cache]:
     x, gain, bias = contiguous(x, gain, bias)
-    return _forward(None, None, x, gain, bias, eps, None, dropout.Cache(None, 1.0), 0)
+    return _forward(None, None, x, gain, bias, eps, None, dropout.Cache(None, 1.0), 0, keep_cache)
 
 
-def _forward(a, b, x, gain, bias, eps, keys, dropped, threshold) -> tuple[Array, layer_norm.Cache]:
-    d = x.shape[-1]
-    y, cache = cupy.empty_like(x), layer_norm.Cache(cupy.empty_like(x), cupy.empty((*x.shape[:-1], 1), x.dtype), gain)
+def _forward(a, b, x, gain, bias, eps, keys, dropped, threshold, keep_cache) -> tuple[Array, layer_norm.Cache]:
+    y, cache = cupy.empty_like(x), layer_norm.unset(x, gain, keep_cache)
     arrays = (a, b, x, gain, bias, keys, y, cache.x_hat, cache.inverse_std, dropped.keep)
-    rows = x.size // max(d, 1)
-    scalars = (rows, d, float(eps), np.uint32(threshold), float(dropped.scale))
-    _FORWARD.by_rows(rows, d, x.dtype, (*arrays, *scalars), ADD=a is not None, DROP=threshold > 0)
+    _by_rows(_FORWARD, arrays, y, eps, dropped, threshold, ADD=a is not None)
     return y, cache
+
+
+def embed_norm_forward(
+    word_ids: Array,
+    position_ids: Array,
+    segment_ids: Array,
+    W: Array,
+    P: Array,
+    S: Array,
+    gain: Array,
+    bias: Array,
+    eps: float,
+    p: float = 0.0,
+    keys: Array | None = None,
+    keep_cache: bool = True,
+) -> tuple[Array, embed_norm.Cache]:
+    ids = [a if a.dtype in (np.int32, np.int64) else a.astype(np.int64) for a in contiguous(word_ids, position_ids, segment_ids)]
+    tables = contiguous(W, P, S)
+    gain, bias, keys = contiguous(gain, bias, keys)
+    y = cupy.empty((*word_ids.shape, W.shape[-1]), W.dtype)
+    cache, (dropped, threshold) = layer_norm.unset(y, gain, keep_cache), undrawn(y.shape, p, keys, keep_cache)
+    arrays = (*ids, *tables, gain, bias, keys, y, cache.x_hat, cache.inverse_std, dropped.keep)
+    types = dict(zip(("WORD", "PLACE", "PART"), (a.dtype for a in ids), strict=True))
+    _by_rows(_EMBED, arrays, y, eps, dropped, threshold, **types)
+    lookup = embedding.Cache(word_ids, position_ids, segment_ids, (len(W), len(P), len(S)))
+    return y, embed_norm.Cache(lookup, cache, dropped)
+
+
+def _by_rows(kernel: Kernel, arrays, y: Array, eps: float, dropped: dropout.Cache, threshold: int, **constants) -> None:
+    d = y.shape[-1]
+    rows = y.size // max(d, 1)
+    scalars = (rows, d, float(eps), np.uint32(threshold), float(dropped.scale))
+    kernel.by_rows(rows, d, y.dtype, (*arrays, *scalars), DROP=threshold > 0, **constants)
 
 
 def add_norm_backward(
@@ -147,23 +228,31 @@ def add_norm_backward(
 
 
 def layer_norm_backward(dy: Array, cache: layer_norm.Cache, out: tuple[Array, Array] | None = None) -> tuple[Array, Array, Array]:
+    return embed_norm_backward(dy, embed_norm.Cache(None, cache, dropout.Cache(None, 1.0)), out)  # type: ignore[arg-type]
+
+
+def embed_norm_backward(
+    dy: Array, cache: embed_norm.Cache, out: tuple[Array, Array] | None = None, also: tuple[Array, ...] = ()
+) -> tuple[Array, Array, Array]:
     d = dy.shape[-1]
     dgain, dbias = outputs(out, (d, d), dy.dtype)
-    dx, _ = _backward((dy,), cache, dropout.Cache(None, 1.0), (dgain, dbias))
-    return dx, dgain, dbias
+    de, _ = _backward((dy, *also), cache.norm, cache.dropout, (dgain, dbias))
+    return de, dgain, dbias
 
 
 def _backward(terms: tuple[Array, ...], norm: layer_norm.Cache, dropped: dropout.Cache, sums: tuple[Array, ...]) -> tuple[Array, Array]:
-    """dx, da, and the sums over rows into `sums`: dγ, dβ (and db). Without dropout da is dx."""
+    """dx, da, and the sums over rows into `sums`: dγ, dβ (and db, where dropout is on the way in and not, as the embeddings', on the
+    way out). Without dropout da is dx."""
     while len(terms) > 3:
         terms = terms[0] + terms[1], *terms[2:]
-    d = terms[0].shape[-1]
+    d, add, drop = terms[0].shape[-1], len(sums) == 3, dropped.keep is not None
     dy, dy_2, dy_3, x_hat, inverse_std, keep = contiguous(*(*terms, None, None)[:3], norm.x_hat, norm.inverse_std, dropped.keep)
     rows, dx = dy.size // max(d, 1), cupy.empty_like(dy)
-    da = dx if keep is None else cupy.empty_like(dy)
+    da = cupy.empty_like(dy) if add and drop else dx
     groups = groups_of(rows, d)
     parts = cupy.empty((groups, len(sums) * d), parts_dtype(dy.dtype))
     arguments = (dy, dy_2, dy_3, x_hat, inverse_std, norm.gain, keep, dx, da, parts, rows, d, float(dropped.scale))
-    _BACKWARD.by_rows(rows, d, dy.dtype, arguments, groups, ADD=len(sums) == 3, DROP=keep is not None, TERMS=len(terms))
+    ways = {"ADD": add, "DROP": add and drop, "DROPPED": drop and not add, "TERMS": len(terms)}
+    _BACKWARD.by_rows(rows, d, dy.dtype, arguments, groups, **ways)
     sum_columns(parts, sums)
     return dx, da

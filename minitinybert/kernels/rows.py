@@ -1,6 +1,8 @@
-"""ops/embedding.py's look-up, and memory.add_rows: table[ids[t]] += rows[t], each sum in the order of t."""
+"""ops/embedding.py's look-up; memory.add_rows, table[ids[t]] += rows[t], each sum in the order of t; and memory.added."""
 
 from __future__ import annotations
+
+import functools
 
 import cupy
 
@@ -54,6 +56,16 @@ def look_up(word_ids: Array, position_ids: Array, segment_ids: Array, W: Array, 
     if y.size:
         _LOOK_UP(*contiguous(word_ids, position_ids, segment_ids, W, P, S), d, y)
     return y, Cache(word_ids, position_ids, segment_ids, (len(W), len(P), len(S)))
+
+
+@functools.cache
+def _sum_of(count: int) -> cupy.ElementwiseKernel:
+    names = [f"x{i}" for i in range(count)]
+    return cupy.ElementwiseKernel(", ".join(f"T {name}" for name in names), "T y", f"y = {' + '.join(names)}", "sum_of")
+
+
+def added(x: Array, *terms: Array) -> Array:
+    return _sum_of(1 + len(terms))(x, *terms) if terms else x
 
 
 def add_rows(table: Array, ids: Array, rows: Array) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 from .. import heads, memory, optim, random
 from ..losses import attention as attention_loss
 from ..losses import cross_entropy, mse, prediction
-from ..ops import add_norm, attention, dropout, embedding, gelu, layer_norm, softmax
+from ..ops import add_norm, attention, dropout, embed_norm, embedding, gelu, layer_norm, softmax
 from . import attention as attention_kernels
 from . import dropout as dropout_kernels
 from . import gelu as gelu_kernels
+from . import heads as heads_kernels
 from . import losses, norm, rows
 from . import optim as optim_kernels
 from . import softmax as softmax_kernels
@@ -24,16 +25,20 @@ TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
         (layer_norm.backward, norm.layer_norm_backward),
         (add_norm.forward, norm.add_norm_forward),
         (add_norm.backward, norm.add_norm_backward),
+        (embed_norm.forward, norm.embed_norm_forward),
+        (embed_norm.backward, norm.embed_norm_backward),
         (softmax.forward, softmax_kernels.forward),
         (softmax.backward, softmax_kernels.backward),
         (attention.forward, attention_kernels.forward),
         (attention.backward, attention_kernels.backward),
+        (attention_loss.attend, attention_kernels.attend),
         (dropout.forward, dropout_kernels.forward),
         (dropout.backward, dropout_kernels.backward),
         (random.row_keys, dropout_kernels.row_keys),
         (random.site_keys, dropout_kernels.site_keys),
         (embedding.forward, rows.look_up),
         (memory.add_rows, rows.add_rows),
+        (memory.added, rows.added),
         (attention_loss.seen, losses.seen_scores),
         (mse.forward, losses.mse_forward),
         (mse.backward, losses.mse_backward),
@@ -41,7 +46,8 @@ TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
         (cross_entropy.backward, losses.cross_entropy_backward),
         (prediction.forward, losses.prediction_forward),
         (prediction.backward, losses.prediction_backward),
-        (heads.through_tanh, dropout_kernels.through_tanh),
+        (heads.biased_tanh, heads_kernels.biased_tanh),
+        (heads.through_tanh, heads_kernels.through_tanh),
         (optim.norm_factor, optim_kernels.norm_factor),
         (optim.clip_tensors, optim_kernels.clip_tensors),
         (optim.update, optim_kernels.update),

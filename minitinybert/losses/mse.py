@@ -18,7 +18,7 @@ class Cache(NamedTuple):
 
 @fused
 def forward(x: Array, y: Array, mask: Array | None = None, count: float | None = None) -> tuple[Array, Cache]:
-    """x, y (...) of one shape, mask broadcast against them -> loss ()."""
+    """x, y (...) of one shape, y of any float dtype, mask broadcast against them -> loss ()."""
     xp = array_module(x)
     difference = xp.subtract(x, y, out=new(x.shape, x))
     if mask is not None:
@@ -34,3 +34,8 @@ def backward(dloss: float, cache: Cache) -> Array:
     """dloss () -> dx (...).    ∂L/∂x_i = 2 m_i² (x_i − y_i)/n, and m² = m, so  dx = dloss · 2 m (x − y)/n ;  dy = −dx."""
     difference = cache.difference
     return array_module(difference).multiply(difference, 2 * dloss / cache.n, out=new(difference.shape, difference))
+
+
+def weighted(weight: float, loss: Array) -> Array:
+    """λ loss; no operation of its own where λ is 1."""
+    return loss if weight == 1 else weight * loss

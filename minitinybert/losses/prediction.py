@@ -21,9 +21,9 @@ class Cache(NamedTuple):
 
 @fused
 def forward(z_S: Array, z_T: Array, temperature: float = 1.0, count: float | None = None) -> tuple[Array, Cache]:
-    """Logits z_S, z_T (B, C) -> loss ()."""
+    """Logits z_S, z_T (B, C), the teacher's of any float dtype -> loss ()."""
     count = len(z_S) if count is None else count
-    p_T, _ = softmax.forward(z_T / temperature)
+    p_T, _ = softmax.forward(z_T.astype(z_S.dtype, copy=False) / temperature)
     log_p, p_S = log_softmax(z_S / temperature)
     return -(p_T * log_p).sum() / count, Cache(p_S, p_T, temperature, count)
 

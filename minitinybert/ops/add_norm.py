@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..device import Array, array_module, fused
-from ..memory import new, row_blocks
+from ..memory import added, new, row_blocks
 from . import dropout, layer_norm
 
 
@@ -19,12 +19,21 @@ class Cache(NamedTuple):
 
 @fused
 def forward(
-    a: Array, b: Array, x: Array, gain: Array, bias: Array, eps: float, p: float = 0.0, keys: Array | None = None
+    a: Array,
+    b: Array,
+    x: Array,
+    gain: Array,
+    bias: Array,
+    eps: float,
+    p: float = 0.0,
+    keys: Array | None = None,
+    keep_cache: bool = True,
 ) -> tuple[Array, Cache]:
-    """a, x (T, d), b, gain γ, bias β (d,), dropout with probability p by row keys (T,) or None -> y (T, d)."""
+    """a, x (T, d), b, gain γ, bias β (d,), dropout with probability p by row keys (T,) or None -> y (T, d).
+    keep_cache False: without x̂ and σ, for a forward pass alone."""
     xp = array_module(a)
     y = new(a.shape, a)
-    cache = Cache(dropout.draw(a.shape, p, keys), layer_norm.Cache(new(a.shape, a), new((len(a), 1), a), gain))
+    cache = Cache(dropout.draw(a.shape, p, keys), layer_norm.unset(a, gain, keep_cache))
     for rows in row_blocks(a):
         s = xp.add(a[rows], b, out=new(a[rows].shape, a))
         s = dropout.backward(s, dropout.part(cache.dropout, rows))
@@ -43,8 +52,6 @@ def backward(
     dropout, which is diagonal, da = ds m/(1 − p); b was added to every row: db = Σ_t da_t.
     """
     db, dgain, dbias = out if out is not None else (None, None, None)
-    for term in also:
-        dy = array_module(dy).add(dy, term, out=new(dy.shape, dy))
-    dx, dgain, dbias = layer_norm.backward(dy, cache.norm, None if out is None else (dgain, dbias))  # type: ignore[arg-type]
+    dx, dgain, dbias = layer_norm.backward(added(dy, *also), cache.norm, None if out is None else (dgain, dbias))  # type: ignore[arg-type]
     da = dropout.backward(dx, cache.dropout)
     return da, array_module(da).sum(da, axis=0, out=db), dx, dgain, dbias

@@ -28,7 +28,7 @@ class Cache(NamedTuple):
     kv: Array  # (T, 2d)
     runs: Sequence[Run]
     heads: int
-    weights: list[softmax.Cache]  # a run (n, h, Q, L)
+    weights: list[softmax.Cache]  # a run (n, h, Q, L); empty: not kept
     starts: Array | None  # (S,)
     bias: Array | None  # (3d,) what has not been added to q and kv
 
@@ -44,12 +44,15 @@ def forward(
     keys: Array | None = None,
     starts: Array | None = None,
     bias: Array | None = None,
-) -> tuple[Array, Array, Cache]:
+    keep_scores: bool = True,
+    keep_cache: bool = True,
+) -> tuple[Array, Array | None, Cache]:
     """q (T, d), or (S, d) for one query a sentence; kv (T, 2d), rows [k | v]; attention_mask (T,) bool or None; dropout of P with
     probability p by a row key for each query, uint64, or None; starts (S,) each sentence's first row, for kernels, which cannot see `runs`;
     bias (3d,) to be added to [q | k | v] first, which may be done in them.
 
     Returns the context, shaped as q, the scores A as one flat array (Σ over runs of n·h·Q·L: see `split_runs`), and the cache.
+    keep_scores False: None for them; keep_cache False: without P, for a forward pass alone.
     """
     xp, d = array_module(q), q.shape[-1]
     if bias is not None:
@@ -67,8 +70,9 @@ def forward(
         A *= 1 / math.sqrt(d // heads)
         D, cache = softmax.forward(A, _bias(attention_mask, run, A.dtype), p, _keys(keys, queries, run.n, heads))
         xp.matmul(D, v, out=_by_head(context[queries], run.n, heads))
-        weights.append(cache)
-    return context, scores, Cache(q, kv, runs, heads, weights, starts, None)
+        if keep_cache:
+            weights.append(cache)
+    return context, scores if keep_scores else None, Cache(q, kv, runs, heads, weights, starts, None)
 
 
 @fused

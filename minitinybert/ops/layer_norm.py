@@ -12,28 +12,33 @@ from ..memory import new, row_blocks
 
 
 class Cache(NamedTuple):
-    x_hat: Array  # (..., d)
-    inverse_std: Array  # (..., 1)  1/σ
+    x_hat: Array  # (..., d); None: not kept
+    inverse_std: Array  # (..., 1)  1/σ; None: not kept
     gain: Array  # (d,)  γ
 
 
 @fused
-def forward(x: Array, gain: Array, bias: Array, eps: float) -> tuple[Array, Cache]:
-    """x (..., d), gain γ (d,), bias β (d,) -> y (..., d)."""
-    y = new(x.shape, x)
-    cache = Cache(new(x.shape, x), new((*x.shape[:-1], 1), x), gain)
+def forward(x: Array, gain: Array, bias: Array, eps: float, keep_cache: bool = True) -> tuple[Array, Cache]:
+    """x (..., d), gain γ (d,), bias β (d,) -> y (..., d). keep_cache False: without x̂ and σ, for a forward pass alone."""
+    y, cache = new(x.shape, x), unset(x, gain, keep_cache)
     rows_x, rows_y = (a.reshape(-1, x.shape[-1]) for a in (x, y))
     for rows in row_blocks(rows_x):
         normalise(rows_x[rows], bias, eps, rows_y[rows], part(cache, rows))
     return y, cache
 
 
+def unset(x: Array, gain: Array, keep_cache: bool) -> Cache:
+    """The cache of rows x (..., d), its values not set."""
+    return Cache(new(x.shape, x), new((*x.shape[:-1], 1), x), gain) if keep_cache else Cache(None, None, gain)
+
+
 def normalise(x: Array, bias: Array, eps: float, y: Array, cache: Cache) -> None:
-    """The formula on rows x (T, d): into y, and into the cache's arrays."""
+    """The formula on rows x (T, d): into y, and into the cache's arrays where it has them."""
     xp = array_module(x)
-    x_hat = xp.subtract(x, x.mean(axis=-1, keepdims=True), out=cache.x_hat)
-    cache.inverse_std[...] = 1 / xp.sqrt(_mean_of_product(x_hat, x_hat) + eps)
-    x_hat *= cache.inverse_std
+    x_hat, inverse_std, _ = cache if cache.x_hat is not None else unset(x, cache.gain, True)
+    xp.subtract(x, x.mean(axis=-1, keepdims=True), out=x_hat)
+    inverse_std[...] = 1 / xp.sqrt(_mean_of_product(x_hat, x_hat) + eps)
+    x_hat *= inverse_std
     xp.multiply(x_hat, cache.gain, out=y)
     y += bias
 
@@ -67,6 +72,8 @@ def backward(dy: Array, cache: Cache, out: tuple[Array, Array] | None = None) ->
 
 def part(cache: Cache, rows: slice) -> Cache:
     """The cache of some rows of (T, d)."""
+    if cache.x_hat is None:
+        return cache
     d = cache.x_hat.shape[-1]
     return Cache(cache.x_hat.reshape(-1, d)[rows], cache.inverse_std.reshape(-1, 1)[rows], cache.gain)
 

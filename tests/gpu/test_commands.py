@@ -4,8 +4,9 @@ import json
 
 import pytest
 from test_cli_method import world  # noqa: F401  (a fixture)
+from test_demo import small  # noqa: F401  (a fixture)
 
-from minitinybert import audit
+from minitinybert import audit, demo
 from minitinybert.audit import assert_close
 from minitinybert.bert import Bert
 from minitinybert.cli import main
@@ -76,6 +77,31 @@ def test_the_audit_holds_on_the_device(cupy, capsys, monkeypatch):
     monkeypatch.setattr(audit, "MODEL_CASES", ())
     report = run(capsys, "audit", "--device", "cuda")
     assert report["passed"] and [result["name"] for result in report["results"]] == [case.name for case in audit.CASES]
+
+
+def test_a_study_and_the_demo_run_there(capsys, commands, world, small, tmp_path, monkeypatch):  # noqa: F811
+    """From end to end; a batch is asked for nowhere but on the device."""
+    out, _ = commands
+    asked, forward = set(), Bert.forward_batch
+    monkeypatch.setattr(
+        Bert, "forward_batch", lambda model, batch, *a, **b: asked.add(type(batch.input_ids)) or forward(model, batch, *a, **b)
+    )
+    monkeypatch.setattr(demo, "_pictures", lambda *arguments: None)  # of models on the host
+    study = run(
+        capsys, "ablate", "--teacher", out / "teacher", "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", world, "--seeds", 0, 1,
+        "--variants", "w/o GD", "--intermediate-epochs", 0.3, "--epochs", 0.3, "--general-teacher", out / "mlm", "--corpus",
+        world / "corpus.txt", "--general-epochs", 0.1, "--out", tmp_path / "study", "--batch-size", 16, "--device", "cuda",
+    )  # fmt: skip
+    assert [row["variant"] for row in study["results"]] == ["full", "w/o GD"] and (tmp_path / "study" / "ablation.png").stat().st_size
+    report = run(capsys, "demo", "--out", tmp_path / "demo", "--teacher", small, "--device", "cuda")
+    assert report["models"]["student"]["accuracy"] > 0 and report["augmentation"]["bert"] > 0
+    assert asked == {cupy_array()}
+
+
+def cupy_array():
+    import cupy
+
+    return cupy.ndarray
 
 
 def test_a_device_that_is_not_there_is_one_clear_line(cupy, capsys):

@@ -17,7 +17,7 @@ from minitinybert.batch import Run
 from minitinybert.device import _kernel
 from minitinybert.losses import attention as attention_loss
 from minitinybert.losses import cross_entropy, mse, prediction
-from minitinybert.ops import add_norm, attention, dropout, embedding, gelu, layer_norm, softmax
+from minitinybert.ops import add_norm, attention, dropout, embed_norm, embedding, gelu, layer_norm, softmax
 
 TABLE = pytest.importorskip("minitinybert.kernels.table", reason="needs CuPy", exc_type=ImportError).TABLE
 pytestmark = pytest.mark.gpu
@@ -80,12 +80,22 @@ def _softmax(draw, rng):
     return results
 
 
-def _attention(draw, rng):
-    """Packed (several runs) and padded, with the last rows of a sentence not real; all ask, or the first token of each sentence."""
+def _runs(draw, lengths):
+    """Runs of sentences, and how many rows they have."""
     runs, start = [], 0
     for _ in range(draw(st.integers(1, 3))):
-        runs.append(Run(start, draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 5, 31, 33, 70, 300]))))
+        runs.append(Run(start, draw(st.integers(1, 3)), draw(st.sampled_from(lengths))))
         start = runs[-1].stop
+    return runs, start
+
+
+def _real(rng, runs):
+    return np.concatenate([np.arange(run.length) < rng.integers(1, run.length + 1) for run in runs for _ in range(run.n)])
+
+
+def _attention(draw, rng):
+    """Packed (several runs) and padded, with the last rows of a sentence not real; all ask, or the first token of each sentence."""
+    runs, start = _runs(draw, [1, 2, 5, 31, 33, 70, 300])
     heads, d_k, rate = draw(st.integers(1, 3)), draw(st.sampled_from([1, 3, 26, 64, 65])), draw(RATES)
     d, starts = heads * d_k, np.concatenate([run.start + run.length * np.arange(run.n) for run in runs])
     one = draw(st.booleans())
@@ -93,7 +103,7 @@ def _attention(draw, rng):
     asking = starts if one else np.arange(start)
     real = keys = dscores = None
     if draw(st.booleans()):
-        real = np.concatenate([np.arange(run.length) < rng.integers(1, run.length + 1) for run in runs for _ in range(run.n)])
+        real = _real(rng, runs)
     if draw(st.booleans()):
         keys = rng.integers(0, 2**64, len(asking), np.uint64)
     if draw(st.booleans()):
@@ -110,9 +120,56 @@ def _attention(draw, rng):
         dqkv = up((0 * qkv).ravel()).reshape(qkv.shape)
         out = None if one else (dqkv[:, :d], dqkv[:, d:])
         dq, dkv = attention.backward(up(dcontext), cache, opt(dscores), out)
+        few = attention.forward(q, kv, runs, heads, opt(real), rate, opt(keys), places, None, False, False)  # the bias is in, or none is
+        assert few[1] is None and few[2].weights == []
         p = {f"p {i}": w.p for i, w in enumerate(cache.weights)}
         keep = {f"keep {i}": w.dropout.keep for i, w in enumerate(cache.weights) if w.dropout.keep is not None}
         return {"context": context, "scores": scores, "dq": dq, "dkv": dkv, **p, **keep}
+
+    return results
+
+
+def _attend(draw, rng):
+    """Scores compared as they are made: all, of real tokens, or those that are seen; the last with scores of exactly −100, too."""
+    runs, start = _runs(draw, [1, 5, 31, 70, 140])
+    heads, d_k, whole, counts = draw(st.integers(1, 3)), draw(st.sampled_from([1, 4, 26, 64])), draw(st.booleans()), draw(st.booleans())
+    qkv, teacher = rng.standard_normal((start, 3 * heads * d_k)), rng.standard_normal(heads * sum(n * L * L for _, n, L in runs))
+    if counts and d_k != 26:  # of integers, and √d_k a power of two, they are exact
+        qkv, teacher = np.rint(qkv * {1: 12, 4: 8, 64: 4}[d_k]), np.rint(2 * teacher) * 50
+    real = None if whole else _real(rng, runs)
+    weight, entries, rate = draw(st.sampled_from([1.0, 0.3])), draw(st.sampled_from([7.0, 333.0])), draw(RATES)
+    keys, starts = rng.integers(0, 2**64, start, np.uint64), np.concatenate([run.start + run.length * np.arange(run.n) for run in runs])
+
+    def results(up):
+        q, kv = up(qkv)[:, : heads * d_k], up(qkv)[:, heads * d_k :]
+        given = runs, heads, None if real is None else up(real), rate, up(keys), up(starts), None
+        target = attention_loss.Target(up(teacher), weight, entries, counts)
+        context, compared, cache = attention_loss.attend(q, kv, *given, target)
+        p = {f"p {i}": w.p for i, w in enumerate(cache.weights)}
+        return {"context": context, "loss": compared.loss, "compared": compared.dscores, **p}
+
+    return results
+
+
+def _embed(draw, rng):
+    rows, d, rate, terms = draw(ROWS), draw(WIDTHS), draw(RATES), draw(st.integers(0, 3))
+    tables = [rng.standard_normal((V, d)) for V in (1100, 7, 2)]
+    ids = [rng.integers(0, V, rows).astype(draw(st.sampled_from([np.int32, np.int64, np.uint8]))) for V in (255, 7, 2)]
+    gain, bias = rng.standard_normal((2, d))
+    dy, *more = rng.standard_normal((1 + terms, rows, d))
+    if d == 2:
+        tables[0][:, 0] += 10  # as in _norm
+    keys = rng.integers(0, 2**64, rows, np.uint64) if draw(st.booleans()) else None
+
+    def results(up):
+        arguments = *map(up, ids), *map(up, tables), up(gain), up(bias), 1e-5, rate, keys if keys is None else up(keys)
+        y, cache = embed_norm.forward(*arguments)
+        out = tuple(up(0 * gain) for _ in range(2)) if terms else None
+        de, dgain, dbias = embed_norm.backward(up(dy), cache, out, tuple(map(up, more)))
+        alone, few = embed_norm.forward(*arguments, keep_cache=False)
+        assert few.norm.x_hat is None
+        kept = {} if cache.dropout.keep is None else {"keep": cache.dropout.keep}
+        return {"y": y, "alone": alone, "dγ": dgain, "dβ": dbias, "dy": up(dy), **({"de": de} if d > 2 else {}), **kept}
 
     return results
 
@@ -152,6 +209,12 @@ def _tables(draw, rng):
         return {"y": y, "table": table}
 
     return results
+
+
+def _added(draw, rng):
+    shape, count = draw(st.sampled_from([(), (3,), (7, 312)])), draw(st.integers(1, 6))
+    terms = rng.standard_normal((count, *shape))
+    return lambda up: {"sum": memory.added(*map(up, terms))}
 
 
 def _mse(draw, rng):
@@ -215,18 +278,22 @@ def _optimiser(draw, rng):
 
 def _tanh(draw, rng):
     y, dy = rng.uniform(-1, 1, (2, draw(ROWS), draw(WIDTHS)))
-    return lambda up: {"dx": heads.through_tanh(up(dy), up(y))}
+    b = rng.standard_normal(y.shape[1])
+    return lambda up: {"y": heads.biased_tanh(up(y).copy(), up(b)), "dx": heads.through_tanh(up(dy), up(y))}
 
 
 CASES = {
-    _tanh: (heads.through_tanh,),
+    _tanh: (heads.biased_tanh, heads.through_tanh),
     _gelu: (gelu.forward, gelu.backward),
     _norm: (layer_norm.forward, layer_norm.backward, add_norm.forward, add_norm.backward),
     _softmax: (softmax.forward, softmax.backward),
+    _embed: (embed_norm.forward, embed_norm.backward),
     _attention: (attention.forward, attention.backward),
+    _attend: (attention_loss.attend,),
     _dropout: (dropout.forward, dropout.backward),
     _keys: (random.row_keys, random.site_keys),
     _tables: (embedding.forward, memory.add_rows),
+    _added: (memory.added,),
     _seen: (attention_loss.seen,),
     _mse: (mse.forward, mse.backward),
     _entropies: (cross_entropy.forward, cross_entropy.backward, prediction.forward, prediction.backward),

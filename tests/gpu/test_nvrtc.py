@@ -43,25 +43,36 @@ def variants():
     wide, all_types = ("float32", "float64"), ("float32", "float64", "float16", *(["bfloat16"] if _has_bfloat16() else []))
     both = lambda **named: [dict(zip(named, values, strict=True)) for values in itertools.product(*named.values())]
     of_rows = lambda *widths: [{**sharing(width), "ALIGNED": aligned} for width, aligned in widths]
-    of_heads = lambda dtype: [{**_sizes(length, W, np.dtype(dtype)), "ONE": ONE} for length, W, ONE in ((32, 26, 1), (512, 64, 0))]
+    of_heads = lambda dtype: [
+        {**_sizes(length, W, np.dtype(dtype), bool(ONE)), "ONE": ONE} for length, W, ONE in ((32, 26, 1), (512, 64, 0), (128, 64, 0))
+    ]
     for dtype in all_types:
         for sizes in of_heads(dtype):
-            yield "attention_forward", dtype, {**sizes, "MASK": sizes["ONE"], "DROP": sizes["ONE"]}
-        for row, on in itertools.product(of_rows((312, 1), (312, 0), (1030, 0)), (0, 1)):
+            ways = {"MASK": sizes["ONE"], "DROP": sizes["ONE"], "COMPARE": 0, "Y": np.dtype(dtype)}
+            yield "attention_forward", dtype, {**sizes, **ways}
+        for on, row in zip((0, 1, 1), of_rows((1030, 0), (312, 1), (312, 0)), strict=True):
             yield "norm_forward", dtype, {**row, "ADD": on, "DROP": on}
+            ids = dict(zip(("WORD", "PLACE", "PART"), map(np.dtype, ("int32", "int64", "int64")), strict=True))
+            yield "embed_norm_forward", dtype, {**row, **ids, "DROP": on}
+        for row in of_rows((312, 1), (1030, 0)):
+            yield "biased_tanh", dtype, row
         for constants in both(ALIGNED=(0, 1), TANH=(0, 1)):
             yield "gelu_forward", dtype, constants
     for dtype in wide:
+        for COMPARE, Y in zip((1, 2, 3), itertools.cycle(map(np.dtype, all_types[1:])), strict=False):
+            yield "attention_forward", dtype, {**of_heads(dtype)[-1], "MASK": COMPARE > 1, "DROP": 1, "COMPARE": COMPARE, "Y": Y}
         for sizes in of_heads(dtype):
             yield "attention_backward_queries", dtype, {**sizes, "DROP": sizes["ONE"], "MORE": sizes["ONE"]}
             yield "attention_backward_keys", dtype, {**sizes, "DROP": sizes["ONE"]}
         for row, TERMS in itertools.product(of_rows((312, 1), (1030, 0)), (1, 2, 3)):
-            yield "norm_backward", dtype, {**row, "ADD": TERMS > 1, "DROP": TERMS > 2, "TERMS": TERMS}
+            yield "norm_backward", dtype, {**row, "ADD": TERMS > 1, "DROP": TERMS > 2, "DROPPED": TERMS < 2, "TERMS": TERMS}
         for ALIGNED in (0, 1):
             yield "gelu_backward", dtype, {"ALIGNED": ALIGNED, "BIASED": ALIGNED}
-            yield "mse_forward", dtype, {"MASK": ALIGNED, **BLOCK_SUMS}
+            for Y in map(np.dtype, all_types if ALIGNED else [dtype]):
+                yield "mse_forward", dtype, {"MASK": ALIGNED, "Y": Y, **BLOCK_SUMS}
         for row in of_rows((2, 0), (30522, 0), (250_002, 0), (1024, 1)):
-            yield "entropy_forward", dtype, {**row, "TEACHER": row["ALIGNED"], "WIDE": 1 - row["ALIGNED"]}
+            for Y in map(np.dtype, all_types if row["ALIGNED"] else [dtype]):
+                yield "entropy_forward", dtype, {**row, "TEACHER": row["ALIGNED"], "WIDE": 1 - row["ALIGNED"], "Y": Y}
         for row in of_rows((128, 1), (1030, 0)):
             yield "dropout_forward", dtype, row
             for DROP in (0, 1):
@@ -161,7 +172,8 @@ def record(path):
 
 
 def compile_all(path, library, architecture, *includes):
-    """In a process without CuPy: prints the names of the sources' kernels; exit status 1, and the log, where one does not compile."""
+    """In a process without CuPy: prints the names of the sources' kernels; exit status 1, and the log, where one does not compile or
+    keeps in memory what registers are for."""
     nvrtc = ctypes.CDLL(library)
     texts = lambda items: (ctypes.c_char_p * len(items))(*[item.encode() for item in items])
     compiled = []
@@ -170,11 +182,12 @@ def compile_all(path, library, architecture, *includes):
         nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None)
         for name in names:
             nvrtc.nvrtcAddNameExpression(program, name.encode())
-        given = [*options, *(f"-I{folder}" for folder in includes), f"-arch={architecture}"]
-        if nvrtc.nvrtcCompileProgram(program, len(given), texts(given)):
-            nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-            log = ctypes.create_string_buffer(size.value)
-            nvrtc.nvrtcGetProgramLog(program, log)
+        given = [*options, *(f"-I{folder}" for folder in includes), f"-arch={architecture}", "--ptxas-options=-v"]
+        failed = nvrtc.nvrtcCompileProgram(program, len(given), texts(given))
+        nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+        log = ctypes.create_string_buffer(size.value)
+        nvrtc.nvrtcGetProgramLog(program, log)
+        if failed or re.search("[1-9][0-9]* bytes spill", log.value.decode()):  # registers that do not suffice are memory
             sys.exit(f"{given}\n{log.value.decode()}\n{source}")
         nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size))
         code = ctypes.create_string_buffer(size.value)

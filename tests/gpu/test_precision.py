@@ -16,7 +16,9 @@ from minitinybert.cli import main
 from minitinybert.device import float_type
 from minitinybert.distill import Intermediate, Prediction
 from minitinybert.learner import Learner
-from minitinybert.ops import add_norm, attention, embedding, gelu, layer_norm
+from minitinybert.losses import attention as attention_loss
+from minitinybert.losses import mse, prediction
+from minitinybert.ops import add_norm, attention, embed_norm, embedding, gelu, layer_norm
 from minitinybert.parallel import Workers
 
 pytestmark = pytest.mark.gpu
@@ -65,6 +67,9 @@ KERNELS = {
     "gelu": lambda r, d, up, i: gelu.forward(up(3 * r(9, d)), up(r(d)), keep_cache=False)[:1],
     "gelu, tanh": lambda r, d, up, i: gelu.forward(up(3 * r(9, d)), up(r(d)), "tanh", keep_cache=False)[:1],
     "attention": lambda r, d, up, i: attention.forward(up(r(43, d)), up(r(43, 2 * d)), RUNS, 3, bias=up(r(3 * d)))[:2],
+    "embed_norm": lambda r, d, up, i: embed_norm.forward(
+        i(IDS), i(IDS), i(IDS), *(up(r(7, d)) for _ in range(3)), *(up(r(d)) for _ in range(2)), 1e-12, keep_cache=False
+    )[:1],
     "embedding": lambda r, d, up, i: embedding.forward(i(IDS), i(IDS), i(IDS), up(r(7, d)), up(r(7, d)), up(r(7, d)))[:1],
 }
 
@@ -81,6 +86,22 @@ def test_a_kernel_of_fewer_bits_rounds_only_what_it_is_given_and_gives(cupy, ker
     for here, there in zip(*results, strict=True):
         assert isinstance(there, cupy.ndarray) and there.dtype == dtype
         assert_close(kernel, there.astype(np.float32), here, 4 * 2.0**-bits)
+
+
+@pytest.mark.parametrize("narrow", ["float16", "bfloat16"])
+def test_a_loss_reads_a_teacher_of_fewer_bits(cupy, narrow):
+    """As if its numbers had been made wider before: bit for bit."""
+    x, y, q, kv = (cupy.random.standard_normal((43, d), np.float32) for d in (24, 24, 12, 24))
+    y = y.astype(_narrow(narrow))
+    scores = cupy.random.standard_normal(3 * sum(n * L * L for _, n, L in RUNS), np.float32).astype(y.dtype)
+
+    def losses(up):
+        compared = attention_loss.attend(q, kv, RUNS, 3, None, 0.0, None, None, None, attention_loss.Target(up(scores), 0.5, 9.0, False))[1]
+        errors, soft = mse.forward(x, up(y)), prediction.forward(x, up(y), 2.0)
+        return [*compared, errors[0], mse.backward(1.0, errors[1]), soft[0], prediction.backward(1.0, soft[1])]
+
+    for here, there in zip(losses(lambda a: a), losses(lambda a: a.astype(np.float32)), strict=True):
+        assert here.dtype == np.float32 and (here == there).all() and here.any()
 
 
 @pytest.mark.parametrize("narrow, tolerance", [("float16", 1e-2), ("bfloat16", 8e-2)])
