@@ -8,7 +8,7 @@ of T tokens and P = Σ L² pairs, every loss of the paper, global clipping.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from minitinybert.bert import layout
@@ -33,19 +33,18 @@ def floors(kernels: Iterable[Work], flops_a_second: float, bytes_a_second: float
 def teacher(c: Config, student: Config, S: int, T: int, P: int, itemsize: int) -> Iterator[Work]:
     """The forward pass without dropout, all layers and the head; it hands out as many layers' scores as the student has layers.
     S sentences; itemsize of its dtype in bytes."""
-    yield from _forward(c, S, T, P, itemsize, training=False)
-    yield Work(0, student.num_hidden_layers * c.num_attention_heads * P * itemsize, 0)
+    seen = student.num_hidden_layers
+    yield from _forward(c, S, T, P, itemsize, [itemsize] * seen + [0] * (c.num_hidden_layers - seen), training=False)
 
 
 def student(c: Config, teacher: Config, S: int, T: int, P: int, teacher_itemsize: int) -> Iterator[Work]:
     """Forward with dropout, losses, backward, clipping and Adam, in float32."""
-    size, d, h, M = 4, c.hidden_size, c.num_attention_heads, c.num_hidden_layers
+    size, d, M = 4, c.hidden_size, c.num_hidden_layers
     yield Work(0, 8 * T * (3 * M + 2))  # the dropout keys
-    yield from _forward(c, S, T, P, size, training=True)
+    yield from _forward(c, S, T, P, size, [size + teacher_itemsize] * M, training=True)
     for _ in range(M + 1):  # embedding and hidden losses: the projection, forward and twice back; the error and its gradient in one
         yield from _products(3, T, teacher.hidden_size, d, size)
         yield Work(0, T * teacher.hidden_size * (2 * size + teacher_itemsize))
-    yield Work(0, M * h * P * teacher_itemsize, 0)  # the teacher's scores, read where the student's are made
     if M > 1:  # W_h has one gradient from each layer, and two losses are sums
         yield Work(0, (M + 1) * d * teacher.hidden_size * size)
         yield Work(0, 0, 2)
@@ -66,21 +65,22 @@ def student(c: Config, teacher: Config, S: int, T: int, P: int, teacher_itemsize
 HEAD, TABLES = 9, 8  # launches
 
 
-def _forward(c: Config, S: int, T: int, P: int, size: int, training: bool) -> Iterator[Work]:
+def _forward(c: Config, S: int, T: int, P: int, size: int, scores: Sequence[int], training: bool) -> Iterator[Work]:
+    """scores: by layer, the bytes of each that attention reads or writes."""
     d = c.hidden_size
     yield Work(0, (4 + training) * T * d * size + training * T * d)  # words, positions, segments -> x̂ and y
-    for _ in range(c.num_hidden_layers):
-        yield from _layer_forward(c, T, P, size, training)
+    for each in scores:
+        yield from _layer_forward(c, T, P, size, each, training)
     yield from _products(1, S, d, d, size)
     yield from _products(1, S, c.num_labels, d, size)
     yield Work(0, 6 * S * d * size, 5 if training else 3)  # the first rows, tanh, a bias; dropout and its keys
 
 
-def _layer_forward(c: Config, T: int, P: int, size: int, training: bool) -> Iterator[Work]:
+def _layer_forward(c: Config, T: int, P: int, size: int, of_score: int, training: bool) -> Iterator[Work]:
     d, f, h = c.hidden_size, c.intermediate_size, c.num_attention_heads
     for wide, narrow in ((3 * d, d), (d, d), (f, d), (f, d)):
         yield from _products(1, T, wide, narrow, size)
-    yield Work(4 * P * d, (4 * T * d + 2 * training * h * P) * size + training * h * P)  # q, k, v -> c; dscores, probabilities, mask
+    yield Work(4 * P * d, 4 * T * d * size + h * P * (of_score + training * (size + 1)))  # q, k, v -> c; scores, probabilities, mask
     yield Work(0, (1 + 1 + training) * T * f * size)  # GELU, and its slope
     for _ in range(2):
         yield Work(0, (3 + training) * T * d * size + training * T * d)  # a and x -> x̂ and y

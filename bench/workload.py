@@ -18,8 +18,8 @@ from minitinybert.data.glue import TASKS, read_split
 from minitinybert.data.tokenizer import Tokenizer
 from minitinybert.device import Array
 from minitinybert.distill import Intermediate, Prediction
+from minitinybert.encoder import Attend
 from minitinybert.learner import Learner, shares
-from minitinybert.losses.attention import Target
 from minitinybert.objectives import Objective, Terms, View
 from minitinybert.optim import Adam
 from minitinybert.parallel import Workers
@@ -142,8 +142,8 @@ class All(Objective):
         self.student_view = self.first.student_view._replace(logits=True)
         self.teacher_view = (self.first.teacher_view or View())._replace(logits=True)
 
-    def targets(self, batch: Batch, teacher: Trace | None) -> dict[int, Target]:
-        return self.first.targets(batch, teacher)
+    def attend(self, batch: Batch, teacher: Trace | None) -> dict[int, Attend]:
+        return self.first.attend(batch, teacher)
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         inner, last = (objective(student, batch, teacher, parameters) for objective in (self.first, self.second))

@@ -252,7 +252,7 @@ def _step_forward(student, teacher, recipe, is_packed, **arrays: Array) -> tuple
 
 
 def _step_backward(dlosses: dict[str, Array], kept: _StepCache) -> dict[str, Array]:
-    """The gradient of a loss is its weight λ in the total: the objective is asked again with these."""
+    """The gradient of a loss is its weight λ in the total: student and objective are asked again, with these."""
     weights = {name: float(dlosses.get(name, 0.0)) for name in ("embedding", "hidden", "attention", "prediction")}
     terms, _ = terms_of(kept.objective(weights), kept.student, kept.batch, kept.teacher_trace, _DROPOUT_KEY)
     dtrace = terms.dtrace

@@ -22,7 +22,6 @@ from .batch import Batch, padded
 from .config import Config
 from .device import Array, array_module, to_host
 from .errors import InputError
-from .losses.attention import Compared, Target
 from .memory import new
 from .ops import embed_norm, embedding
 from .parameters import Layout, Parameters, Slot
@@ -188,7 +187,7 @@ class Bert:
         positions: Array | None = None,
         logits: bool = True,
         keep_cache: bool = True,
-        targets: Mapping[int, Target] | None = None,
+        attend: Mapping[int, encoder.Attend] | None = None,
     ) -> tuple[Trace, Any]:
         """A Batch, padded or packed, as `place` gives it; hidden (T, d) and flat scores in the trace.
 
@@ -198,20 +197,24 @@ class Bert:
         positions (n,)    rows of which a masked language model's logits are wanted; None: all
         logits            False: no head at all
         keep_cache        False: for a forward pass alone; the cache comes back as None
-        targets           what the scores of a layer are compared with as they are made: trace.compared[m] stands for scores[m] then
+        attend            by layer, what stands for `ops.attention.forward` there (with a cache): what it gives in the place of the scores
+                          is in trace.compared, and every token asks
         """
         c, p, M = self.config, self.parameters, self.config.num_hidden_layers
         keys = _SiteKeys(dropout_key, batch, 3 * M + 2)
         wanted = lambda i, which: which is None or i in which
+        attend = attend or {}
+        looked_at = lambda l: l in attend or wanted(l, scores)
         with_head = logits and (c.pooler or c.head == "mlm")
         # Of the last layer a classifier looks at the [CLS] rows alone; without a head, the last layer looked at is the last to run.
-        cls_only = with_head and c.head != "mlm" and not wanted(M, hidden) and not wanted(M - 1, scores)
-        depth = M if with_head else max([l + 1 for l in range(M) if wanted(l + 1, hidden) or wanted(l, scores)], default=0)
+        cls_only = with_head and c.head != "mlm" and not wanted(M, hidden) and not looked_at(M - 1)
+        depth = M if with_head else max([l + 1 for l in range(M) if wanted(l + 1, hidden) or looked_at(l)], default=0)
         x, cache_embedding = self._embed(batch, keys(0), keep_cache)
         hidden_seen: list[Any] = [None] * (M + 1)
         scores_seen: list[Any] = [None] * M
         hidden_seen[0], layers = (x if wanted(0, hidden) else None), []
-        trace = Trace(embedding=hidden_seen[0], hidden=hidden_seen, scores=scores_seen, compared={})
+        compared: dict[int, Any] = {}
+        trace = Trace(embedding=hidden_seen[0], hidden=hidden_seen, scores=scores_seen, compared=compared)
         for l in range(depth):
             drop = encoder.Dropout(c.hidden_dropout_prob, c.attention_probs_dropout_prob, keys.of_layer(l))
             rows = batch.cls_rows if cls_only and l == M - 1 else None
@@ -225,10 +228,11 @@ class Bert:
                 drop,
                 rows,
                 keep_cache,
-                (targets or {}).get(l, wanted(l, scores)),
+                wanted(l, scores),
+                attend.get(l),
             )
             hidden_seen[l + 1] = x if wanted(l + 1, hidden) else None
-            (trace.compared if isinstance(A, Compared) else scores_seen)[l] = A  # type: ignore[index]
+            (compared if l in attend else scores_seen)[l] = A
             if keep_cache:
                 layers.append(cache)
             del A, cache
@@ -237,7 +241,7 @@ class Bert:
             first = x if cls_only else x[batch.cls_rows]
             trace.pooled, trace.logits, classifier = heads.classify(first, p, c, keys(3 * M + 1, batch.cls_rows))
         if c.head == "mlm" and logits:
-            trace.logits, mlm = heads.predict_words(x, positions, p, c)
+            trace.logits, mlm = heads.predict_words(x, positions, p, c, keep_cache)
         return trace, Cache(batch, cache_embedding, layers, classifier, mlm) if keep_cache else None
 
     def _embed(self, batch: Batch, keys: Array | None, keep_cache: bool) -> tuple[Array, embed_norm.Cache]:

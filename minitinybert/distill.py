@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from .batch import Batch
 from .config import Config
 from .device import Array
+from .encoder import Attend
 from .errors import InputError
 from .losses import attention, embedding, hidden, mse, prediction
 from .losses.attention import Target
@@ -74,28 +76,30 @@ class Intermediate(Objective):
         self.map = layer_map(recipe.layer_map, M, teacher.num_hidden_layers)
         self.heads = attention.HeadPairs(student.num_attention_heads, teacher.num_attention_heads)
         self.weights = {"embedding": 1.0, "hidden": 1.0, "attention": 1.0, **(weights or {})}
-        if self.weights["attention"] and not self.heads.fit(recipe.heads):
+        if self.weights["attention"] and not _heads_fit(self.heads, recipe.heads):
             self.weights["attention"] = 0.0
         equal = student.hidden_size == teacher.hidden_size
         self.names = projection_names("none" if equal and not recipe.project_equal_widths else recipe.projection, M)
         if not self.names and not equal:
             raise InputError(f"widths {student.hidden_size} and {teacher.hidden_size} differ: a projection is needed")
         self.slots = _projection_slots(self.names, recipe.projection_bias, teacher.hidden_size, student.hidden_size)
-        compared = [0] * bool(self.weights["embedding"]) + list(range(1, M + 1)) * bool(self.weights["hidden"])
-        self.hidden_pairs = [(m, (0, *self.map)[m]) for m in compared]
+        layers = [0] * bool(self.weights["embedding"]) + list(range(1, M + 1)) * bool(self.weights["hidden"])
+        self.hidden_pairs = [(m, (0, *self.map)[m]) for m in layers]
         self.score_pairs = [(m, n - 1) for m, n in enumerate(self.map)] if self.weights["attention"] else []
         views = [View(frozenset(p[i] for p in self.hidden_pairs), frozenset(p[i] for p in self.score_pairs)) for i in (0, 1)]
         self.student_view, self.teacher_view = views
 
-    def targets(self, batch: Batch, teacher: Trace | None) -> dict[int, Target]:
-        """Where there are as many heads. A mean over the entries whose query and key are real, or over all where padding counts."""
+    def attend(self, batch: Batch, teacher: Trace | None) -> dict[int, Attend]:
+        """With the attention loss on the way, where there are as many heads."""
         if not self.heads.same:
             return {}
-        return {m: self._target(teacher.scores[n], batch) for m, n in self.score_pairs}  # type: ignore[union-attr,index]
+        target = lambda n: self._target(teacher.scores[n], batch)  # type: ignore[union-attr,index]
+        return {m: partial(attention.attend, target=target(n)) for m, n in self.score_pairs}
 
     def _target(self, scores: Array, batch: Batch) -> Target:
+        """A mean over the entries whose query and key are real, or over all where padding counts."""
         counts = self.recipe.padding == "count"
-        count = self.heads.compared * (batch.totals.row_pairs if counts else batch.totals.pairs)
+        count = self.heads.pairs * (batch.totals.row_pairs if counts else batch.totals.pairs)
         return Target(scores, self.weights["attention"], count, counts)
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
@@ -156,6 +160,18 @@ class Prediction(Objective):
         count = n * z_S.shape[-1] if self.recipe.prediction_mean == "elements" else n  # type: ignore[union-attr]
         loss, c = prediction.forward(z_S, z_T, self.recipe.temperature, count)
         return Terms({"prediction": loss}, Trace(logits=prediction.backward(1.0, c)), {})
+
+
+def _heads_fit(heads: attention.HeadPairs, choice: str) -> bool:
+    """Whether the recipe's choice leaves an attention loss; InputError where it is "refuse", or groups do not come out even."""
+    if heads.same:
+        return True
+    differ = f"the student has {heads.S} attention heads, the teacher {heads.T}"
+    if choice == "refuse":
+        raise InputError(f"{differ}: give the student as many, or set heads to drop (no attention loss) or average (groups)")
+    if choice == "average" and max(heads.S, heads.T) % heads.pairs:
+        raise InputError(f"{differ}: groups to average need one number to be a multiple of the other")
+    return choice == "average"
 
 
 def _projection_slots(names: Sequence[str], bias: bool, d: int, d_student: int) -> tuple[Slot, ...]:

@@ -8,11 +8,11 @@ Where only the [CLS] rows of the last layer are looked at, only they ask (`rows`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .batch import Batch
 from .device import Array
-from .losses import attention as attention_loss
 from .memory import new
 from .ops import add_norm, attention, feed_forward, linear
 from .parameters import Parameters, Slot
@@ -66,6 +66,7 @@ class Dropout(NamedTuple):
     keys: Any
 
 
+Attend = Callable[..., tuple[Array, Any, attention.Cache]]  # called as `ops.attention.forward`, but for its last two arguments
 NO_DROPOUT = Dropout(0.0, 0.0, (None, None, None))
 
 
@@ -89,21 +90,17 @@ def forward(
     drop: Dropout = NO_DROPOUT,
     rows: Array | None = None,
     keep_cache: bool = True,
-    scores: bool | attention_loss.Target = True,
-) -> tuple[Array, Array | attention_loss.Compared | None, Cache]:
-    """x (T, d) -> z (T, d), or (S, d) of the rows (S,), one a sentence; the layer's attention scores (flat); cache.
-
-    scores: whether they are wanted; a Target: they are compared with it, and what comes of that is in their place.
+    keep_scores: bool = True,
+    attend: Attend | None = None,
+) -> tuple[Array, Any, Cache]:
+    """x (T, d) -> z (T, d), or (S, d) of the rows (S,), one a sentence; the layer's attention scores (flat), None where they are not to be
+    kept; cache. `attend` stands for `ops.attention.forward`, and what it gives in the place of the scores is handed on.
     """
     asking = x if rows is None else x[rows]
     q, kv, projections = _project(x, asking, W.qkv)
     keys = drop.keys if rows is None or drop.keys[0] is None else drop.keys[:, rows]
     attended = q, kv, batch.runs, heads, batch.attention_mask, drop.attention, keys[0], batch.cls_rows, W.qkv[1]
-    A: Any
-    if isinstance(scores, attention_loss.Target):
-        context, A, c_attention = attention_loss.attend(*attended, scores)
-    else:
-        context, A, c_attention = attention.forward(*attended, scores, keep_cache)
+    context, A, c_attention = attend(*attended) if attend else attention.forward(*attended, keep_scores, keep_cache)
     a, c_output = linear.forward(context, W.output)
     y, c_norm_y = add_norm.forward(a, W.attention_norm[0], asking, *W.attention_norm[1:], eps, drop.hidden, keys[1], keep_cache)
     u, c_feed_forward = feed_forward.forward(y, *W.feed_forward, approximate, keep_cache)

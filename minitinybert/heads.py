@@ -69,12 +69,12 @@ class MlmCache(NamedTuple):
     decoder: linear.Cache
 
 
-def predict_words(x: Array, rows: Array | None, p: Parameters, config: Config) -> tuple[Array, MlmCache]:
+def predict_words(x: Array, rows: Array | None, p: Parameters, config: Config, keep_cache: bool = True) -> tuple[Array, MlmCache]:
     """x (T, d), rows (n,) or None for all -> logits (n, V) = LayerNorm(GELU(x Wᵀ + b)) Eᵀ + c, E the word embeddings (tied)."""
     W, b = _dense(p, "cls.predictions.transform.dense")
     u, transform = linear.forward(x if rows is None else x[rows], W)
-    a, activation = gelu.forward(u, b, config.gelu_approximation)
-    t, norm = layer_norm.forward(a, *_dense(p, "cls.predictions.transform.LayerNorm"), config.layer_norm_eps)
+    a, activation = gelu.forward(u, b, config.gelu_approximation, keep_cache)
+    t, norm = layer_norm.forward(a, *_dense(p, "cls.predictions.transform.LayerNorm"), config.layer_norm_eps, keep_cache)
     logits, decoder = linear.forward(t, *_decoder(p))
     return logits, MlmCache(rows, transform, activation, norm, decoder)
 

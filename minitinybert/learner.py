@@ -14,6 +14,7 @@ import numpy as np
 from .batch import Batch
 from .bert import Bert, Cache, layout, tables
 from .device import Array, array_module
+from .memory import added
 from .objectives import Objective, Terms
 from .ops import embedding
 from .parallel import Workers
@@ -90,10 +91,7 @@ class Learner:
         for result in results:
             self.student.look_up_backward(result.dlookup, result.lookup, total)
         self._looked_up = [result.lookup.word_ids for result in results]
-        losses: dict[str, Array] = {}
-        for result in results:
-            for name, loss in result.losses.items():
-                losses[name] = losses[name] + loss if name in losses else loss
+        losses = {name: added(*(result.losses[name] for result in results)) for name in results[0].losses}
         return losses, total
 
     def _sum(self, shares: int) -> Parameters:
@@ -156,8 +154,8 @@ class Learner:
 
 def terms_of(objective: Objective, student: Bert, batch: Batch, teacher: Trace | None, dropout_key: int) -> tuple[Terms, Cache]:
     """What the objective says of the student's trace of a batch, and the cache for the way back."""
-    asked = {**objective.student_view.arguments(batch), "targets": objective.targets(batch, teacher)}
-    trace, cache = student.forward_batch(batch, dropout_key, **asked)
+    view, attend = objective.student_view.arguments(batch), objective.attend(batch, teacher)
+    trace, cache = student.forward_batch(batch, dropout_key, **view, attend=attend)
     return objective(trace, batch, teacher, student.parameters), cache
 
 

@@ -1,6 +1,6 @@
 """What is learned, apart from the network that learns it: an objective takes traces and gives losses and the trace's gradient.
 
-    targets = objective.targets(batch, teacher)                       # what the student's scores are compared with as it makes them
+    attend = objective.attend(batch, teacher)         # what the student's scores go through as it makes them, if anything
     losses, dtrace, dprojections = objective(student, batch, teacher, parameters)
 
 `losses` are the terms by name (0-d arrays, weighted, the batch's share of them), `dtrace` is what `Bert.backward` injects,
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from .batch import Batch
 from .device import Array
+from .encoder import Attend
 from .losses import cross_entropy, mse
-from .losses.attention import Target
 from .parameters import Slot
 from .trace import Trace
 
@@ -44,16 +44,20 @@ class Terms(NamedTuple):
 
 
 class Objective(ABC):
-    """What `Learner` learns by. It says beforehand what it looks at, so that no more is worked out or kept, and is then a function
-    of traces: called for each share of a batch, from several threads, it changes nothing of itself."""
+    """What `Learner` learns by: a subclass has a view of the student's trace, one of the teacher's where it asks a teacher, and `__call__`.
+
+    It says beforehand what it looks at, so that no more is worked out or kept, and is then a function of traces: called for each share of
+    a batch, from several threads, it changes nothing of itself. A teacher's trace is in the teacher's dtype. Means are sums over the
+    `totals` of the whole batch; the gradient's scores are flat, as the trace's; every slot has its gradient.
+    """
 
     student_view: View
     teacher_view: View | None = None  # None: no teacher is run
     slots: tuple[Slot, ...] = ()  # the objective's own parameters, which the optimiser trains along
 
-    def targets(self, batch: Batch, teacher: Trace | None) -> dict[int, Target]:
-        """By layer, what `Bert.forward_batch` may compare the student's scores with as it makes them: the student's trace then has
-        `compared` there. The objective takes a trace with scores as well."""
+    def attend(self, batch: Batch, teacher: Trace | None) -> dict[int, Attend]:
+        """By layer, what the student is to attend with (`Bert.forward_batch`), for an objective that can do its work on scores as they
+        are made. It takes a trace with scores as well."""
         return {}
 
     @abstractmethod

@@ -40,7 +40,6 @@ def key(*parts: int) -> int:
     return z
 
 
-@fused
 def row_keys(parent: int, rows: Array, part: int = 0) -> Array:
     """A key for each of `rows` (uint64, any shape): mix(rows·golden + key(parent, part))."""
     xp = array_module(rows)

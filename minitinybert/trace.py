@@ -19,10 +19,9 @@ class Trace:
     pooled (B, d)      tanh of the pooler at the first token
     logits (B, C)      the classifier's; (B, L, V) or (n, V) at n asked positions for a masked language model
 
-    compared           of a forward pass that was given something to compare scores with: by layer, losses.attention.Compared
-                       (loss and gradient), instead of the scores
+    compared           by layer, what came in the place of the scores where they were compared as they were made (`losses.attention.attend`)
 
-    In a gradient, `embedding` and `hidden[0]` add up.
+    In a gradient, `embedding` and `hidden[0]` add up, and there is no `compared`.
     """
 
     embedding: Array | None = None

@@ -91,3 +91,11 @@ def test_rows_taken_and_added(ids, seed):
     np.add.at(expected, ids, rows)
     add_rows(table, ids, rows)
     assert np.allclose(table, expected, rtol=1e-12)
+
+
+def test_added_leaves_its_terms_as_they_are():
+    terms = np.random.default_rng(0).standard_normal((3, 4, 5))
+    before = terms.copy()
+    assert np.allclose(memory.added(*terms), before.sum(0)) and np.array_equal(terms, before)
+    assert memory.added(before) is before
+    assert memory.added(np.float64(1), np.float64(2)) == 3

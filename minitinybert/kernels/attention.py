@@ -121,7 +121,7 @@ _FORWARD = Kernel(
     _SHARED
     + LAST
     + r"""
-__device__ inline A compared(A own, A other, bool query, bool key, A slope, A unseen, A& error) {  // dscores
+__device__ inline A difference(A own, A other, bool query, bool key, A slope, A unseen, A& error) {  // dscores
     bool moves = true;
     if (COMPARE == 2 && !(query && key)) return 0;
     if (COMPARE == 3) {
@@ -134,21 +134,24 @@ __device__ inline A compared(A own, A other, bool query, bool key, A slope, A un
     return moves ? e * slope : A(0);
 }
 
-// Σ of the blocks' errors; of every thread of every block
-__device__ inline void add_up(A error, A* parts, unsigned* counter, T* loss, A factor) {
+__device__ inline A over_block(A v) {  // Σ of what its four warps bring
     __shared__ A of_warp[4];
+    v = over_row<Sum>(v);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = v;
+    __syncthreads();
+    return of_warp[0] + of_warp[1] + of_warp[2] + of_warp[3];
+}
+
+__device__ inline void add_up(A error, A* parts, unsigned* counter, T* loss, A factor) {  // over the grid
     const int block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x, blocks = gridDim.x * gridDim.y * gridDim.z;
-    for (bool last = false;; last = true) {
-        error = over_row<Sum>(error);
-        __syncthreads();
-        if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = error;
-        __syncthreads();
-        const A sum = of_warp[0] + of_warp[1] + of_warp[2] + of_warp[3];
-        if (threadIdx.x == 0) last ? void(*loss = T(sum * factor)) : void(parts[block] = sum);
-        if (last || !comes_last(counter, blocks)) return;
-        error = 0;
-        for (int i = threadIdx.x; i < blocks; i += 128) error += parts[i];
-    }
+    error = over_block(error);
+    if (threadIdx.x == 0) parts[block] = error;
+    if (!comes_last(counter, blocks)) return;
+    A sum = 0;
+    for (int i = threadIdx.x; i < blocks; i += 128) sum += parts[i];
+    sum = over_block(sum);
+    if (threadIdx.x == 0) *loss = T(sum * factor);
 }
 
 extern "C" __global__ void attention_forward(const T* q, const T* kv, const T* bias, const long long* starts, const u8* real,
@@ -175,7 +178,7 @@ extern "C" __global__ void attention_forward(const T* q, const T* kv, const T* b
                 const bool key = !MASK || real[at.start + j + c];
                 if (COMPARE) {
                     const bool asks = !MASK || real[query + r];
-                    scores[start + j + c] = T(compared(v, A(target[start + j + c]), asks, key, slope, unseen, error));
+                    scores[start + j + c] = T(difference(v, A(target[start + j + c]), asks, key, slope, unseen, error));
                 } else if (scores) scores[start + j + c] = T(v);
                 if (!key) v += lowest;
                 rows[r][j + c] = v;

@@ -59,6 +59,21 @@ __device__ inline void draw(u64 key, int word, unsigned threshold, u8 (&keep)[4]
     const u64 z = mix(key + (u64)(word + 1) * 0x9E3779B97F4A7C15ull);
     for (int c = 0; c < 4; ++c) keep[c] = ((z >> (16 * c)) & 0xffff) >= threshold;
 }
+__device__ inline void scale_kept(A (&v)[4], const u8 (&kept)[4], A scale) {
+    for (int c = 0; c < 4; ++c) v[c] = kept[c] ? v[c] * scale : A(0);
+}
+// v m/(1 − p): m drawn, and put into `keep` where there is an array for it; or m as it was put there.
+__device__ inline void drop(A (&v)[4], u64 key, int word, unsigned threshold, A scale, u8* keep, int n) {
+    u8 kept[4];
+    draw(key, word, threshold, kept);
+    if (keep) store(keep, n, kept);
+    scale_kept(v, kept, scale);
+}
+__device__ inline void drop_again(A (&v)[4], A scale, const u8* keep, int n) {
+    u8 kept[4];
+    load(keep, n, kept);
+    scale_kept(v, kept, scale);
+}
 """
 )
 

@@ -19,20 +19,14 @@ extern "C" __global__ void dropout_forward(const T* x, const u64* keys, T* y, u8
     EACH_ROW(row) EACH_FOUR(i, j) {
         const size_t at = (size_t)row * D + j;
         A v[4];
-        u8 kept[4];
         load(x + at, D - j, v);
-        draw(keys[row], j / 4, threshold, kept);
-        for (int c = 0; c < 4; ++c) v[c] = kept[c] ? v[c] * scale : A(0);
+        drop(v, keys[row], j / 4, threshold, scale, keep + at, D - j);
         store(y + at, D - j, v);
-        store(keep + at, D - j, kept);
     }
 }
 """,
 )
 _BACKWARD = cupy.ElementwiseKernel("T dy, bool keep, T scale", "T dx", "dx = keep ? dy * scale : T(0)", "dropout_backward")
-_ROW_KEYS = cupy.ElementwiseKernel(
-    "uint64 row, uint64 parent", "uint64 z", "z = mix(row * 0x9E3779B97F4A7C15ull + parent)", "row_keys", preamble=MIX
-)
 _SITE_KEYS = cupy.ElementwiseKernel(  # random.key of (parent, site), of (that, 0), and row_keys of the latter
     "raw uint64 rows, uint64 parent, int32 count",
     "uint64 z",
@@ -66,10 +60,6 @@ def forward(x: Array, p: float, keys: Array | None) -> tuple[Array, Cache]:
 
 def backward(dy: Array, cache: Cache) -> Array:
     return dy if cache.keep is None else _BACKWARD(dy, cache.keep, dy.dtype.type(cache.scale))
-
-
-def row_keys(parent: int, rows: Array, part: int = 0) -> Array:
-    return _ROW_KEYS(rows, np.uint64(key(parent, part)))
 
 
 def site_keys(parent: int, rows: Array, sites: int) -> Array:

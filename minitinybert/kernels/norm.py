@@ -13,6 +13,7 @@ from ..device import Array
 from ..ops import add_norm, dropout, embed_norm, embedding, layer_norm
 from .cuda import Kernel, contiguous, groups_of, outputs, parts_dtype, sum_columns
 from .dropout import undrawn
+from .rows import added
 
 # From a row s, which each thread of the group has its fours of, to y in its place; x̂ and 1/σ where there is an array for them.
 _NORMALISE = r"""
@@ -34,13 +35,6 @@ __device__ inline void normalise(A (&s)[N][4], const T* gain, const T* bias, T* 
         for (int c = 0; c < 4; ++c) s[i][c] = w[c] * s[i][c] + shift[c];
     }
 }
-// v m/(1 − p), and what was kept where there is an array for it
-__device__ inline void drop(A (&v)[4], u64 key, int j, unsigned threshold, A scale, u8* keep, int n) {
-    u8 kept[4];
-    draw(key, j / 4, threshold, kept);
-    if (keep) store(keep, n, kept);
-    for (int c = 0; c < 4; ++c) v[c] = kept[c] ? v[c] * scale : A(0);
-}
 """
 
 _FORWARD = Kernel(
@@ -59,7 +53,7 @@ extern "C" __global__ void norm_forward(const T* a, const T* b, const T* x, cons
                 load(a + start + j, D - j, through);
                 load(b + j, D - j, w);
                 for (int c = 0; c < 4; ++c) through[c] += w[c];
-                if (DROP) drop(through, keys[row], j, threshold, scale, keep ? keep + start + j : keep, D - j);
+                if (DROP) drop(through, keys[row], j / 4, threshold, scale, keep ? keep + start + j : keep, D - j);
                 for (int c = 0; c < 4; ++c) s[i][c] += j + c < D ? through[c] : A(0);
             }
         }
@@ -90,7 +84,7 @@ extern "C" __global__ void embed_norm_forward(const WORD* words, const PLACE* po
         normalise(s, gain, bias, x_hat, inverse_std, row, D, eps);
         EACH_FOUR(i, j) {
             const size_t at = (size_t)row * D + j;
-            if (DROP) drop(s[i], keys[row], j, threshold, scale, keep ? keep + at : keep, D - j);
+            if (DROP) drop(s[i], keys[row], j / 4, threshold, scale, keep ? keep + at : keep, D - j);
             store(y + at, D - j, s[i]);
         }
     }
@@ -117,11 +111,7 @@ extern "C" __global__ void norm_backward(const T* dy, const T* dy_2, const T* dy
                 load(dy_3 + start + j, D - j, x[i]);
                 for (int c = 0; c < 4; ++c) g[i][c] += x[i][c];
             }
-            if (DROPPED) {
-                u8 kept[4];
-                load(keep + start + j, D - j, kept);
-                for (int c = 0; c < 4; ++c) g[i][c] = kept[c] ? g[i][c] * scale : A(0);
-            }
+            if (DROPPED) drop_again(g[i], scale, keep + start + j, D - j);
             load(x_hat + start + j, D - j, x[i]);
             load(gain + j, D - j, w);
             for (int c = 0; c < 4; ++c) {
@@ -137,9 +127,7 @@ extern "C" __global__ void norm_backward(const T* dy, const T* dy_2, const T* dy
             for (int c = 0; c < 4; ++c) g[i][c] = (g[i][c] - mean - x[i][c] * projection) * inverse;
             store(dx + start + j, D - j, g[i]);
             if (DROP) {
-                u8 kept[4];
-                load(keep + start + j, D - j, kept);
-                for (int c = 0; c < 4; ++c) g[i][c] = kept[c] ? g[i][c] * scale : A(0);
+                drop_again(g[i], scale, keep + start + j, D - j);
                 store(da + start + j, D - j, g[i]);
             }
             if (ADD) for (int c = 0; c < 4; ++c) of_b[i][c] += g[i][c];
@@ -154,6 +142,9 @@ extern "C" __global__ void norm_backward(const T* dy, const T* dy_2, const T* dy
 }
 """,
 )
+
+
+_ALL = dropout.Cache(None, 1.0)  # nothing is dropped
 
 
 def add_norm_forward(
@@ -175,7 +166,7 @@ def add_norm_forward(
 
 def layer_norm_forward(x: Array, gain: Array, bias: Array, eps: float, keep_cache: bool = True) -> tuple[Array, layer_norm.Cache]:
     x, gain, bias = contiguous(x, gain, bias)
-    return _forward(None, None, x, gain, bias, eps, None, dropout.Cache(None, 1.0), 0, keep_cache)
+    return _forward(None, None, x, gain, bias, eps, None, _ALL, 0, keep_cache)
 
 
 def _forward(a, b, x, gain, bias, eps, keys, dropped, threshold, keep_cache) -> tuple[Array, layer_norm.Cache]:
@@ -228,23 +219,27 @@ def add_norm_backward(
 
 
 def layer_norm_backward(dy: Array, cache: layer_norm.Cache, out: tuple[Array, Array] | None = None) -> tuple[Array, Array, Array]:
-    return embed_norm_backward(dy, embed_norm.Cache(None, cache, dropout.Cache(None, 1.0)), out)  # type: ignore[arg-type]
+    return _normalised(dy, cache, _ALL, out)
 
 
 def embed_norm_backward(
     dy: Array, cache: embed_norm.Cache, out: tuple[Array, Array] | None = None, also: tuple[Array, ...] = ()
 ) -> tuple[Array, Array, Array]:
+    return _normalised(dy, cache.norm, cache.dropout, out, also)
+
+
+def _normalised(dy: Array, norm: layer_norm.Cache, dropped: dropout.Cache, out, also=()) -> tuple[Array, Array, Array]:
     d = dy.shape[-1]
     dgain, dbias = outputs(out, (d, d), dy.dtype)
-    de, _ = _backward((dy, *also), cache.norm, cache.dropout, (dgain, dbias))
-    return de, dgain, dbias
+    dx, _ = _backward((dy, *also), norm, dropped, (dgain, dbias))
+    return dx, dgain, dbias
 
 
 def _backward(terms: tuple[Array, ...], norm: layer_norm.Cache, dropped: dropout.Cache, sums: tuple[Array, ...]) -> tuple[Array, Array]:
     """dx, da, and the sums over rows into `sums`: dγ, dβ (and db, where dropout is on the way in and not, as the embeddings', on the
     way out). Without dropout da is dx."""
-    while len(terms) > 3:
-        terms = terms[0] + terms[1], *terms[2:]
+    if len(terms) > 3:
+        terms = added(*terms[2:]), *terms[:2]
     d, add, drop = terms[0].shape[-1], len(sums) == 3, dropped.keep is not None
     dy, dy_2, dy_3, x_hat, inverse_std, keep = contiguous(*(*terms, None, None)[:3], norm.x_hat, norm.inverse_std, dropped.keep)
     rows, dx = dy.size // max(d, 1), cupy.empty_like(dy)

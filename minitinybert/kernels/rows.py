@@ -1,4 +1,4 @@
-"""ops/embedding.py's look-up; memory.add_rows, table[ids[t]] += rows[t], each sum in the order of t; and memory.added."""
+"""memory.add_rows, table[ids[t]] += rows[t], each sum in the order of t; and memory.added."""
 
 from __future__ import annotations
 
@@ -7,18 +7,7 @@ import functools
 import cupy
 
 from ..device import Array, add_product
-from ..ops.embedding import Cache
 from .cuda import Kernel, contiguous
-
-_LOOK_UP = cupy.ElementwiseKernel(
-    "raw I words, raw J positions, raw K segments, raw T W, raw T P, raw T S, int32 d",
-    "T y",
-    """
-    const ptrdiff_t row = i / d, column = i % d;
-    y = W[(ptrdiff_t)words[row] * d + column] + P[(ptrdiff_t)positions[row] * d + column] + S[(ptrdiff_t)segments[row] * d + column];
-    """,
-    "look_up",
-)
 
 # A block for each t whose id no earlier one has: it looks for the later ones, 256 at a time, and adds what they hold in their order.
 _ADD = Kernel(
@@ -50,14 +39,6 @@ _FEW_ROWS = 1024
 _ONE_HOT = cupy.ElementwiseKernel("raw I ids, int32 count", "T hot", "hot = T(ids[i % count] == i / count)", "one_hot")
 
 
-def look_up(word_ids: Array, position_ids: Array, segment_ids: Array, W: Array, P: Array, S: Array) -> tuple[Array, Cache]:
-    d = W.shape[-1]
-    y = cupy.empty((*word_ids.shape, d), W.dtype)
-    if y.size:
-        _LOOK_UP(*contiguous(word_ids, position_ids, segment_ids, W, P, S), d, y)
-    return y, Cache(word_ids, position_ids, segment_ids, (len(W), len(P), len(S)))
-
-
 @functools.cache
 def _sum_of(count: int) -> cupy.ElementwiseKernel:
     names = [f"x{i}" for i in range(count)]
@@ -65,7 +46,9 @@ def _sum_of(count: int) -> cupy.ElementwiseKernel:
 
 
 def added(x: Array, *terms: Array) -> Array:
-    return _sum_of(1 + len(terms))(x, *terms) if terms else x
+    while terms:  # a kernel for each number of terms, but not for as many as there may be
+        x, terms = _sum_of(1 + len(terms[:7]))(x, *terms[:7]), terms[7:]
+    return x
 
 
 def add_rows(table: Array, ids: Array, rows: Array) -> None:

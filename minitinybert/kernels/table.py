@@ -7,14 +7,13 @@ from typing import Any
 from .. import heads, memory, optim, random
 from ..losses import attention as attention_loss
 from ..losses import cross_entropy, mse, prediction
-from ..ops import add_norm, attention, dropout, embed_norm, embedding, gelu, layer_norm, softmax
+from ..ops import add_norm, attention, dropout, embed_norm, gelu, layer_norm
 from . import attention as attention_kernels
 from . import dropout as dropout_kernels
 from . import gelu as gelu_kernels
 from . import heads as heads_kernels
 from . import losses, norm, rows
 from . import optim as optim_kernels
-from . import softmax as softmax_kernels
 
 TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
     unwrap(operation): kernel
@@ -27,16 +26,12 @@ TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
         (add_norm.backward, norm.add_norm_backward),
         (embed_norm.forward, norm.embed_norm_forward),
         (embed_norm.backward, norm.embed_norm_backward),
-        (softmax.forward, softmax_kernels.forward),
-        (softmax.backward, softmax_kernels.backward),
         (attention.forward, attention_kernels.forward),
         (attention.backward, attention_kernels.backward),
         (attention_loss.attend, attention_kernels.attend),
         (dropout.forward, dropout_kernels.forward),
         (dropout.backward, dropout_kernels.backward),
-        (random.row_keys, dropout_kernels.row_keys),
         (random.site_keys, dropout_kernels.site_keys),
-        (embedding.forward, rows.look_up),
         (memory.add_rows, rows.add_rows),
         (memory.added, rows.added),
         (attention_loss.seen, losses.seen_scores),

@@ -10,11 +10,10 @@ compares its scores as it makes them: on a GPU in one kernel, which then writes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..batch import Run
 from ..device import Array, array_module, fused
-from ..errors import InputError
 from ..memory import added, new
 from ..ops import attention
 from . import mse
@@ -42,27 +41,16 @@ class HeadPairs:
     means over groups of neighbouring heads of the side that has more."""
 
     def __init__(self, S: int, T: int):
-        self.S, self.T, self.same, self.compared = S, T, S == T, min(S, T)
-
-    def fit(self, choice: str) -> bool:
-        """Whether the recipe's choice leaves an attention loss; InputError where it is "refuse", or groups do not come out even."""
-        if self.same:
-            return True
-        differ = f"the student has {self.S} attention heads, the teacher {self.T}"
-        if choice == "refuse":
-            raise InputError(f"{differ}: give the student as many, or set heads to drop (no attention loss) or average (groups)")
-        if choice == "average" and max(self.S, self.T) % self.compared:
-            raise InputError(f"{differ}: groups to average need one number to be a multiple of the other")
-        return choice == "average"
+        self.S, self.T, self.same, self.pairs = S, T, S == T, min(S, T)
 
     def average(self, A: Array) -> Array:
-        """(n, S or T, L, L) -> (n, compared, L, L)."""
+        """(n, S or T, L, L) -> (n, pairs, L, L)."""
         n, heads, L, _ = A.shape
-        return A if heads == self.compared else A.reshape(n, self.compared, heads // self.compared, L, L).mean(axis=2)
+        return A if heads == self.pairs else A.reshape(n, self.pairs, heads // self.pairs, L, L).mean(axis=2)
 
     def spread(self, dA: Array) -> Array:
-        """The backward of `average` for the student: each of its g heads in a group gets 1/g.  (n, compared, L, L) -> (n, S, L, L)"""
-        g = self.S // self.compared
+        """The backward of `average` for the student: each of its g heads in a group gets 1/g.  (n, pairs, L, L) -> (n, S, L, L)"""
+        g = self.S // self.pairs
         return dA if g == 1 else array_module(dA).repeat(dA, g, axis=1) / g
 
 
@@ -87,18 +75,19 @@ def seen(A: Array, keys: Array) -> tuple[Array, Array]:
 def compare(scores: Array, target: Target, runs: Sequence[Run], heads: HeadPairs, attention_mask: Array | None = None) -> Compared:
     """A layer's flat scores with the target's; attention_mask (T,) bool or None."""
     if attention_mask is None and heads.same and not target.padding:  # nothing is masked: flat they will do
-        return _compared(scores, target.scores, target)
+        return _loss_and_gradient(scores, target.scores, target)
     xp, dscores, losses = array_module(scores), new(scores.shape, scores), []
     views = [attention.split_runs(flat, runs, h) for flat, h in ((scores, heads.S), (target.scores, heads.T), (dscores, heads.S))]
     for run, A_S, A_T, dA in zip(runs, *views, strict=True):
-        keys = _real_keys(attention_mask, run, xp)
+        A_T = A_T.astype(A_S.dtype, copy=False)  # means of few bits would lose some
+        keys = xp.ones((run.n, 1, 1, run.length), bool) if attention_mask is None else attention.real_keys(attention_mask, run)
         if target.padding:  # what is not seen is 0, is compared as 0, and does not move
             A_S, seen_S = seen(A_S, keys)
             A_T, _ = seen(A_T, keys)
-            loss, dA_seen = _compared(heads.average(A_S), heads.average(A_T), target)
+            loss, dA_seen = _loss_and_gradient(heads.average(A_S), heads.average(A_T), target)
             xp.multiply(heads.spread(dA_seen), seen_S, out=dA)
         else:
-            loss, dA_mean = _compared(heads.average(A_S), heads.average(A_T), target, keys & keys.swapaxes(-1, -2))
+            loss, dA_mean = _loss_and_gradient(heads.average(A_S), heads.average(A_T), target, keys & keys.swapaxes(-1, -2))
             dA[...] = heads.spread(dA_mean)
         losses.append(loss)
     return Compared(added(*losses), dscores)
@@ -122,12 +111,6 @@ def attend(
     return context, compare(scores, target, runs, HeadPairs(heads, heads), attention_mask), cache  # type: ignore[return-value]
 
 
-def _compared(A_S: Array, A_T: Array, target: Target, mask: Array | None = None) -> Compared:
+def _loss_and_gradient(A_S: Array, A_T: Array, target: Target, mask: Array | None = None) -> Compared:
     loss, cache = forward(A_S, A_T, mask, target.entries)
     return Compared(mse.weighted(target.weight, loss), backward(target.weight, cache))
-
-
-def _real_keys(mask: Array | None, run: Run, xp: Any) -> Array:
-    """(n, 1, 1, L) bool: which keys of a run are not padding."""
-    shape = run.n, 1, 1, run.length
-    return xp.ones(shape, bool) if mask is None else mask[run.start : run.stop].reshape(shape)

@@ -110,6 +110,11 @@ def split_runs(flat: Array, runs: Sequence[Run], heads: int) -> list[Array]:
     return views
 
 
+def real_keys(mask: Array, run: Run) -> Array:
+    """(T,) bool -> (n, 1, 1, L): which keys of a run are not padding."""
+    return mask[run.start : run.stop].reshape(run.n, 1, 1, run.length)
+
+
 def _query_rows(q: Array, runs: Sequence[Run]) -> list[slice]:
     """Where each run's queries lie: with its rows, or one a sentence."""
     if len(q) == runs[-1].stop:
@@ -127,8 +132,7 @@ def _bias(mask: Array | None, run: Run, dtype) -> Array | None:
     if mask is None:
         return None
     xp = array_module(mask)
-    real = mask[run.start : run.stop].reshape(run.n, 1, 1, run.length)
-    return xp.where(real, dtype.type(0), xp.finfo(dtype).min)  # scalars of the dtype: arrays would be copied to a device
+    return xp.where(real_keys(mask, run), dtype.type(0), xp.finfo(dtype).min)  # scalars of the dtype: arrays would be copied to a device
 
 
 def _keys(keys: Array | None, queries: slice, n: int, heads: int) -> Array | None:

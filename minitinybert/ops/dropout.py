@@ -14,7 +14,7 @@ from ..random import bits16
 
 
 class Cache(NamedTuple):
-    keep: Array | None  # (..., d) bool, m; None: nothing was dropped
+    keep: Array | None  # (..., d) bool, m; None: nothing was dropped, or not kept
     scale: float  # 1/(1 − p)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, array_module, fused
+from ..device import Array, array_module
 from ..memory import add_rows, take_rows
 
 
@@ -15,7 +15,6 @@ class Cache(NamedTuple):
     rows: tuple[int, int, int]  # V, positions, segments: how many rows each table has
 
 
-@fused
 def forward(word_ids: Array, position_ids: Array, segment_ids: Array, W: Array, P: Array, S: Array) -> tuple[Array, Cache]:
     """ids (...) integers in range; W (V, d), P (positions, d), S (segments, d) -> y (..., d)."""
     y = take_rows(W, word_ids)

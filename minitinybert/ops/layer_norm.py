@@ -35,9 +35,10 @@ def unset(x: Array, gain: Array, keep_cache: bool) -> Cache:
 def normalise(x: Array, bias: Array, eps: float, y: Array, cache: Cache) -> None:
     """The formula on rows x (T, d): into y, and into the cache's arrays where it has them."""
     xp = array_module(x)
-    x_hat, inverse_std, _ = cache if cache.x_hat is not None else unset(x, cache.gain, True)
-    xp.subtract(x, x.mean(axis=-1, keepdims=True), out=x_hat)
-    inverse_std[...] = 1 / xp.sqrt(_mean_of_product(x_hat, x_hat) + eps)
+    x_hat = xp.subtract(x, x.mean(axis=-1, keepdims=True), out=y if cache.x_hat is None else cache.x_hat)
+    inverse_std = 1 / xp.sqrt(_mean_of_product(x_hat, x_hat) + eps)
+    if cache.inverse_std is not None:
+        cache.inverse_std[...] = inverse_std
     x_hat *= inverse_std
     xp.multiply(x_hat, cache.gain, out=y)
     y += bias

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, array_module, fused
+from ..device import Array, array_module
 from ..memory import new, row_blocks
 from . import dropout
 
@@ -14,7 +14,6 @@ class Cache(NamedTuple):
     dropout: dropout.Cache
 
 
-@fused
 def forward(s: Array, bias: Array | None = None, rate: float = 0.0, keys: Array | None = None) -> tuple[Array, Cache]:
     """s (..., L), bias to be added before (broadcast against s; a padding mask is a large negative bias), dropout with probability
     `rate` by row keys (...) or None -> y (..., L)."""
@@ -38,7 +37,6 @@ def again(cache: Cache) -> Array:
     return dropout.backward(cache.p, cache.dropout)
 
 
-@fused
 def backward(dy: Array, cache: Cache) -> Array:
     """dy (..., L) -> ds (..., L).
 

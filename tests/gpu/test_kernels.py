@@ -17,7 +17,7 @@ from minitinybert.batch import Run
 from minitinybert.device import _kernel
 from minitinybert.losses import attention as attention_loss
 from minitinybert.losses import cross_entropy, mse, prediction
-from minitinybert.ops import add_norm, attention, dropout, embed_norm, embedding, gelu, layer_norm, softmax
+from minitinybert.ops import add_norm, attention, dropout, embed_norm, gelu, layer_norm
 
 TABLE = pytest.importorskip("minitinybert.kernels.table", reason="needs CuPy", exc_type=ImportError).TABLE
 pytestmark = pytest.mark.gpu
@@ -53,7 +53,10 @@ def _norm(draw, rng):
     keys = rng.integers(0, 2**64, rows, np.uint64) if draw(st.booleans()) else None
 
     def results(up):
-        y, cache = add_norm.forward(up(a), up(b), up(x), up(gain), up(bias), 1e-5, rate, keys if keys is None else up(keys))
+        given = up(a), up(b), up(x), up(gain), up(bias), 1e-5, rate, keys if keys is None else up(keys)
+        y, cache = add_norm.forward(*given)
+        again, few = add_norm.forward(*given, keep_cache=False)
+        assert few.norm.x_hat is None and few.norm.inverse_std is None
         out = tuple(up(0 * b) for _ in range(3)) if terms else None
         da, db, dx, dgain, dbias = add_norm.backward(up(dy), cache, out, tuple(up(m) for m in more))
         z, alone = layer_norm.forward(up(x).reshape(1, rows, d), up(gain), up(bias), 1e-5)
@@ -62,20 +65,8 @@ def _norm(draw, rng):
         kept = {} if cache.dropout.keep is None else {"keep": cache.dropout.keep}
         sums = {"db": db} if d > 2 else {}
         sums["dy"] = up(dy)  # of which the sums over rows are the differences
-        return {"y": y, "dγ": dgain, "dβ": dbias, "z": z, "dγ alone": dgain_2, "dβ alone": dbias_2, **narrow, **kept, **sums}
-
-    return results
-
-
-def _softmax(draw, rng):
-    shape = draw(ROWS), draw(st.integers(1, 3)), draw(WIDTHS)
-    s, dy, rate = 3 * rng.standard_normal(shape), rng.standard_normal(shape), draw(RATES)
-    keys = rng.integers(0, 2**64, shape[:2], np.uint64) if draw(st.booleans()) else None
-    bias = np.where(rng.random((shape[0], 1, shape[2])) < 0.8, 0.0, -1e9) if draw(st.booleans()) else None
-
-    def results(up):
-        y, cache = softmax.forward(up(s), bias if bias is None else up(bias), rate, keys if keys is None else up(keys))
-        return {"y": y, "p": cache.p, "ds": softmax.backward(up(dy), cache)}
+        alike = {"y": y, "again": again, "dγ": dgain, "dβ": dbias, "z": z, "dγ alone": dgain_2, "dβ alone": dbias_2}
+        return {**alike, **narrow, **kept, **sums}
 
     return results
 
@@ -120,11 +111,13 @@ def _attention(draw, rng):
         dqkv = up((0 * qkv).ravel()).reshape(qkv.shape)
         out = None if one else (dqkv[:, :d], dqkv[:, d:])
         dq, dkv = attention.backward(up(dcontext), cache, opt(dscores), out)
-        few = attention.forward(q, kv, runs, heads, opt(real), rate, opt(keys), places, None, False, False)  # the bias is in, or none is
-        assert few[1] is None and few[2].weights == []
+        again = up(qkv)
+        q = again[:, :d][rows] if one else again[:, :d]
+        alone, *few = attention.forward(q, again[:, d:], runs, heads, opt(real), rate, opt(keys), places, opt(bias), False, False)
+        assert few[0] is None and few[1].weights == []
         p = {f"p {i}": w.p for i, w in enumerate(cache.weights)}
         keep = {f"keep {i}": w.dropout.keep for i, w in enumerate(cache.weights) if w.dropout.keep is not None}
-        return {"context": context, "scores": scores, "dq": dq, "dkv": dkv, **p, **keep}
+        return {"context": context, "alone": alone, "scores": scores, "dq": dq, "dkv": dkv, **p, **keep}
 
     return results
 
@@ -186,33 +179,26 @@ def _dropout(draw, rng):
 
 
 def _keys(draw, rng):
-    rows, parent = rng.integers(0, 2**64, (draw(ROWS), 3), np.uint64), draw(st.integers(0, 2**64 - 1))
-    part, sites = draw(st.integers(0, 3)), draw(st.integers(1, 14))
-
-    def results(up):
-        of_sites = random.site_keys(parent, up(np.ascontiguousarray(rows[:, 0])), sites)
-        return {"row keys": random.row_keys(parent, up(rows), part), "site keys": of_sites}
-
-    return results
+    rows, parent = rng.integers(0, 2**64, draw(ROWS), np.uint64), draw(st.integers(0, 2**64 - 1))
+    sites = draw(st.integers(1, 14))
+    return lambda up: {"site keys": random.site_keys(parent, up(rows), sites)}
 
 
 def _tables(draw, rng):
     V, T, d = draw(st.sampled_from([1, 2, 9, 1024, 1025, 3000])), draw(st.sampled_from([1, 5, 257, 600])), draw(WIDTHS)
-    W, P, S = (rng.standard_normal((rows, d)) for rows in (V, 7, 2))
-    ids, positions, segments = (rng.integers(0, high, T).astype(draw(st.sampled_from([np.int32, np.int64]))) for high in (V, 7, 2))
-    rows = rng.standard_normal((T, d))
+    W, rows = rng.standard_normal((V, d)), rng.standard_normal((T, d))
+    ids = rng.integers(0, V, T).astype(draw(st.sampled_from([np.int32, np.int64])))
 
     def results(up):
-        y, _ = embedding.forward(up(ids), up(positions), up(segments), up(W), up(P), up(S))
         table = up(W).copy()
         memory.add_rows(table, up(ids), up(rows))
-        return {"y": y, "table": table}
+        return {"table": table}
 
     return results
 
 
 def _added(draw, rng):
-    shape, count = draw(st.sampled_from([(), (3,), (7, 312)])), draw(st.integers(1, 6))
+    shape, count = draw(st.sampled_from([(), (3,), (7, 312)])), draw(st.integers(1, 17))
     terms = rng.standard_normal((count, *shape))
     return lambda up: {"sum": memory.added(*map(up, terms))}
 
@@ -286,13 +272,12 @@ CASES = {
     _tanh: (heads.biased_tanh, heads.through_tanh),
     _gelu: (gelu.forward, gelu.backward),
     _norm: (layer_norm.forward, layer_norm.backward, add_norm.forward, add_norm.backward),
-    _softmax: (softmax.forward, softmax.backward),
     _embed: (embed_norm.forward, embed_norm.backward),
     _attention: (attention.forward, attention.backward),
     _attend: (attention_loss.attend,),
     _dropout: (dropout.forward, dropout.backward),
-    _keys: (random.row_keys, random.site_keys),
-    _tables: (embedding.forward, memory.add_rows),
+    _keys: (random.site_keys,),
+    _tables: (memory.add_rows,),
     _added: (memory.added,),
     _seen: (attention_loss.seen,),
     _mse: (mse.forward, mse.backward),
@@ -323,6 +308,7 @@ LARGE = {
     "rows for the blocks": (_norm, 1300, 1030, 0.1, 2, True),
     "rows for the parts of gelu": (_gelu, 1100, 5, True, "none"),
     "sentences for a warp": (_attention, 3, 30, 1, 25, 5, 15, 2, 2, 3, 0.1, False, True, True, True, True, True),
+    "blocks for the parts of a loss": (_attend, 1, 40, 1, 3, 4, False, True, 0.3, 7.0, 0.1),
     "classes for the registers": (_entropies, 3, 9001, None, np.int32, 2.5),
     "parts for a block": (_optimiser, [300_000, 7], 50.0, 1.0, 70, "bert-adam", 1),
 }

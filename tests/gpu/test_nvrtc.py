@@ -75,9 +75,6 @@ def variants():
                 yield "entropy_forward", dtype, {**row, "TEACHER": row["ALIGNED"], "WIDE": 1 - row["ALIGNED"], "Y": Y}
         for row in of_rows((128, 1), (1030, 0)):
             yield "dropout_forward", dtype, row
-            for DROP in (0, 1):
-                yield "softmax_forward", dtype, {**row, "DROP": DROP}
-                yield "softmax_backward", dtype, {**row, "DROP": DROP}
         for name in ("total", "squares", "norm_factor", "factors", "scale_tensors"):
             yield name, dtype, BLOCK_SUMS
         for name in ("column_sums", "add_rows"):

@@ -18,7 +18,7 @@ from minitinybert.distill import Intermediate, Prediction
 from minitinybert.learner import Learner
 from minitinybert.losses import attention as attention_loss
 from minitinybert.losses import mse, prediction
-from minitinybert.ops import add_norm, attention, embed_norm, embedding, gelu, layer_norm
+from minitinybert.ops import add_norm, attention, embed_norm, gelu, layer_norm
 from minitinybert.parallel import Workers
 
 pytestmark = pytest.mark.gpu
@@ -70,7 +70,6 @@ KERNELS = {
     "embed_norm": lambda r, d, up, i: embed_norm.forward(
         i(IDS), i(IDS), i(IDS), *(up(r(7, d)) for _ in range(3)), *(up(r(d)) for _ in range(2)), 1e-12, keep_cache=False
     )[:1],
-    "embedding": lambda r, d, up, i: embedding.forward(i(IDS), i(IDS), i(IDS), up(r(7, d)), up(r(7, d)), up(r(7, d)))[:1],
 }
 
 
@@ -93,12 +92,19 @@ def test_a_loss_reads_a_teacher_of_fewer_bits(cupy, narrow):
     """As if its numbers had been made wider before: bit for bit."""
     x, y, q, kv = (cupy.random.standard_normal((43, d), np.float32) for d in (24, 24, 12, 24))
     y = y.astype(_narrow(narrow))
-    scores = cupy.random.standard_normal(3 * sum(n * L * L for _, n, L in RUNS), np.float32).astype(y.dtype)
+    entries = sum(n * L * L for _, n, L in RUNS)
+    scores = cupy.random.standard_normal(12 * entries, np.float32).astype(y.dtype)
+    own, real = cupy.random.standard_normal(3 * entries, np.float32), cupy.arange(43) % 5 > 0
 
     def losses(up):
-        compared = attention_loss.attend(q, kv, RUNS, 3, None, 0.0, None, None, None, attention_loss.Target(up(scores), 0.5, 9.0, False))[1]
+        results = []
+        for mask, padding in ((None, False), (real, False), (real, True)):
+            target = attention_loss.Target(up(scores[: 3 * entries]), 0.5, 9.0, padding)
+            results += attention_loss.attend(q, kv, RUNS, 3, mask, 0.0, None, None, None, target)[1]
+            averaged = attention_loss.Target(up(scores), 0.5, 9.0, padding)
+            results += attention_loss.compare(own, averaged, RUNS, attention_loss.HeadPairs(3, 12), mask)
         errors, soft = mse.forward(x, up(y)), prediction.forward(x, up(y), 2.0)
-        return [*compared, errors[0], mse.backward(1.0, errors[1]), soft[0], prediction.backward(1.0, soft[1])]
+        return [*results, errors[0], mse.backward(1.0, errors[1]), soft[0], prediction.backward(1.0, soft[1])]
 
     for here, there in zip(losses(lambda a: a), losses(lambda a: a.astype(np.float32)), strict=True):
         assert here.dtype == np.float32 and (here == there).all() and here.any()
