@@ -13,6 +13,8 @@ from minitinybert.bert import Bert
 from minitinybert.config import Config
 from minitinybert.distill import Intermediate, Prediction
 from minitinybert.learner import Learner
+from minitinybert.losses import mse
+from minitinybert.objectives import Objective, Terms, View
 from minitinybert.optim import Adam
 from minitinybert.parallel import Workers
 from minitinybert.trace import Trace
@@ -54,6 +56,29 @@ def test_a_steady_step_takes_no_memory_from_the_system(objective, threads):
         finally:
             tracemalloc.stop()
     assert peak - before < 1e6
+
+
+class MeanSquare(Objective):
+    """As README says one is written."""
+
+    student_view = View(hidden=frozenset({1}))
+
+    def __call__(self, student, batch, teacher, parameters):
+        loss, cache = mse.forward(student.hidden[1], 0 * student.hidden[1], count=batch.totals.tokens)
+        return Terms({"size": loss}, Trace(hidden=[None, mse.backward(1.0, cache), None]), {})
+
+
+def test_an_objective_of_one_s_own():
+    batch = packed(*sentences(1, 30))
+    losses = []
+    with Workers(2) as workers:
+        learner = Learner(Bert.new(STUDENT, 1), MeanSquare(), workers)
+        adam = Adam(learner.student.parameters, workers=workers)
+        for _ in range(20):
+            terms, gradients = learner.gradients(batch, 0)
+            losses.append(float(terms["size"]))
+            adam.step(gradients, 1e-2)
+    assert losses[-1] < 0.5 * losses[0]
 
 
 @pytest.mark.parametrize("rectangle", [False, True])
