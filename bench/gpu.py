@@ -36,10 +36,10 @@ TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 5e-2}  
 def main() -> None:
     args = _arguments()
     about = begin(args)
-    xp = device.select(args.device)
     if args.tf32:
         device.allow_tf32(args.device)
         torch.backends.cuda.matmul.allow_tf32 = True
+    xp = device.select(args.device)
     about |= _device(xp, args)
     print(f"{about['device']}, CuPy {xp.__version__}; PyTorch: {about['torch_device'] or 'not asked, it has no CUDA device here'}")
     teacher, student = models(args)

@@ -34,7 +34,7 @@ def all_reduce_seconds(n_bytes: float, n: int, a: argparse.Namespace) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--shape", nargs="+", default=["4L-312D-12H-1200F", "6L-768D-12H-3072F", "12L-768D-12H-3072F"])
-    parser.add_argument("--step-ms", type=float, nargs="+", default=[30.0, 100.0, 300.0], help="of one GPU on its share of the batch")
+    parser.add_argument("--step-ms", type=float, nargs="+", default=[3.0, 10.0, 30.0, 100.0], help="of one GPU on its share of the batch")
     parser.add_argument("--gpus", type=int, nargs="+", default=[8, 64])
     parser.add_argument("--gpus-per-machine", type=int, default=8)
     parser.add_argument("--inside-gb", type=float, default=200.0, help="GB/s of a GPU's links within a machine (assumed)")

@@ -1,7 +1,8 @@
 """What a distillation step asks of a GPU at least: every kernel's FLOPs, the bytes it reads and writes once, its launches.
 
 A kernel can be no quicker than its FLOPs at the device's peak, nor than its bytes at its bandwidth (the roofline: Williams, Waterman,
-Patterson, CACM 2009); a step can be no quicker than its launches one after the other, as long as the host takes to ask for each. The
+Patterson, CACM 2009; bytes that a cache still holds from the kernel before are quicker); a step can be no quicker than its launches one
+after the other, as long as the host takes to ask for each. The
 kernels are ours, in the order of `Bert.forward_batch` and `backward`; fills and products by cuBLAS count as launches too. Packed batches
 of T tokens and P = Σ L² pairs, every loss of the paper, global clipping.
 """
@@ -57,7 +58,8 @@ def student(c: Config, teacher: Config, S: int, T: int, P: int, teacher_itemsize
     yield Work(0, 5 * T * d * size + T * d, 2)  # the embeddings' dropout and layer norm, of three terms; its sums of columns
     yield Work(0, 6 * T * d * size, TABLES)  # the rows of the tables, cleared and added to; few positions and segments by products
     n = layout(c).size
-    yield Work(0, n * size)  # the gradient, filled with zeros
+    tables = (c.vocab_size + c.max_position_embeddings + c.type_vocab_size) * d
+    yield Work(0, (n - tables) * size)  # the gradient, filled with zeros, but for the tables
     yield Work(2 * n, n * size)  # its norm
     yield Work(12 * n, 7 * n * size)  # Adam: reads θ, g, m and v, writes θ, m and v
 

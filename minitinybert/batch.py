@@ -94,9 +94,7 @@ class Batch:
             return [self]
         lengths = np.concatenate([np.full(run.n, run.length) for run in self.runs])
         ends = np.cumsum(lengths)
-        cuts = np.searchsorted(ends, np.arange(1, parts) * ends[-1] / parts) + 1
-        bounds = sorted({0, *cuts.tolist(), len(lengths)})
-        return [self._part(lengths, ends, first, last) for first, last in itertools.pairwise(bounds)]
+        return [self._part(lengths, ends, first, last) for first, last in itertools.pairwise(_bounds(ends, parts))]
 
     def _part(self, lengths: np.ndarray, ends: np.ndarray, first: int, last: int) -> Batch:
         start, stop = int(ends[first] - lengths[first]), int(ends[last - 1])
@@ -116,6 +114,26 @@ class Batch:
 _ROW_FIELDS = ("input_ids", "token_type_ids", "position_ids", "attention_mask", "row_ids")
 
 
+def _bounds(ends: np.ndarray, parts: int) -> list[int]:
+    """Where a batch whose sentences end at rows `ends` is cut: up to parts + 1 numbers of sentences."""
+    cuts = np.searchsorted(ends, np.arange(1, parts) * ends[-1] / parts) + 1
+    return sorted({0, *cuts.tolist(), len(ends)})
+
+
+def packed_part(lengths: np.ndarray, part: int, parts: int) -> tuple[np.ndarray, Totals]:
+    """Of sentences with these lengths (S,): which of them are `packed(…).split(parts)[part]`, in its order (none where there are fewer
+    parts), and the totals of all. A rank makes its own part of a batch from no more."""
+    order = np.argsort(lengths, kind="stable")
+    bounds = _bounds(np.cumsum(lengths[order]), parts)
+    own = order[bounds[part] : bounds[part + 1]] if part + 1 < len(bounds) else order[:0]
+    return own, _packed_totals(lengths)
+
+
+def _packed_totals(lengths: np.ndarray) -> Totals:
+    rows, squares = int(lengths.sum()), int((lengths.astype(np.int64) ** 2).sum())
+    return Totals(len(lengths), rows, squares, rows, squares)
+
+
 def _runs(lengths: np.ndarray) -> tuple[Run, ...]:
     """Runs of sentences that stand side by side and are equally long."""
     runs: list[Run] = []
@@ -127,6 +145,15 @@ def _runs(lengths: np.ndarray) -> tuple[Run, ...]:
             runs.append(Run(start, 1, length))
         start += length
     return tuple(runs)
+
+
+def check_range(name: str, ids: np.ndarray, rows: int) -> None:
+    """InputError unless all of `ids`, on the host, are integers from 0 to rows − 1."""
+    if ids.dtype.kind not in "iu":
+        raise InputError(f"{name} has dtype {ids.dtype}; integers are needed")
+    low, high = (int(ids.min()), int(ids.max())) if ids.size else (0, 0)
+    if low < 0 or high >= rows:
+        raise InputError(f"{name} holds {low if low < 0 else high}, but the model has rows 0 to {rows - 1}")
 
 
 def packed(
@@ -147,7 +174,6 @@ def packed(
     lengths = lengths[order]
     ends = np.cumsum(lengths)
     positions = np.concatenate([np.arange(length) for length in lengths])
-    squares = int((lengths.astype(np.int64) ** 2).sum())
     return Batch(
         input_ids=np.concatenate([input_ids[i] for i in order]).astype(np.int32, copy=False),
         token_type_ids=np.concatenate([token_type_ids[i] for i in order]).astype(np.int32, copy=False),
@@ -156,7 +182,7 @@ def packed(
         attention_mask=None,
         row_ids=(np.repeat(sentences[order].astype(np.uint64), lengths) << np.uint64(16)) + positions.astype(np.uint64),
         cls_rows=ends - lengths,
-        totals=Totals(len(lengths), int(ends[-1]), squares, int(ends[-1]), squares),
+        totals=_packed_totals(lengths),
         sentences=sentences[order],
         labels=None if labels is None else np.asarray(labels)[order],
     )

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import encoder, heads, weights
-from .batch import Batch, padded
+from .batch import Batch, check_range, padded
 from .config import Config
 from .device import Array, array_module, to_host
 from .errors import InputError
@@ -172,11 +172,7 @@ class Bert:
             ("token_type_ids", batch.token_type_ids, self.config.type_vocab_size),
             ("position_ids", batch.position_ids, self.config.max_position_embeddings),
         ):
-            if ids.dtype.kind not in "iu":
-                raise InputError(f"{name} has dtype {ids.dtype}; integers are needed")
-            low, high = int(ids.min()), int(ids.max())
-            if low < 0 or high >= rows:
-                raise InputError(f"{name} holds {low if low < 0 else high}, but the model has rows 0 to {rows - 1}")
+            check_range(name, ids, rows)
 
     def forward_batch(
         self,

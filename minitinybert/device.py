@@ -24,18 +24,22 @@ def fused(operation: F) -> F:
 
     @functools.wraps(operation)
     def on_its_device(*arguments: Any, **options: Any) -> Any:
-        first = _first_array((*arguments, *options.values()))
-        return (operation if first is None or isinstance(first, np.ndarray) else _kernel(operation))(*arguments, **options)
+        return (operation if _on_host((*arguments, *options.values())) is not False else _kernel(operation))(*arguments, **options)
 
     return cast(F, on_its_device)
 
 
-def _first_array(arguments: tuple[Any, ...]) -> Array | None:
-    """Of an operation's arguments, or of a cache among them."""
+def _on_host(arguments: tuple[Any, ...]) -> bool | None:
+    """Where the first array lies, of an operation's arguments or of a cache among them; None: there is none."""
     for a in arguments:
-        found = _first_array(a) if isinstance(a, tuple) else a if hasattr(a, "dtype") and not isinstance(a, np.generic) else None
-        if found is not None:
-            return found
+        if isinstance(a, np.ndarray):
+            return True
+        if isinstance(a, tuple):
+            found = _on_host(a)
+            if found is not None:
+                return found
+        elif hasattr(a, "dtype") and not isinstance(a, np.generic):
+            return False
     return None
 
 

@@ -29,6 +29,10 @@ class LayerArrays(NamedTuple):
 
     @classmethod
     def of(cls, parameters: Parameters, layer: int) -> LayerArrays:
+        return parameters.once(layer, lambda: cls._of(parameters, layer))
+
+    @classmethod
+    def _of(cls, parameters: Parameters, layer: int) -> LayerArrays:
         get = lambda name: parameters[f"encoder.layer.{layer}.{name}"]
         pair = lambda name: (get(f"{name}.weight"), get(f"{name}.bias"))
         return cls(

@@ -68,7 +68,10 @@ class Learner:
 
         One of several ranks gets the losses of its own share, and everybody's gradients.
         """
-        share = self.workers.ranks.share(batch)
+        return self.gradients_of_share(self.workers.ranks.share(batch), step)
+
+    def gradients_of_share(self, share: Batch | None, step: int) -> tuple[dict[str, Array], Parameters]:
+        """As `gradients`, of what this rank has of the batch."""
         if share is None:
             losses: dict[str, Array] = {}
             total = self._gradients[0]
@@ -81,6 +84,7 @@ class Learner:
     def _of_share(self, batch: Batch, step: int) -> tuple[dict[str, Array], Parameters]:
         if self.teacher is not None:
             self.teacher.check(batch)
+        self.objective.check(batch, self.student.config)
         batch = self.student.place(batch)
         threads = self.workers.threads
         parts = shares(batch, threads)

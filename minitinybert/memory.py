@@ -24,11 +24,13 @@ BLOCK = 48 * 1024  # elements: passes over as many stay in a core's cache
 
 def new(shape: tuple[int, ...] | int, like: Array, dtype: Any = None) -> Array:
     """An array of `shape`, its values not set, of the module and dtype of `like`."""
-    xp, dtype = array_module(like), np.dtype(dtype or like.dtype)
-    shape = (shape,) if isinstance(shape, int) else shape
-    size = math.prod(shape) * dtype.itemsize
-    if xp is not np or size < _SMALL:
+    xp, dtype = array_module(like), dtype or like.dtype
+    if xp is not np:
         return xp.empty(shape, dtype)
+    shape, dtype = (shape,) if isinstance(shape, int) else shape, np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    if size < _SMALL:
+        return np.empty(shape, dtype)
     return np.ndarray(shape, dtype, buffer=_pool.take(size))
 
 
@@ -55,6 +57,12 @@ def take_rows(table: Array, ids: Array) -> Array:
     if xp is not np:
         return table[ids]
     return np.take(table, ids, axis=0, out=new((*ids.shape, table.shape[-1]), table), mode="clip")
+
+
+@fused
+def sum_rows(x: Array, out: Array | None = None) -> Array:
+    """Σ_t x[t] of x (T, d) -> (d,), `out` where given."""
+    return np.sum(x, axis=0, out=out)
 
 
 @fused

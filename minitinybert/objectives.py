@@ -13,7 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .batch import Batch
+import numpy as np
+
+from .batch import Batch, check_range
+from .config import Config
 from .device import Array
 from .encoder import Attend
 from .losses import cross_entropy, mse
@@ -55,6 +58,10 @@ class Objective(ABC):
     teacher_view: View | None = None  # None: no teacher is run
     slots: tuple[Slot, ...] = ()  # the objective's own parameters, which the optimiser trains along
 
+    def check(self, batch: Batch, student: Config) -> None:
+        """InputError where labels of a host batch are none of the student's. (A GPU would read whatever lies there.)"""
+        return
+
     def attend(self, batch: Batch, teacher: Trace | None) -> dict[int, Attend]:
         """By layer, what the student is to attend with (`Bert.forward_batch`), for an objective that can do its work on scores as they
         are made. It takes a trace with scores as well."""
@@ -71,6 +78,10 @@ class Supervised(Objective):
 
     def __init__(self, regression: bool = False):
         self.regression = regression
+
+    def check(self, batch: Batch, student: Config) -> None:
+        if not self.regression and isinstance(batch.labels, np.ndarray):
+            check_range("labels", batch.labels, student.num_labels)
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         n = batch.totals.sentences
@@ -89,6 +100,10 @@ class MaskedLM(Objective):
     """
 
     student_view = View(logits=True, masked=True)
+
+    def check(self, batch: Batch, student: Config) -> None:
+        if batch.masked is not None and isinstance(batch.masked.labels, np.ndarray):
+            check_range("masked labels", batch.masked.labels, student.vocab_size)
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         assert batch.masked is not None

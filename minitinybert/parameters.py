@@ -8,7 +8,7 @@ one array. Tensors with weight decay come first ("no decay for biases and LayerN
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +62,7 @@ class Parameters(Mapping):
     def __init__(self, layout: Layout, flat: Array):
         self.layout, self.flat, self.by_columns = layout, flat, False
         self._views: dict[str, Array] = {}
+        self._kept: dict[Hashable, Any] = {}
         for slot in layout.slots:
             start = layout.offsets[slot.name]
             self._hold(slot, flat[start : start + math.prod(slot.shape)].reshape(slot.shape))
@@ -107,6 +108,12 @@ class Parameters(Mapping):
             if spelling in self._views:
                 return self._views[spelling]
         raise KeyError(name)
+
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, kept under `key`: views that are asked for at every step."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def __contains__(self, name: object) -> bool:
         return any(spelling in self._views for spelling in _spellings(str(name)))

@@ -138,7 +138,7 @@ def nccl_is_out(gpus: Sequence[Gpu]) -> str:
     holders: dict[tuple[str, str], int] = {}
     for rank, gpu in enumerate(gpus):
         if not gpu.nccl:
-            return f"rank {rank} on {gpu.machine} has no NCCL"
+            return f"rank {rank} on {gpu.machine} has no NCCL (pip install nvidia-nccl-cu12)"
         other = holders.setdefault((gpu.machine, gpu.bus), rank)
         if other != rank:
             return f"ranks {other} and {rank} share GPU {gpu.bus} of {gpu.machine}"

@@ -24,7 +24,7 @@ import numpy as np
 
 from . import checkpoint
 from .bert import Bert
-from .data.batching import TrainingExamples, epoch_batches
+from .data.batching import TrainingExamples, epoch_batches, share_of
 from .device import array_module, to_host
 from .errors import InputError
 from .files import replacing
@@ -152,10 +152,10 @@ class _Run:
         """Step number `step`, and what is due after it; the last mean losses."""
         epoch, index = divmod(step, self.epoch_steps)
         if epoch != self.epoch:
-            lengths = self.examples.lengths(epoch)
-            self.epoch, self.batches = epoch, epoch_batches(lengths, self.options.batch_size, self.options.seed, epoch)
-        batch = self.examples.batch(self.batches[index], self.extra, epoch)
-        losses, gradients = self.learner.gradients(batch, step)
+            self.epoch, self.lengths = epoch, self.examples.lengths(epoch)
+            self.batches = epoch_batches(self.lengths, self.options.batch_size, self.options.seed, epoch)
+        share = share_of(self.ranks, self.examples, self.batches[index], self.lengths, self.extra, epoch)
+        losses, gradients = self.learner.gradients_of_share(share, step)
         self.adam.step(gradients, self.rate(step))
         self.unread.append(losses)
         self.at.window_steps += 1

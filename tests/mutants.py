@@ -56,8 +56,8 @@ MUTANTS = [
         ("xp.matmul(rows, W, ", "xp.matmul(rows[:, ::-1], W, "),
         ("xp.matmul(rows.T, _rows(x), ", "xp.matmul(rows.T, 2 * _rows(x), "),
         ("xp.matmul(rows.T, _rows(x), ", "xp.matmul(rows.T, _rows(x)[:, ::-1], "),
-        ("db = xp.sum(rows, axis=0, out=db)", "db = xp.mean(rows, axis=0, out=db)"),
-        ("db = xp.sum(rows, axis=0, out=db)", "db = xp.sum(-rows, axis=0, out=db)"),
+        ("sum_rows(rows, db)", "sum_rows(rows / len(rows), db)"),
+        ("sum_rows(rows, db)", "sum_rows(-rows, db)"),
     ),
     *_of(
         "ops/embedding.py",

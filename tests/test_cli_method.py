@@ -20,8 +20,12 @@ def sentence(rng, word):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def make_world(root):
     """A corpus of two documents, a task in SST-2's layout, GloVe vectors for the words that have them."""
-    root, rng = tmp_path_factory.mktemp("world"), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     lines = [sentence(rng, rng.choice(["good", "bad", "dull", "boring"])) for _ in range(200)]
     (root / "corpus.txt").write_text("\n".join(lines[:100]) + "\n\n" + "\n".join(lines[100:]) + "\n", encoding="utf-8")
     for split, n in (("train", 120), ("dev", 40)):

@@ -12,9 +12,10 @@ from minitinybert.batch import packed, padded_to
 from minitinybert.bert import Bert
 from minitinybert.config import Config
 from minitinybert.distill import Intermediate, Prediction
+from minitinybert.errors import InputError
 from minitinybert.learner import Learner
 from minitinybert.losses import mse
-from minitinybert.objectives import Objective, Terms, View
+from minitinybert.objectives import Objective, Supervised, Terms, View
 from minitinybert.optim import Adam
 from minitinybert.parallel import Workers
 from minitinybert.trace import Trace
@@ -79,6 +80,13 @@ def test_an_objective_of_one_s_own():
             losses.append(float(terms["size"]))
             adam.step(gradients, 1e-2)
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_labels_that_the_student_does_not_have_are_said(label):
+    batch = replace(packed(*sentences(1, 30)), labels=np.full(24, label))
+    with Workers(1) as workers, pytest.raises(InputError, match=rf"labels holds {label}, but the model has rows 0 to 1"):
+        Learner(Bert.new(STUDENT, 1), Supervised(), workers).gradients(batch, 0)
 
 
 @pytest.mark.parametrize("rectangle", [False, True])

@@ -207,7 +207,7 @@ def gpus(*places):
         (["a0", "a1", "b0", "b1"], ""),  # Slurm shows each rank but its own GPU, which then is number 0 for all
         (["a0", "a0"], "ranks 0 and 1 share GPU 0000:00:00.0 of a"),  # two GPUs there, and --device cuda:0 for both
         (["a0", "b1", "a1", "b1"], "ranks 1 and 3 share GPU 0000:01:00.0 of b"),
-        (["a0", "b0-"], "rank 1 on b has no NCCL"),
+        (["a0", "b0-"], "rank 1 on b has no NCCL (pip install nvidia-nccl-cu12)"),
     ],
 )
 def test_nccl_is_used_where_all_have_it_and_a_gpu_of_their_own(places, why):

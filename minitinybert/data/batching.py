@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..batch import Batch, packed, padded_to
+from ..batch import Batch, packed, packed_part, padded_to
 from ..random import generator
+from ..ranks import Ranks
 
 _POOL = 50  # batches' worth of shuffled examples that are sorted by length together
 
@@ -20,6 +21,9 @@ class TrainingExamples(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]: ...  # what must be the same for a run to go on
+
+    @property
+    def separable(self) -> bool: ...  # whether a batch's totals follow from the lengths: packed, and nothing is masked
 
     def __len__(self) -> int: ...
 
@@ -45,6 +49,10 @@ class EncodedExamples:
             sum = zlib.crc32(ids.tobytes(), zlib.crc32(len(ids).to_bytes(4, "little"), sum))
         return {"pad_to": self.pad_to, "training data": f"{sum:08x}"}
 
+    @property
+    def separable(self) -> bool:
+        return self.pad_to is None
+
     def __len__(self) -> int:
         return len(self.input_ids)
 
@@ -64,6 +72,22 @@ class EncodedExamples:
         if not extra:
             return batch
         return batch.with_extra({name: array[batch.sentences] for name, array in extra.items()})
+
+
+def share_of(
+    ranks: Ranks,
+    examples: TrainingExamples,
+    indices: np.ndarray,
+    lengths: np.ndarray,
+    extra: dict[str, np.ndarray] | None = None,
+    epoch: int = 0,
+) -> Batch | None:
+    """A rank's share of the batch of examples `indices`, of all `lengths` (n,): made alone where that can be, else cut from the whole.
+    None where there are fewer sentences than ranks."""
+    if ranks.size == 1 or not examples.separable:
+        return ranks.share(examples.batch(indices, extra, epoch))
+    own, totals = packed_part(lengths[indices], ranks.rank, ranks.size)
+    return replace(examples.batch(indices[own], extra, epoch), totals=totals) if len(own) else None
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

@@ -92,6 +92,10 @@ class Segments:
         chosen = {"max_length": self.max_length, "pairs": self.pairs, "dynamic": self.dynamic, "masked": masked}
         return {**chosen, "sentences": [self.first, self.last], "tokens": self.corpus.num_tokens}
 
+    @property
+    def separable(self) -> bool:
+        return self.pad_id is None and self.masking is None
+
     def index(self, epoch: int) -> Index:
         """The examples of an epoch; the last one asked for is kept."""
         epoch = epoch if self.dynamic else 0

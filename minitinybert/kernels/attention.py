@@ -7,6 +7,7 @@ dA = (P (dD m/(1 − p) − Σ dD D) + dscores)/√d_k with dD = dc vᵀ;  dq = 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -27,10 +28,11 @@ from .dropout import undrawn
 # A block of 128 threads has up to R queries (or R keys) of one head of one sentence, a warp has a row of them.
 # rows[r][j] is what the block's row r and the sentence's row j have to do with each other, W the width of a head, M the longest sentence
 # or more. Products come of tiles of K rows; a thread has the sums of QUADS rows and C (or four) columns, and reads shared memory in
-# fours, rows of S numbers, an odd number of fours: neighbours lie in other banks. Of ONE a sentence, only its first token asks.
+# fours, rows of S numbers, an odd number of fours: neighbours lie in other banks. Where a quarter or half of the threads would do for
+# the sums, SPLIT shares of them have a part of each tile's rows. Of ONE a sentence, only its first token asks.
 _SHARED = r"""
 constexpr int QUADS = R < 4 ? R : 4, C = R * K > 128 * QUADS ? R * K / (128 * QUADS) : 1, FOURS = (W + 3) / 4, S = 4 * (FOURS | 1);
-#define EACH(j, count) for (int j = 4 * (threadIdx.x % 32); j < count; j += 128)
+#define EACH(j, count) for (int j = LANE; j < count; j += 32)
 #define EACH_OF_WARP(r) for (int r = threadIdx.x / 32; r < R && first + r < Q; r += 4)
 #define SHARED alignas(4 * sizeof(A)) __shared__ A
 typedef A Rows[R][M + 4];
@@ -39,7 +41,7 @@ typedef A Tile[K][S];
 struct Place { long long start; int L, Q; size_t scores; };  // a sentence: its first row, length, queries, and where its scores begin
 
 __device__ inline Place place(const long long* starts, int sentences, int T_rows, int h) {
-    const int s = blockIdx.z;
+    const int s = blockIdx.x;
     Place at;
     at.start = starts[s];
     at.L = int((s + 1 < sentences ? starts[s + 1] : T_rows) - at.start);
@@ -90,15 +92,16 @@ __device__ inline void against(const A (&mine)[R][S], Tile& tile, const T* of, i
 // out[r][w] = Σ_j rows[r][j] of[j][w], for the rows there are; rows are 0 from count to the end of its four
 __device__ inline void times(const Rows& rows, Tile& tile, const T* of, int stride, const T* bias, int count, T* out, int out_stride,
                              int there) {
-    constexpr int PIECES = FOURS * (R / QUADS), MANY = (PIECES + 127) / 128;
+    constexpr int PIECES = FOURS * (R / QUADS), MANY = (PIECES + 127) / 128, OTHERS = (SPLIT - 1) * PIECES;
+    const int piece = SPLIT == 1 ? threadIdx.x : threadIdx.x % PIECES, share = SPLIT == 1 ? 0 : threadIdx.x / PIECES;
     A sum[MANY][QUADS][4] = {};
     for (int start = 0; start < count; start += K) {
         __syncthreads();
         take(of, stride, bias, start, count, tile);
         __syncthreads();
         for (int m = 0; m < MANY; ++m) {
-            const int i = threadIdx.x + 128 * m, w = i % FOURS * 4, r = i / FOURS * QUADS;
-            if (i < PIECES) for (int j = 0; j < K && start + j < count; j += 4) {
+            const int i = piece + 128 * m, w = i % FOURS * 4, r = i / FOURS * QUADS;
+            if (i < PIECES && share < SPLIT) for (int j = 4 * share; j < K && start + j < count; j += 4 * SPLIT) {
                 Four<A> x[QUADS], y[4];
                 for (int c = 0; c < QUADS; ++c) x[c] = four(rows[r + c][start + j]);
                 for (int n = 0; n < 4; ++n) y[n] = four(tile[j + n][w]);
@@ -107,8 +110,18 @@ __device__ inline void times(const Rows& rows, Tile& tile, const T* of, int stri
             }
         }
     }
+    if (SPLIT > 1) {  // the first share's threads add what the others have
+        A* others = &tile[0][0];
+        __syncthreads();
+        if (share && share < SPLIT) for (int c = 0; c < QUADS; ++c) for (int e = 0; e < 4; ++e)
+            others[(4 * c + e) * OTHERS + (share - 1) * PIECES + piece] = sum[0][c][e];
+        __syncthreads();
+        if (share) return;
+        for (int s = 0; s < SPLIT - 1; ++s) for (int c = 0; c < QUADS; ++c) for (int e = 0; e < 4; ++e)
+            sum[0][c][e] += others[(4 * c + e) * OTHERS + s * PIECES + piece];
+    }
     for (int m = 0; m < MANY; ++m) {
-        const int i = threadIdx.x + 128 * m, w = i % FOURS * 4, r = i / FOURS * QUADS;
+        const int i = piece + 128 * m, w = i % FOURS * 4, r = i / FOURS * QUADS;
         if (i < PIECES) for (int c = 0; c < QUADS; ++c) for (int e = 0; e < 4; ++e)
             if (r + c < there && w + e < W) out[(size_t)(r + c) * out_stride + w + e] = T(sum[m][c][e]);
     }
@@ -160,42 +173,44 @@ extern "C" __global__ void attention_forward(const T* q, const T* kv, const T* b
                                              A factor, A lowest, u64 head_key, unsigned threshold, A scale,
                                              const Y* target, A* parts, unsigned* counter, T* loss, A slope, A of_loss, A unseen) {
     const Place at = place(starts, sentences, rows_T, h);
-    const int first = blockIdx.x * R, Q = at.Q, L = at.L, head = blockIdx.y, d = h * W;
+    const int first = blockIdx.z * R, Q = at.Q, L = at.L, head = blockIdx.y, d = h * W;
     A error = 0;
     if (first < Q) {
         SHARED mine[R][S];
         SHARED tile[K][S];
         SHARED rows[R][M + 4];
-        const size_t query = (ONE ? blockIdx.z : at.start) + first;
+        const size_t query = (ONE ? blockIdx.x : at.start) + first;
         const T *k = kv + at.start * kv_stride + head * W, *b = bias ? bias + head * W : bias, *b_k = b ? b + d : b, *b_v = b ? b_k + d : b;
         take(q + query * q_stride + head * W, q_stride, b, 0, Q - first, mine);
         against(mine, tile, k, kv_stride, b_k, L, rows);
         EACH_OF_WARP(r) {
             const size_t start = at.scores + (size_t)(first + r) * L;
             A most = -INFINITY, sum = 0;
-            EACH(j, L) for (int c = 0; c < 4 && j + c < L; ++c) {
-                A v = rows[r][j + c] * factor;
-                const bool key = !MASK || real[at.start + j + c];
+            EACH(j, L) {
+                A v = rows[r][j] * factor;
+                const bool key = !MASK || real[at.start + j];
                 if (COMPARE) {
                     const bool asks = !MASK || real[query + r];
-                    scores[start + j + c] = T(difference(v, A(target[start + j + c]), asks, key, slope, unseen, error));
-                } else if (scores) scores[start + j + c] = T(v);
+                    scores[start + j] = T(difference(v, A(target[start + j]), asks, key, slope, unseen, error));
+                } else if (scores) scores[start + j] = T(v);
                 if (!key) v += lowest;
-                rows[r][j + c] = v;
+                rows[r][j] = v;
                 most = Max::of(v, most);
             }
             most = over_row<Max>(most);
-            EACH(j, L) for (int c = 0; c < 4 && j + c < L; ++c) sum += rows[r][j + c] = exp(rows[r][j + c] - most);
+            EACH(j, L) sum += rows[r][j] = exp(rows[r][j] - most);
             sum = over_row<Sum>(sum);
             const u64 row_key = DROP ? mix((keys[query + r] + head * 0xD1B54A32D192ED03ull) * 0x9E3779B97F4A7C15ull + head_key) : 0;
-            EACH(j, L) {
-                u8 kept[4];
-                if (DROP) draw(row_key, j / 4, threshold, kept);
-                for (int c = 0; c < 4 && j + c < L; ++c) {
-                    const A v = rows[r][j + c] / sum;
-                    if (p) p[start + j + c] = T(v);
-                    if (DROP && keep) keep[start + j + c] = kept[c];
-                    rows[r][j + c] = !DROP ? v : kept[c] ? v * scale : A(0);
+            for (int base = 0; base < L; base += 128) {  // a lane draws for four columns and asks those that drew for its own
+                const u64 drawn = DROP ? draw(row_key, base / 4 + LANE) : 0;
+                for (int c = 0; c < 4; ++c) {
+                    const int j = base + 32 * c + LANE;
+                    const bool kept = !DROP || keeps(__shfl_sync(0xffffffffu, drawn, 8 * c + LANE / 4), j % 4, threshold);
+                    if (j >= L) continue;
+                    const A v = rows[r][j] / sum;
+                    if (p) p[start + j] = T(v);
+                    if (DROP && keep) keep[start + j] = kept;
+                    rows[r][j] = !DROP ? v : kept ? v * scale : A(0);
                 }
             }
         }
@@ -216,29 +231,29 @@ extern "C" __global__ void attention_backward_queries(const T* dcontext, const T
                                                       const T* dscores, T* dA, T* dq, int sentences, int rows_T, int h, int dc_stride,
                                                       int kv_stride, int dq_stride, A factor, A scale) {
     const Place at = place(starts, sentences, rows_T, h);
-    const int first = blockIdx.x * R, Q = at.Q, L = at.L, head = blockIdx.y, d = h * W;
+    const int first = blockIdx.z * R, Q = at.Q, L = at.L, head = blockIdx.y, d = h * W;
     if (first >= Q) return;
     SHARED mine[R][S];
     SHARED tile[K][S];
     SHARED rows[R][M + 4];
-    const size_t query = (ONE ? blockIdx.z : at.start) + first;
+    const size_t query = (ONE ? blockIdx.x : at.start) + first;
     const T *k = kv + at.start * kv_stride + head * W, *b_k = bias ? bias + d + head * W : bias, *b_v = bias ? b_k + d : bias;
     take(dcontext + query * dc_stride + head * W, dc_stride, 0, 0, Q - first, mine);
     against(mine, tile, k + d, kv_stride, b_v, L, rows);
     EACH_OF_WARP(r) {
         const size_t start = at.scores + (size_t)(first + r) * L;
         A along = 0;
-        EACH(j, L) for (int c = 0; c < 4 && j + c < L; ++c) {
-            if (DROP) rows[r][j + c] = keep[start + j + c] ? rows[r][j + c] * scale : A(0);
-            along += rows[r][j + c] * A(p[start + j + c]);
+        EACH(j, L) {
+            if (DROP) rows[r][j] = keep[start + j] ? rows[r][j] * scale : A(0);
+            along += rows[r][j] * A(p[start + j]);
         }
         along = over_row<Sum>(along);
-        EACH(j, L) for (int c = 0; c < 4 && j + c < L; ++c) {
-            A g = (rows[r][j + c] - along) * A(p[start + j + c]);
-            if (MORE) g += A(dscores[start + j + c]);
+        EACH(j, L) {
+            A g = (rows[r][j] - along) * A(p[start + j]);
+            if (MORE) g += A(dscores[start + j]);
             g *= factor;
-            rows[r][j + c] = g;
-            dA[start + j + c] = T(g);
+            rows[r][j] = g;
+            dA[start + j] = T(g);
         }
     }
     __syncthreads();
@@ -256,11 +271,11 @@ extern "C" __global__ void attention_backward_keys(const T* dcontext, const T* q
                                                    const T* dA, T* dkv, int sentences, int rows_T, int h, int dc_stride, int q_stride,
                                                    int dkv_stride, A scale) {
     const Place at = place(starts, sentences, rows_T, h);
-    const int first = blockIdx.x * R, Q = at.Q, L = at.L, there = L - first, head = blockIdx.y, in_fours = (Q + 3) / 4 * 4;
+    const int first = blockIdx.z * R, Q = at.Q, L = at.L, there = L - first, head = blockIdx.y, in_fours = (Q + 3) / 4 * 4;
     if (there <= 0) return;
     SHARED tile[K][S];
     SHARED rows[R][M + 4];
-    const size_t query = ONE ? blockIdx.z : at.start;
+    const size_t query = ONE ? blockIdx.x : at.start;
     T* dk = dkv + (at.start + first) * dkv_stride + head * W;
     for (int i = threadIdx.x; i < in_fours * R; i += 128) {
         const size_t j = at.scores + (size_t)(i / R) * L + first + i % R;
@@ -325,7 +340,7 @@ def _forward(q, kv, runs, heads, attention_mask, p, keys, starts, bias, scores, 
     context, P = cupy.empty(q.shape, q.dtype), cupy.empty(size, q.dtype) if keep_cache else None
     dropped, threshold = undrawn(size, p, keys, keep_cache)
     arrays = (q, kv, bias, starts, attention_mask, keys, context, scores, P, dropped.keep)
-    numbers = (len(starts), runs[-1].stop, heads, _stride(q), _stride(kv), 1 / math.sqrt(W), float(np.finfo(parts_dtype(q.dtype)).min))
+    numbers = (len(starts), runs[-1].stop, heads, _stride(q), _stride(kv), 1 / math.sqrt(W), _lowest(q.dtype))
     more = (np.uint64(key(0, 0)), np.uint32(threshold), float(dropped.scale))
     compare: int = 0
     comparison: tuple[Any, ...] = (None, None, None, None, 0.0, 0.0, 0.0)
@@ -360,6 +375,11 @@ def backward(dcontext: Array, cache: Cache, dscores: Array | None = None, out: t
     return dq, dkv
 
 
+@functools.cache
+def _lowest(dtype: np.dtype) -> float:
+    return float(np.finfo(parts_dtype(dtype)).min)
+
+
 def _one(q: Array, runs: Sequence[Run]) -> bool:
     """Whether only the first token of each sentence asks."""
     return len(q) < runs[-1].stop
@@ -371,12 +391,13 @@ def _size(q: Array, runs: Sequence[Run], heads: int) -> int:
 
 
 def _shares(runs: Sequence[Run], heads: int, W: int, dtype, few: bool = False) -> tuple[tuple[int, int, int], dict[str, int]]:
-    """A block for each stretch of rows of the longest sentence (a single row where `few`), each head, each sentence; the constants."""
+    """A block for each sentence, each head, each stretch of rows of the longest sentence (a single row where `few`); the constants."""
     longest = max(run.length for run in runs)
     sizes = _sizes(longest, W, dtype, few)
-    return (1 if few else -(-longest // sizes["R"]), heads, sum(run.n for run in runs)), sizes
+    return (sum(run.n for run in runs), heads, 1 if few else -(-longest // sizes["R"])), sizes
 
 
+@functools.cache
 def _sizes(longest: int, W: int, dtype, few: bool = False) -> dict[str, int]:
     """The constants of a kernel for sentences of up to `longest` tokens and heads W wide, as far as shared memory reaches."""
     M = max(32, 1 << (longest - 1).bit_length())
@@ -387,7 +408,9 @@ def _sizes(longest: int, W: int, dtype, few: bool = False) -> dict[str, int]:
     if not choices:
         raise InputError(f"a sentence of {longest} tokens is too long for attention on a GPU, where a row of scores has 48 KB")
     _, R, K = max(choices)
-    return {"G": 32, "BLOCK": 128, "D": 0, "N": 1, "ALIGNED": 0, "W": W, "M": M, "K": K, "R": R}
+    quads, pieces = min(R, 4), -(-W // 4) * -(-R // 4)
+    split = max(n for n in (1, 2, 4, 8) if n == 1 or (n * pieces <= 128 and (n - 1) * pieces * quads * 4 <= K * S))
+    return {"G": 32, "BLOCK": 128, "D": 0, "N": 1, "ALIGNED": 0, "W": W, "M": M, "K": K, "R": R, "SPLIT": split}
 
 
 def _by_run(p: Array, dropped: dropout.Cache, runs: Sequence[Run], heads: int, one: bool) -> list[softmax.Cache]:

@@ -54,18 +54,17 @@ template <typename S, typename V> __device__ inline void store(S* p, int n, cons
     }
 }
 
-// The four numbers of random.bits16 from column 4·word on: whether each is kept.
-__device__ inline void draw(u64 key, int word, unsigned threshold, u8 (&keep)[4]) {
-    const u64 z = mix(key + (u64)(word + 1) * 0x9E3779B97F4A7C15ull);
-    for (int c = 0; c < 4; ++c) keep[c] = ((z >> (16 * c)) & 0xffff) >= threshold;
-}
+// The four numbers of random.bits16 from column 4·word on, and whether the one at `place` is kept.
+__device__ inline u64 draw(u64 key, int word) { return mix(key + (u64)(word + 1) * 0x9E3779B97F4A7C15ull); }
+__device__ inline bool keeps(u64 drawn, int place, unsigned threshold) { return ((drawn >> (16 * place)) & 0xffff) >= threshold; }
 __device__ inline void scale_kept(A (&v)[4], const u8 (&kept)[4], A scale) {
     for (int c = 0; c < 4; ++c) v[c] = kept[c] ? v[c] * scale : A(0);
 }
 // v m/(1 − p): m drawn, and put into `keep` where there is an array for it; or m as it was put there.
 __device__ inline void drop(A (&v)[4], u64 key, int word, unsigned threshold, A scale, u8* keep, int n) {
+    const u64 drawn = draw(key, word);
     u8 kept[4];
-    draw(key, word, threshold, kept);
+    for (int c = 0; c < 4; ++c) kept[c] = keeps(drawn, c, threshold);
     if (keep) store(keep, n, kept);
     scale_kept(v, kept, scale);
 }
@@ -114,6 +113,26 @@ __device__ inline bool comes_last(unsigned* counter, unsigned blocks) {
 }
 """
 
+COLUMNS = (
+    LAST
+    + r"""
+// A block has four columns a thread, from j on, and every gridDim.y-th row of them. Σ over the rows of what the threads have summed up of
+// theirs, into out: by the last block of these columns to come.
+__device__ inline void sum_over_rows(A (&sum)[4], T* out, A* parts, unsigned* counters, int j, int D) {
+    A part[4];
+    if (j < D) store(parts + (size_t)blockIdx.y * D + j, D - j, sum);
+    if (!comes_last(counters + blockIdx.x, gridDim.y) || j >= D) return;
+    for (int c = 0; c < 4; ++c) sum[c] = 0;
+#pragma unroll 16
+    for (int p = 0; p < (int)gridDim.y; ++p) {
+        load(parts + (size_t)p * D + j, D - j, part);
+        for (int c = 0; c < 4; ++c) sum[c] += part[c];
+    }
+    store(out + j, D - j, sum);
+}
+"""
+)
+
 SUMS = (
     LAST
     + r"""
@@ -149,7 +168,7 @@ class Kernel:
         """Arguments are arrays (contiguous), None for no array, NumPy scalars, and Python's: int is int, float is A.
         Constants are integers, and dtypes for types."""
         function, arithmetic = _compiled(self.source, self.name, np.dtype(dtype), tuple(constants.items()))
-        function(grid, block, tuple(_argument(a, arithmetic) for a in arguments))
+        function(grid, block, tuple([a if type(a) is cupy.ndarray else _argument(a, arithmetic) for a in arguments]))
 
     def by_rows(self, rows: int, width: int, dtype: Any, arguments: tuple[Any, ...], groups: int | None = None, **constants: Any) -> None:
         """A group of threads a row; or `groups`, as `groups_of` gives them, with several rows each."""
@@ -162,8 +181,10 @@ class Kernel:
 
 def in_fours(width: int, arguments: tuple[Any, ...]) -> bool:
     """Whether every four of every row lies where one access reads it. Integers (keys, labels) are read one by one, wherever they lie."""
-    arrays = [a for a in arguments if isinstance(a, cupy.ndarray) and a.size and a.dtype.kind not in "iu"]
-    return width % 4 == 0 and all(a.data.ptr % (4 * a.itemsize) == 0 for a in arrays)
+    if width % 4:
+        return False
+    arrays = (a for a in arguments if isinstance(a, cupy.ndarray))
+    return not any(a.data.ptr % (4 * a.itemsize) for a in arrays if a.size and a.dtype.kind not in "iu")
 
 
 def groups_of(rows: int, width: int) -> int:
@@ -211,8 +232,6 @@ _NULL = np.uintp(0)
 
 
 def _argument(a: Any, arithmetic: Any) -> Any:
-    if isinstance(a, cupy.ndarray):
-        return a
     if a is None:
         return _NULL
     if isinstance(a, float):
@@ -248,13 +267,26 @@ def sum_columns(parts: Array, out: tuple[Array, ...]) -> None:
 
 
 def counters() -> Array:
-    """Zeros for `comes_last`, of the current device."""
-    return _counters(cupy.cuda.Device().id)
+    """Zeros for `comes_last`, of the current device and stream: on one stream, a kernel has them when the one before is done."""
+    return _counters(cupy.cuda.runtime.getDevice(), cupy.cuda.get_current_stream().ptr)
 
 
 @functools.cache
-def _counters(device: int) -> Array:
+def _counters(device: int, stream: int) -> Array:
     return cupy.zeros(1024, np.uint32)
+
+
+BY_COLUMNS = 128  # threads a block, with four columns each
+COLUMN_PARTS = 128  # of sums over rows: one block adds up those of its columns
+
+
+def by_columns(
+    kernel: Kernel, arrays: tuple[Array | None, ...], rows: int, width: int, dtype: Any, row_blocks: int, **constants: int
+) -> None:
+    """Blocks that have four columns a thread, and up to `row_blocks` of them to share the rows."""
+    if rows and width:
+        grid = -(-width // (4 * BY_COLUMNS)), min(rows, row_blocks)
+        kernel.launch(grid, (BY_COLUMNS,), dtype, (*arrays, rows, width), ALIGNED=in_fours(width, arrays), **constants)
 
 
 def contiguous(*arrays: Array | None) -> list[Any]:

@@ -52,7 +52,7 @@ def forward(x: Array, p: float, keys: Array | None) -> tuple[Array, Cache]:
     if not threshold:
         return x, cache
     x, keys = contiguous(x, keys)
-    y, d = cupy.empty_like(x), x.shape[-1]
+    y, d = cupy.empty(x.shape, x.dtype), x.shape[-1]
     rows = x.size // max(d, 1)
     _FORWARD.by_rows(rows, d, x.dtype, (x, keys, y, cache.keep, rows, d, np.uint32(threshold), cache.scale))
     return y, cache

@@ -6,9 +6,8 @@ import cupy
 
 from ..device import Array
 from ..ops.gelu import Cache
-from .cuda import LAST, Kernel, contiguous, counters, in_fours, parts_dtype
+from .cuda import COLUMN_PARTS, COLUMNS, Kernel, by_columns, contiguous, counters, parts_dtype
 
-# A thread has four columns, and every gridDim.y-th row of them.
 _FORWARD = Kernel(
     "gelu_forward",
     r"""
@@ -42,7 +41,7 @@ extern "C" __global__ void gelu_forward(const T* x, const T* b, T* y, T* slope, 
 
 _BACKWARD = Kernel(
     "gelu_backward",
-    LAST
+    COLUMNS
     + r"""
 extern "C" __global__ void gelu_backward(const T* dy, const T* slope, T* dx, T* db, A* parts, unsigned* counters, int rows, int D) {
     const int j = 4 * (blockIdx.x * blockDim.x + threadIdx.x), n = D - j;
@@ -54,47 +53,30 @@ extern "C" __global__ void gelu_backward(const T* dy, const T* slope, T* dx, T* 
         for (int c = 0; c < 4; ++c) sum[c] += g[c] *= s[c];
         store(dx + at, n, g);
     }
-    if (!BIASED) return;
-    if (n > 0) store(parts + (size_t)blockIdx.y * D + j, n, sum);
-    if (!comes_last(counters + blockIdx.x, gridDim.y) || n <= 0) return;
-    for (int c = 0; c < 4; ++c) sum[c] = 0;
-    for (int part = 0; part < gridDim.y; ++part) {
-        load(parts + (size_t)part * D + j, n, g);
-        for (int c = 0; c < 4; ++c) sum[c] += g[c];
-    }
-    store(db + j, n, sum);
+    if (BIASED) sum_over_rows(sum, db, parts, counters, j, D);
 }
 """,
 )
-_BLOCK = 128
 _ROW_BLOCKS = 1024  # enough for every GPU
-_PARTS = 256  # of db: one block adds up those of its columns
 
 
 def forward(x: Array, b: Array | None = None, approximate: str = "none", keep_cache: bool = True) -> tuple[Array, Cache]:
     x, b = contiguous(x, b)
-    y = cupy.empty_like(x)
-    slope = cupy.empty_like(x) if keep_cache else None
-    _by_columns(_FORWARD, (x, b, y, slope), x, _ROW_BLOCKS, TANH=approximate == "tanh")
+    y = cupy.empty(x.shape, x.dtype)
+    slope = cupy.empty(x.shape, x.dtype) if keep_cache else None
+    f = x.shape[-1]
+    by_columns(_FORWARD, (x, b, y, slope), x.size // max(f, 1), f, x.dtype, _ROW_BLOCKS, TANH=approximate == "tanh")
     return y, Cache(slope, b is not None)
 
 
 def backward(dy: Array, cache: Cache, out: Array | None = None) -> tuple[Array, Array | None]:
     dy, slope = contiguous(dy, cache.slope)
-    f, dx, db, parts = dy.shape[-1], cupy.empty_like(dy), None, None
+    f, dx, db, parts = dy.shape[-1], cupy.empty(dy.shape, dy.dtype), None, None
+    rows = dy.size // max(f, 1)
     if cache.biased:
         db = cupy.empty(f, dy.dtype) if out is None else out
-        parts = cupy.empty((min(dy.size // max(f, 1), _PARTS), f), parts_dtype(dy.dtype))
-        if not dy.size:
+        parts = cupy.empty((min(rows, COLUMN_PARTS), f), parts_dtype(dy.dtype))
+        if not rows:
             db[...] = 0
-    _by_columns(_BACKWARD, (dy, slope, dx, db, parts, counters()), dy, _PARTS, BIASED=cache.biased)
+    by_columns(_BACKWARD, (dy, slope, dx, db, parts, counters()), rows, f, dy.dtype, COLUMN_PARTS, BIASED=cache.biased)
     return dx, db
-
-
-def _by_columns(kernel: Kernel, arrays: tuple[Array | None, ...], x: Array, row_blocks: int, **constants: bool) -> None:
-    f = x.shape[-1]
-    if not x.size:
-        return
-    rows = x.size // f
-    grid = -(-f // (4 * _BLOCK)), min(rows, row_blocks)
-    kernel.launch(grid, (_BLOCK,), x.dtype, (*arrays, rows, f), ALIGNED=in_fours(f, arrays), **constants)

@@ -115,7 +115,7 @@ def mse_forward(x: Array, y: Array, mask: Array | None = None, count: float | No
         strides = [0] * (4 - seen.ndim) + list(seen.strides)
     count = x.size if count is None else count
     shape = (1,) * (4 - x.ndim) + x.shape if x.ndim <= 4 else (1, 1, 1, x.size)
-    difference, blocks = cupy.empty_like(x), max(1, min(512, -(-x.size // 1024)))
+    difference, blocks = cupy.empty(x.shape, x.dtype), max(1, min(512, -(-x.size // 1024)))
     parts, out = cupy.empty(blocks, parts_dtype(x.dtype)), cupy.empty((), x.dtype)
     numbers = (float(count), 2 / count, *(np.int64(n) for n in (x.size, *shape[1:], *strides)))
     arguments = (x, y, seen, difference, parts, counters(), out, *numbers)
@@ -131,7 +131,7 @@ def mse_backward(dloss: float, cache: mse.Cache) -> Array:
 
 def cross_entropy_forward(z: Array, labels: Array, count: float | None = None) -> tuple[Array, cross_entropy.Cache]:
     z, labels = contiguous(z, labels)
-    p, parts = cupy.empty_like(z), cupy.empty(len(z), parts_dtype(z.dtype))
+    p, parts = cupy.empty(z.shape, z.dtype), cupy.empty(len(z), parts_dtype(z.dtype))
     n, C = z.shape
     arguments = (z, None, labels, p, None, parts, n, C, 1.0)
     _ENTROPY.by_rows(n, C, z.dtype, arguments, TEACHER=0, WIDE=labels.dtype.itemsize == 8, Y=z.dtype)
@@ -146,7 +146,7 @@ def cross_entropy_backward(dloss: float, cache: cross_entropy.Cache) -> Array:
 
 def prediction_forward(z_S: Array, z_T: Array, temperature: float = 1.0, count: float | None = None) -> tuple[Array, prediction.Cache]:
     z_S, z_T = contiguous(z_S, z_T)
-    p_S, p_T, parts = cupy.empty_like(z_S), cupy.empty_like(z_S), cupy.empty(len(z_S), parts_dtype(z_S.dtype))
+    p_S, p_T, parts = cupy.empty(z_S.shape, z_S.dtype), cupy.empty(z_S.shape, z_S.dtype), cupy.empty(len(z_S), parts_dtype(z_S.dtype))
     n, C = z_S.shape
     arguments = (z_S, z_T, None, p_S, p_T, parts, n, C, float(temperature))
     _ENTROPY.by_rows(n, C, z_S.dtype, arguments, TEACHER=1, WIDE=0, Y=z_T.dtype)

@@ -170,7 +170,7 @@ def layer_norm_forward(x: Array, gain: Array, bias: Array, eps: float, keep_cach
 
 
 def _forward(a, b, x, gain, bias, eps, keys, dropped, threshold, keep_cache) -> tuple[Array, layer_norm.Cache]:
-    y, cache = cupy.empty_like(x), layer_norm.unset(x, gain, keep_cache)
+    y, cache = cupy.empty(x.shape, x.dtype), layer_norm.unset(x, gain, keep_cache)
     arrays = (a, b, x, gain, bias, keys, y, cache.x_hat, cache.inverse_std, dropped.keep)
     _by_rows(_FORWARD, arrays, y, eps, dropped, threshold, ADD=a is not None)
     return y, cache
@@ -242,8 +242,8 @@ def _backward(terms: tuple[Array, ...], norm: layer_norm.Cache, dropped: dropout
         terms = added(*terms[2:]), *terms[:2]
     d, add, drop = terms[0].shape[-1], len(sums) == 3, dropped.keep is not None
     dy, dy_2, dy_3, x_hat, inverse_std, keep = contiguous(*(*terms, None, None)[:3], norm.x_hat, norm.inverse_std, dropped.keep)
-    rows, dx = dy.size // max(d, 1), cupy.empty_like(dy)
-    da = cupy.empty_like(dy) if add and drop else dx
+    rows, dx = dy.size // max(d, 1), cupy.empty(dy.shape, dy.dtype)
+    da = cupy.empty(dy.shape, dy.dtype) if add and drop else dx
     groups = groups_of(rows, d)
     parts = cupy.empty((groups, len(sums) * d), parts_dtype(dy.dtype))
     arguments = (dy, dy_2, dy_3, x_hat, inverse_std, norm.gain, keep, dx, da, parts, rows, d, float(dropped.scale))

@@ -33,6 +33,7 @@ TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
         (dropout.backward, dropout_kernels.backward),
         (random.site_keys, dropout_kernels.site_keys),
         (memory.add_rows, rows.add_rows),
+        (memory.sum_rows, rows.sum_rows),
         (memory.added, rows.added),
         (attention_loss.seen, losses.seen_scores),
         (mse.forward, losses.mse_forward),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..device import Array, array_module
-from ..memory import new
+from ..memory import new, sum_rows
 
 
 class Cache(NamedTuple):
@@ -26,7 +26,7 @@ def forward(x: Array, W: Array, b: Array | None = None, add: bool = True) -> tup
     y = array_module(x).matmul(rows, W.T, out=new((len(rows), len(W)), x))  # [T, d_in] -> [T, d_out]
     if b is not None and add:
         y += b
-    return y.reshape(*x.shape[:-1], W.shape[0]), Cache(x, W, b is not None)
+    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], W.shape[0]), Cache(x, W, b is not None)
 
 
 def backward(dy: Array, cache: Cache, out: tuple[Array, Array | None] | None = None) -> tuple[Array, Array, Array | None]:
@@ -42,10 +42,10 @@ def backward(dy: Array, cache: Cache, out: tuple[Array, Array | None] | None = N
     rows = _rows(dy)
     dx = xp.matmul(rows, W, out=new((len(rows), W.shape[1]), dy)).reshape(x.shape)
     dW = xp.matmul(rows.T, _rows(x), out=new(W.shape, W) if dW is None else dW)
-    db = xp.sum(rows, axis=0, out=db) if biased else None
+    db = sum_rows(rows, db) if biased else None
     return dx, dW, db
 
 
 def _rows(x: Array) -> Array:
     """(..., d) -> (T, d): one GEMM over all rows, never a batch of small ones."""
-    return x.reshape(-1, x.shape[-1])
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])

@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import os
 import runpy
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +49,16 @@ def test_it_runs(cupy, bench, monkeypatch, tmp_path, capsys, beside):
         assert 0 < max(report["agreement"].values()) < 0.1
         assert all(row["torch"] == "eager" and row["ratio"]["median"] > 0 for row in report["rows"])
     assert ("same work" in capsys.readouterr().out) is (beside == "cpu")
+
+
+def test_tf32_is_what_ours_multiplies_in(cupy, tmp_path):
+    """Ours rounds to 10 bits and PyTorch, on the CPU, does not. In a process of its own: CuPy asks once."""
+    shapes = ["--teacher", "2L-16D-2H-32F", "--student", "1L-8D-2H-16F", "--batch-size", "4", "--length", "8"]
+    environment = {name: value for name, value in os.environ.items() if name != "CUPY_TF32"}
+    arguments = [sys.executable, "gpu.py", *shapes, "--quick", "--tf32", "--torch-device", "cpu", "--out", str(tmp_path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, cwd=BENCH)
+    assert done.returncode == 0, done.stderr
+    assert 1e-5 < json.loads((tmp_path / "gpu-quick.json").read_text())["agreement"]["gradient"] < 0.1
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """The whole method by its commands with --device cuda: each ends where the CPU's does, and either device reads the other's files."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from test_cli_method import world  # noqa: F401  (a fixture)
 from test_demo import small  # noqa: F401  (a fixture)
+from test_ranks import mpiexec  # noqa: F401  (a fixture)
 
 from minitinybert import audit, demo
 from minitinybert.audit import assert_close
@@ -15,14 +17,12 @@ pytestmark = pytest.mark.gpu
 SHORT = ("--batch-size", 16, "--log-every", 2, "--lr", 3e-3)
 
 
-@pytest.fixture(scope="module")
-def commands(cupy, world, tmp_path_factory):  # noqa: F811
-    """Every command on the CPU, one after the other, a few steps each: name -> its arguments but for --out and the device."""
-    out = tmp_path_factory.mktemp("cpu")
+def method(world, out):  # noqa: F811
+    """Every command, a few steps each, with --out `out`/name: name -> its arguments but for --out and the device."""
     task = ("--task", "sst-2", "--data")
     text = ("--corpus", world / "corpus.txt", "--max-length", 32)
     student = ("--student", "1L-8D-2H-16F")
-    listed = {
+    return {
         "mlm": ("pretrain", "--model", "2L-16D-2H-32F", "--train-vocabulary", 80, *text, "--epochs", 0.6, *SHORT),
         "teacher": ("finetune", "--model", out / "mlm", *task, world, "--epochs", 20, *SHORT),
         "tuned": ("finetune", "--model", out / "mlm", *task, world, "--epochs", 0.6, "--optimizer", "bert-adam", *SHORT),
@@ -37,6 +37,13 @@ def commands(cupy, world, tmp_path_factory):  # noqa: F811
             "--intermediate-epochs", 0.3, "--epochs", 0.3, *SHORT,
         ),
     }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def commands(cupy, world, tmp_path_factory):  # noqa: F811
+    """All of them on the CPU, one after the other."""
+    out = tmp_path_factory.mktemp("cpu")
+    listed = method(world, out)
     for name, arguments in listed.items():
         assert main([str(a) for a in (*arguments, "--out", out / name, "--json")]) == 0, name
     return out, listed
@@ -46,12 +53,26 @@ def commands(cupy, world, tmp_path_factory):  # noqa: F811
 def test_training_ends_where_the_cpu_s_does(capsys, commands, tmp_path, name):
     out, listed = commands
     assert run(capsys, *listed[name], "--out", tmp_path / name, "--device", "cuda")
-    here, there = Bert.load(out / name).parameters, Bert.load(tmp_path / name).parameters
+    same(out / name, tmp_path / name)
+
+
+def test_several_ranks_end_there_too(commands, mpiexec, tmp_path):  # noqa: F811
+    """They share the device where there is but one."""
+    out, listed = commands
+    done = mpiexec(2, [(*listed[name], "--out", tmp_path / name, "--device", "cuda") for name in ("general", "student")])
+    assert done.returncode == 0, done.stderr
+    for name in ("general", "student"):
+        same(out / name, tmp_path / name)
+
+
+def same(out, other):
+    """Losses and models of two runs."""
+    here, there = Bert.load(out).parameters, Bert.load(other).parameters
     assert here.flat.size == there.flat.size
     for tensor in here:
         if "key.bias" not in tensor:  # its gradient is zero by mathematics; Adam divides what rounding leaves of it by its own size
             assert_close(tensor, there[tensor], here[tensor], 1e-2, 0.1)
-    rows = [[json.loads(line) for line in (place / name / "metrics.jsonl").read_text().splitlines()] for place in (out, tmp_path)]
+    rows = [[json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()] for place in (out, other)]
     losses = [[row["losses"] for row in lines if "losses" in row] for lines in rows]
     assert losses[0] and losses[1] == [pytest.approx(each, rel=1e-3) for each in losses[0]]
 
@@ -73,10 +94,11 @@ def test_answers_are_the_cpu_s(capsys, commands, world):  # noqa: F811
 
 
 def test_the_audit_holds_on_the_device(cupy, capsys, monkeypatch):
-    """Of operations and losses: a whole model by finite differences is minutes on a device that is simulated."""
-    monkeypatch.setattr(audit, "MODEL_CASES", ())
+    """Of operations and losses and of one model: all models by finite differences are minutes on a device that is simulated."""
+    monkeypatch.setattr(audit, "CASES", [replace(case, draws=4) for case in audit.CASES])
+    monkeypatch.setattr(audit, "MODEL_CASES", [replace(case, draws=1) for case in audit.MODEL_CASES if case.name == "distill.prediction"])
     report = run(capsys, "audit", "--device", "cuda")
-    assert report["passed"] and [result["name"] for result in report["results"]] == [case.name for case in audit.CASES]
+    assert report["passed"] and [result["name"] for result in report["results"]] == [c.name for c in (*audit.CASES, *audit.MODEL_CASES)]
 
 
 def test_a_study_and_the_demo_run_there(capsys, commands, world, small, tmp_path, monkeypatch):  # noqa: F811

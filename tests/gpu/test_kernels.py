@@ -192,7 +192,7 @@ def _tables(draw, rng):
     def results(up):
         table = up(W).copy()
         memory.add_rows(table, up(ids), up(rows))
-        return {"table": table}
+        return {"table": table, "sum": memory.sum_rows(up(rows)), "out": memory.sum_rows(up(rows), up(rows[0]).copy()), "dy": up(rows)}
 
     return results
 
@@ -277,7 +277,7 @@ CASES = {
     _attend: (attention_loss.attend,),
     _dropout: (dropout.forward, dropout.backward),
     _keys: (random.site_keys,),
-    _tables: (memory.add_rows,),
+    _tables: (memory.add_rows, memory.sum_rows),
     _added: (memory.added,),
     _seen: (attention_loss.seen,),
     _mse: (mse.forward, mse.backward),

@@ -1,5 +1,6 @@
 """NVIDIA's own compiler takes every kernel, for real architectures: it needs no device. The sources are those that CuPy generates when
-training steps run, in a process of its own; and each of ours for the widths, dtypes and ways there are, which small steps do not have.
+steps, commands and the audit's cases run, in a process of its own; and each of ours for the widths, dtypes and ways there are, which small
+models do not have.
 """
 
 import ctypes
@@ -12,6 +13,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +28,13 @@ def _nvidia(package, pattern):
     return [found for place in (spec.submodule_search_locations if spec else []) for found in Path(place).glob(f"{package}/{pattern}")]
 
 
-def kernels():
-    """Every kernel of ours, by name."""
+def kernels(kind=None):
+    """Every kernel of ours, by name: those of CUDA C, or of another `kind`."""
     from minitinybert import kernels
     from minitinybert.kernels.cuda import Kernel
 
     modules = [importlib.import_module(f"{kernels.__name__}.{module.name}") for module in pkgutil.iter_modules(kernels.__path__)]
-    return {value.name: value for module in modules for value in vars(module).values() if isinstance(value, Kernel)}
+    return {value.name: value for module in modules for value in vars(module).values() if isinstance(value, kind or Kernel)}
 
 
 def variants():
@@ -77,28 +79,29 @@ def variants():
             yield "dropout_forward", dtype, row
         for name in ("total", "squares", "norm_factor", "factors", "scale_tensors"):
             yield name, dtype, BLOCK_SUMS
-        for name in ("column_sums", "add_rows"):
-            yield name, dtype, {"ALIGNED": 0}
+        yield "column_sums", dtype, {"ALIGNED": 0}
+        for ALIGNED in (0, 1):
+            yield "sum_rows", dtype, {"ALIGNED": ALIGNED}
+            yield "add_rows", dtype, {"ALIGNED": ALIGNED, "N": 8 - 5 * ALIGNED}
 
 
 def _has_bfloat16():
     return importlib.util.find_spec("ml_dtypes") is not None
 
 
-@pytest.fixture(scope="module")
-def sources(cupy, tmp_path_factory):
-    """[(source, options, name expressions)] of what CuPy generates in two optimiser steps of each kind, and of the variants."""
-    folder = tmp_path_factory.mktemp("sources")
+@pytest.fixture
+def sources(cupy, tmp_path):
+    """A file of [(source, options, name expressions)]."""
     path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(
-        [sys.executable, __file__, "record", str(folder / "sources.json")], capture_output=True, text=True, env=environment
+        [sys.executable, __file__, "record", str(tmp_path / "sources.json")], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
-    return folder / "sources.json"
+    return tmp_path / "sources.json"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def compilers(sources):
     """A process for each architecture, at once."""
     libraries = _nvidia("cuda_nvrtc", "lib/libnvrtc.so.*[0-9]")
@@ -114,13 +117,14 @@ def compilers(sources):
         process.kill()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_kernel_compiles(compilers, architecture):
-    process = compilers[architecture]
-    out, error = process.communicate(timeout=600)  # a row unrolled over the width of a vocabulary does not come to an end
-    assert process.returncode == 0, out + error
-    compiled = set(json.loads(out))
-    assert compiled >= kernels().keys() and any(name.startswith("cupy_") for name in compiled)
+def test_every_kernel_compiles(cupy, compilers):
+    elementwise = kernels(cupy.ElementwiseKernel)
+    for architecture, process in compilers.items():
+        out, error = process.communicate(timeout=600)  # a row unrolled over the width of a vocabulary does not come to an end
+        assert process.returncode == 0, architecture + out + error
+        compiled = set(json.loads(out))
+        assert elementwise and compiled >= kernels().keys() | elementwise.keys()
+        assert sum(name.startswith("cupy_") for name in compiled) > 30  # CuPy's own
 
 
 def test_every_kernel_has_variants(cupy):
@@ -128,22 +132,11 @@ def test_every_kernel_has_variants(cupy):
 
 
 def record(path):
-    """In a process of its own: what CuPy generates in the steps of test_transfers.py, then the variants, with CuPy's options."""
-    import cupy
+    """In a process of its own: what CuPy generates where a device is at work, then the variants, with CuPy's options."""
     from cupy.cuda import compiler
-    from test_train import examples
 
-    from gpu import test_transfers as steps
-    from minitinybert.bert import Bert
-    from minitinybert.device import float_type
     from minitinybert.kernels.cuda import OPTIONS, code_of
-    from minitinybert.learner import Learner
-    from minitinybert.optim import PRESETS, Adam
-    from minitinybert.parallel import Workers
 
-    dtypes = [np.float32, np.float16]
-    if _has_bfloat16():
-        dtypes.append(float_type("bfloat16"))
     seen = []
 
     asked = compiler._compile_with_cache_cuda
@@ -154,18 +147,74 @@ def record(path):
         return asked(*given, **named)
 
     compiler._compile_with_cache_cuda = noted
-    for (config, objective, kind, preset), dtype in itertools.product(steps.STEPS.values(), dtypes):
-        batch = steps.batch_of(kind, examples(), np.arange(9))
-        with Workers(1) as workers:
-            learner = Learner(Bert.new(config, 7).to(cupy), objective(), workers, Bert.new(steps.TEACHER, 9).to(cupy).astype(dtype), seed=3)
-            adam = Adam(learner.student.parameters, PRESETS[preset])
-            for step in range(2):
-                adam.step(learner.gradients(batch, step)[1], 1e-3)
+    _steps()
+    _commands(Path(path).parent)
+    _cases()
     options = [*OPTIONS, *(option for option in seen[0][1] if option.startswith("-I")), "-ftz=true"]
     known = kernels()
     seen = [each for each in seen if known.keys().isdisjoint(_names(each[0]))]
     seen += [(code_of(known[name].source, np.dtype(dtype), constants), options, ()) for name, dtype, constants in variants()]
     Path(path).write_text(json.dumps(seen), encoding="utf-8")
+
+
+def _steps():
+    """Those of test_transfers.py, and two that few recipes have."""
+    import cupy
+    from test_train import CONFIG, examples
+
+    from gpu import test_transfers as steps
+    from minitinybert.bert import Bert
+    from minitinybert.device import float_type
+    from minitinybert.distill import Intermediate
+    from minitinybert.learner import Learner
+    from minitinybert.optim import PRESETS, Adam
+    from minitinybert.parallel import Workers
+    from minitinybert.recipes import Recipe
+
+    more = replace(steps.TEACHER, num_attention_heads=2 * CONFIG.num_attention_heads)
+    averaged = lambda padding: (
+        lambda: Intermediate(CONFIG, more, Recipe(heads="average", padding=padding), {"hidden": 0.5, "attention": 0.5})
+    )
+    rare = [(CONFIG, averaged(padding), kind, "adamw") for padding, kind in (("count", "padded"), ("exclude", "packed"))]
+    dtypes = [np.float32, np.float16, *([float_type("bfloat16")] if _has_bfloat16() else [])]
+    for (config, objective, kind, preset), dtype in itertools.product([*steps.STEPS.values(), *rare], dtypes):
+        made, batch = objective(), steps.batch_of(kind, examples(), np.arange(9))
+        teacher = Bert.new(more if isinstance(made, Intermediate) and not made.heads.same else steps.TEACHER, 9)
+        with Workers(1) as workers:
+            learner = Learner(Bert.new(config, 7).to(cupy), made, workers, teacher.to(cupy).astype(dtype), seed=3)
+            adam = Adam(learner.student.parameters, PRESETS[preset])
+            for step in range(2):
+                adam.step(learner.gradients(batch, step)[1], 1e-3)
+
+
+def _commands(folder):
+    """Those of test_commands.py, and what one does with the models."""
+    from test_cli_method import make_world
+
+    from gpu.test_commands import method
+    from minitinybert.cli import main
+
+    (world := folder / "world").mkdir()
+    make_world(world)
+    commands = [(*arguments, "--out", folder / name) for name, arguments in method(world, folder).items()]
+    commands += [("evaluate", "--model", folder / "teacher", "--task", "sst-2", "--data", world)]
+    commands += [("predict", "--model", folder / "student", "the film is good")]
+    for arguments in commands:
+        assert main([str(a) for a in (*arguments, "--device", "cuda", "--json")]) == 0, arguments
+
+
+def _cases():
+    """Each operation, loss and model that the audit knows, once."""
+    import cupy
+
+    from minitinybert.audit import CASES, MODEL_CASES, upstream
+    from minitinybert.audit_case import Draw
+
+    for case in (*CASES, *MODEL_CASES):
+        draw = Draw(np.random.default_rng(3), large=True)
+        inputs = case.draw(draw).cast(np.float32, cupy)
+        outputs, cache = case.run(inputs)
+        case.gradients(inputs, {name: cupy.asarray(a, np.float32) for name, a in upstream(draw, outputs).items()}, cache)
 
 
 def compile_all(path, library, architecture, *includes):
