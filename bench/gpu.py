@@ -161,7 +161,7 @@ class GpuBench(Bench):
         return {part: {**work, "host_ms": 1e3 * self.host[part]} for part, work in total.items()}
 
     def _work(self, batch: Batch) -> dict[str, dict[str, float]]:
-        """Of one batch, each part: FLOPs, bytes, launches, and the milliseconds that they cost at least."""
+        """Of one batch, each part: FLOPs, bytes, launches, and the milliseconds of `roofline.floors`."""
         sizes = batch.totals.sentences, batch.totals.tokens, batch.totals.pairs
         itemsize = self.teacher.parameters.flat.itemsize
         asked = list(teacher_work(self.teacher.config, self.student.config, *sizes, itemsize))

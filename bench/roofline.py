@@ -23,7 +23,7 @@ class Work(NamedTuple):
 
 
 def floors(kernels: Iterable[Work], flops_a_second: float, bytes_a_second: float, launch_seconds: float) -> dict[str, float]:
-    """Totals of some kernels, and milliseconds that they cannot be quicker than: `roofline_ms`, each kernel at the slower of arithmetic
+    """Totals of some kernels, and milliseconds to hold a measured time against: `roofline_ms`, each kernel at the slower of arithmetic
     and memory, and `launches_ms`, all launches."""
     kernels = list(kernels)
     slower = (max(work.flops / flops_a_second, work.bytes / bytes_a_second) for work in kernels)

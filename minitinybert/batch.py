@@ -147,13 +147,13 @@ def _runs(lengths: np.ndarray) -> tuple[Run, ...]:
     return tuple(runs)
 
 
-def check_range(name: str, ids: np.ndarray, rows: int) -> None:
-    """InputError unless all of `ids`, on the host, are integers from 0 to rows − 1."""
+def check_range(name: str, ids: np.ndarray, count: int, what: str = "rows") -> None:
+    """InputError unless all of `ids`, on the host, are integers from 0 to count − 1: numbers of the model's rows, or of `what`."""
     if ids.dtype.kind not in "iu":
         raise InputError(f"{name} has dtype {ids.dtype}; integers are needed")
     low, high = (int(ids.min()), int(ids.max())) if ids.size else (0, 0)
-    if low < 0 or high >= rows:
-        raise InputError(f"{name} holds {low if low < 0 else high}, but the model has rows 0 to {rows - 1}")
+    if low < 0 or high >= count:
+        raise InputError(f"{name} holds {low if low < 0 else high}, but the model has {what} 0 to {count - 1}")
 
 
 def packed(

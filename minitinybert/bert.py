@@ -263,19 +263,19 @@ class Bert:
     def backward_to_look_up(self, cache: Cache, dtrace: Trace, grads: Parameters) -> Array:
         """All of `backward` but the tables of the embeddings: the gradient of what was looked up in them, (T, d)."""
         M = self.config.num_hidden_layers
+        dtrace = dtrace.astype(self.parameters.flat.dtype)
         dhidden: list[Any] = list(dtrace.hidden or [None] * (M + 1))
         dscores: list[Any] = list(dtrace.scores or [None] * M)
         if len(dhidden) != M + 1 or len(dscores) != M:
             raise InputError(f"dtrace has {len(dhidden)} hidden and {len(dscores)} scores; the model's trace has {M + 1} and {M}")
         cls_only = bool(cache.layers) and cache.layers[-1].rows is not None
-        dx = self._heads_backward(cache, dtrace, cls_only, grads)
-        terms: tuple[Array, ...] = (dx,)  # what adds up to the gradient of a layer's output
+        terms: tuple[Array, ...] = (self._heads_backward(cache, dtrace, cls_only, grads),)  # they add up to a layer's output's gradient
         for l in reversed(range(len(cache.layers))):
             if dhidden[l + 1] is not None:
-                terms = *terms, dhidden[l + 1].reshape(dx.shape)
+                terms = *terms, dhidden[l + 1].reshape(terms[0].shape)
             flat = None if dscores[l] is None else dscores[l].reshape(-1)
             terms = encoder.backward(terms, flat, cache.layers[l], encoder.LayerArrays.of(grads, l))
-        terms = *terms, *(term.reshape(dx.shape) for term in (dhidden[0], dtrace.embedding) if term is not None)
+        terms = *terms, *(term.reshape(terms[0].shape) for term in (dhidden[0], dtrace.embedding) if term is not None)
         de, _, _ = embed_norm.backward(terms[0], cache.embedding, _embedding_norm(grads), terms[1:])
         return de
 

@@ -95,7 +95,8 @@ class Learner:
         for result in results:
             self.student.look_up_backward(result.dlookup, result.lookup, total)
         self._looked_up = [result.lookup.word_ids for result in results]
-        losses = {name: added(*(result.losses[name] for result in results)) for name in results[0].losses}
+        names = dict.fromkeys(name for result in results for name in result.losses)  # a share may lack one
+        losses = {name: added(*(result.losses[name] for result in results if name in result.losses)) for name in names}
         return losses, total
 
     def _sum(self, shares: int) -> Parameters:

@@ -81,7 +81,7 @@ class Supervised(Objective):
 
     def check(self, batch: Batch, student: Config) -> None:
         if not self.regression and isinstance(batch.labels, np.ndarray):
-            check_range("labels", batch.labels, student.num_labels)
+            check_range("labels", batch.labels, student.num_labels, "classes")
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         n = batch.totals.sentences
@@ -103,7 +103,7 @@ class MaskedLM(Objective):
 
     def check(self, batch: Batch, student: Config) -> None:
         if batch.masked is not None and isinstance(batch.masked.labels, np.ndarray):
-            check_range("masked labels", batch.masked.labels, student.vocab_size)
+            check_range("masked labels", batch.masked.labels, student.vocab_size, "words")
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         assert batch.masked is not None

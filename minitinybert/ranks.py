@@ -1,7 +1,8 @@
 """Several processes as one run, over MPI: `mpiexec -n 4 minitinybert distill general …`, on one machine or on many that share the files.
 
-Each rank makes the same batch and keeps a share of its sentences, cut as for threads (`Batch.split`), so the flat gradients add up; they
-are summed once a step, and every rank takes the same step. Rank 0 alone writes and speaks. A rank that fails ends the job.
+Each rank makes its share of the same batch's sentences, cut as for threads (`Batch.split`; of a padded or masked batch the whole, to cut it
+then), so the flat gradients add up; they are summed once a step, and every rank takes the same step. Rank 0 alone writes and speaks. A rank
+that fails ends the job.
 """
 
 from __future__ import annotations

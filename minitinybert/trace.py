@@ -30,3 +30,9 @@ class Trace:
     pooled: Array | None = None
     logits: Array | None = None
     compared: dict[int, Any] | None = None
+
+    def astype(self, dtype: Any) -> Trace:
+        """A gradient in `dtype`; an array that has it already is not copied."""
+        cast = lambda a: None if a is None else a.astype(dtype, copy=False)
+        parts = lambda arrays: arrays and [cast(a) for a in arrays]
+        return Trace(cast(self.embedding), parts(self.hidden), parts(self.scores), cast(self.pooled), cast(self.logits))

@@ -298,7 +298,7 @@ MUTANTS = [
         ("_embedding_norm(grads), terms[1:])", "_embedding_norm(grads), terms[2:])"),
         ("flat = None if dscores[l] is None else", "flat = None if True else"),
         ("flat = None if dscores[l] is None else dscores[l]", "flat = None if dscores[l] is None else -dscores[l]"),
-        ("dx = self._heads_backward(", "dx = 0 * self._heads_backward("),
+        ("= (self._heads_backward(cache, dtrace, cls_only, grads),)", "= (0 * self._heads_backward(cache, dtrace, cls_only, grads),)"),
         ("embed_norm.backward(terms[0], ", "embed_norm.backward(-terms[0], "),
     ),
     *_of(

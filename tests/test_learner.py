@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from minitinybert import learner as learner_module
-from minitinybert.batch import packed, padded_to
+from minitinybert.batch import Masked, packed, padded_to
 from minitinybert.bert import Bert
 from minitinybert.config import Config
 from minitinybert.distill import Intermediate, Prediction
 from minitinybert.errors import InputError
 from minitinybert.learner import Learner
 from minitinybert.losses import mse
-from minitinybert.objectives import Objective, Supervised, Terms, View
+from minitinybert.objectives import MaskedLM, Objective, Supervised, Terms, View
 from minitinybert.optim import Adam
 from minitinybert.parallel import Workers
 from minitinybert.trace import Trace
@@ -59,34 +59,55 @@ def test_a_steady_step_takes_no_memory_from_the_system(objective, threads):
     assert peak - before < 1e6
 
 
-class MeanSquare(Objective):
-    """As README says one is written."""
+class Small(Objective):
+    """As README says one is written: some hidden states and the logits are to be small. Not every share has every term."""
 
-    student_view = View(hidden=frozenset({1}))
+    def __init__(self, *hidden):
+        self.student_view = View(hidden=frozenset(hidden), logits=True)
 
     def __call__(self, student, batch, teacher, parameters):
-        loss, cache = mse.forward(student.hidden[1], 0 * student.hidden[1], count=batch.totals.tokens)
-        return Terms({"size": loss}, Trace(hidden=[None, mse.backward(1.0, cache), None]), {})
+        loss, cache = mse.forward(student.logits, 0 * student.logits, count=batch.totals.sentences)
+        dtrace, losses = Trace(hidden=[None] * 3, logits=mse.backward(1.0, cache)), {"logits": loss}
+        if 0 in batch.sentences:
+            losses["first"] = np.float32(1)
+        for m in self.student_view.hidden:
+            loss, cache = mse.forward(student.hidden[m], 0 * student.hidden[m], count=batch.totals.tokens)
+            losses[f"hidden {m}"], dtrace.hidden[m] = loss, mse.backward(1.0, cache).astype(np.float64)
+        return Terms(losses, dtrace, {})
 
 
-def test_an_objective_of_one_s_own():
+@pytest.mark.parametrize("hidden", [(), (1,), (0, 2)])
+def test_an_objective_of_one_s_own(hidden):
+    """Whichever rows of the last layer are looked at. Its gradient, of a dtype that is not the model's, by finite differences."""
     batch = packed(*sentences(1, 30))
-    losses = []
     with Workers(2) as workers:
-        learner = Learner(Bert.new(STUDENT, 1), MeanSquare(), workers)
-        adam = Adam(learner.student.parameters, workers=workers)
-        for _ in range(20):
-            terms, gradients = learner.gradients(batch, 0)
-            losses.append(float(terms["size"]))
-            adam.step(gradients, 1e-2)
-    assert losses[-1] < 0.5 * losses[0]
+        student = Bert.new(STUDENT, 1, np.float64)
+        student.parameters.flat += 0.1 * np.random.default_rng(2).standard_normal(student.parameters.flat.size)
+        learner = Learner(student, Small(*hidden), workers)
+        flat, direction = learner.student.parameters.flat, np.random.default_rng(3).standard_normal(student.parameters.flat.size)
+        losses, gradients = learner.gradients(batch, 0)
+        assert set(losses) == {"first", "logits", *(f"hidden {m}" for m in hidden)} and losses["first"] == 1
+        slope, ends, start = float(gradients.flat @ direction), [], flat.copy()
+        for h in (1e-6, -1e-6):
+            flat[...] = start + h * direction
+            ends.append(sum(float(loss) for loss in learner.gradients(batch, 0)[0].values()))
+    assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(slope, rel=1e-5)
 
 
-@pytest.mark.parametrize("label", [-1, 2])
-def test_labels_that_the_student_does_not_have_are_said(label):
-    batch = replace(packed(*sentences(1, 30)), labels=np.full(24, label))
-    with Workers(1) as workers, pytest.raises(InputError, match=rf"labels holds {label}, but the model has rows 0 to 1"):
-        Learner(Bert.new(STUDENT, 1), Supervised(), workers).gradients(batch, 0)
+@pytest.mark.parametrize("label", [-1, 2, 500])
+@pytest.mark.parametrize("objective", [Supervised(), MaskedLM()], ids=["classes", "words"])
+def test_labels_that_the_student_does_not_have_are_said(objective, label):
+    batch, last = packed(*sentences(1, 30)), 1 if isinstance(objective, Supervised) else 499
+    masked, totals = Masked(np.array([1]), np.array([label]), np.ones(24, int)), batch.totals._replace(masked=1)
+    batch = replace(batch, labels=np.full(24, label), masked=masked, totals=totals)
+    student = replace(STUDENT, head="mlm", pooler=False) if last == 499 else STUDENT
+    with Workers(1) as workers:
+        learner = Learner(Bert.new(student, 1), objective, workers)
+        if 0 <= label <= last:
+            assert learner.gradients(batch, 0)
+        else:
+            with pytest.raises(InputError, match=rf"labels holds {label}, but the model has \w+ 0 to {last}"):
+                learner.gradients(batch, 0)
 
 
 @pytest.mark.parametrize("rectangle", [False, True])

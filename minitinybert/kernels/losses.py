@@ -130,7 +130,7 @@ def mse_backward(dloss: float, cache: mse.Cache) -> Array:
 
 
 def cross_entropy_forward(z: Array, labels: Array, count: float | None = None) -> tuple[Array, cross_entropy.Cache]:
-    z, labels = contiguous(z, labels)
+    z, labels = contiguous(z, labels if labels.dtype in (np.int32, np.int64) else labels.astype(np.int64))
     p, parts = cupy.empty(z.shape, z.dtype), cupy.empty(len(z), parts_dtype(z.dtype))
     n, C = z.shape
     arguments = (z, None, labels, p, None, parts, n, C, 1.0)

@@ -18,6 +18,11 @@ def absent():
 collect_ignore_glob = ["test_[!d]*.py"] if absent() else []
 
 
+def needs_ampere(cupy):
+    if int(cupy.cuda.Device().compute_capability) < 80:
+        pytest.skip("TF32 and bfloat16 need a GPU of compute capability 8.0")
+
+
 @pytest.fixture(scope="session")
 def cupy():
     return pytest.importorskip("cupy")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpu.conftest import needs_ampere
 from minitinybert.batch import packed
 from minitinybert.bert import Bert
 from minitinybert.config import Config
@@ -33,6 +34,8 @@ def bench(monkeypatch):
 @pytest.mark.parametrize("beside", ["cpu", "none"])
 def test_it_runs(cupy, tmp_path, beside):
     """Beside PyTorch on the CPU, which does not round as TF32 does. In a process of its own: CuPy asks for TF32 once."""
+    if beside == "cpu":
+        needs_ampere(cupy)
     shapes = ["--teacher", "2L-16D-2H-32F", "--student", "1L-8D-2H-16F", "--batch-size", "4", "--length", "8"]
     more = ["--tf32"] if beside == "cpu" else ["--teacher-dtype", "float16"]
     arguments = [sys.executable, "gpu.py", *shapes, *more, "--quick", "--torch-device", beside, "--out", str(tmp_path)]

@@ -46,7 +46,8 @@ def variants():
     both = lambda **named: [dict(zip(named, values, strict=True)) for values in itertools.product(*named.values())]
     of_rows = lambda *widths: [{**sharing(width), "ALIGNED": aligned} for width, aligned in widths]
     of_heads = lambda dtype: [
-        {**_sizes(length, W, np.dtype(dtype), bool(ONE)), "ONE": ONE} for length, W, ONE in ((32, 26, 1), (512, 64, 0), (128, 64, 0))
+        {**_sizes(length, W, np.dtype(dtype), bool(ONE)), "ONE": ONE}
+        for length, W, ONE in ((32, 26, 1), (512, 64, 0), (64, 26, 0), (128, 64, 0))
     ]
     for dtype in all_types:
         for sizes in of_heads(dtype):
@@ -61,11 +62,15 @@ def variants():
         for constants in both(ALIGNED=(0, 1), TANH=(0, 1)):
             yield "gelu_forward", dtype, constants
     for dtype in wide:
-        for COMPARE, Y in zip((1, 2, 3), itertools.cycle(map(np.dtype, all_types[1:])), strict=False):
-            yield "attention_forward", dtype, {**of_heads(dtype)[-1], "MASK": COMPARE > 1, "DROP": 1, "COMPARE": COMPARE, "Y": Y}
-        for sizes in of_heads(dtype):
-            yield "attention_backward_queries", dtype, {**sizes, "DROP": sizes["ONE"], "MORE": sizes["ONE"]}
-            yield "attention_backward_keys", dtype, {**sizes, "DROP": sizes["ONE"]}
+        for COMPARE, Y in zip((1, 2, 3, 1), itertools.cycle(map(np.dtype, all_types[1:])), strict=False):
+            yield (
+                "attention_forward",
+                dtype,
+                {**of_heads(dtype)[-1 - COMPARE % 2], "MASK": COMPARE > 1, "DROP": 1, "COMPARE": COMPARE, "Y": Y},
+            )
+        for sizes, DROP in itertools.product(of_heads(dtype), (0, 1)):
+            yield "attention_backward_queries", dtype, {**sizes, "DROP": DROP, "MORE": DROP}
+            yield "attention_backward_keys", dtype, {**sizes, "DROP": DROP}
         for row, TERMS in itertools.product(of_rows((312, 1), (1030, 0)), (1, 2, 3)):
             yield "norm_backward", dtype, {**row, "ADD": TERMS > 1, "DROP": TERMS > 2, "DROPPED": TERMS < 2, "TERMS": TERMS}
         for ALIGNED in (0, 1):
@@ -176,7 +181,8 @@ def _steps():
         lambda: Intermediate(CONFIG, more, Recipe(heads="average", padding=padding), {"hidden": 0.5, "attention": 0.5})
     )
     rare = [(CONFIG, averaged(padding), kind, "adamw") for padding, kind in (("count", "padded"), ("exclude", "packed"))]
-    dtypes = [np.float32, np.float16, *([float_type("bfloat16")] if _has_bfloat16() else [])]
+    ampere = int(cupy.cuda.Device().compute_capability) >= 80
+    dtypes = [np.float32, np.float16, *([float_type("bfloat16")] if _has_bfloat16() and ampere else [])]
     for (config, objective, kind, preset), dtype in itertools.product([*steps.STEPS.values(), *rare], dtypes):
         made, batch = objective(), steps.batch_of(kind, examples(), np.arange(9))
         teacher = Bert.new(more if isinstance(made, Intermediate) and not made.heads.same else steps.TEACHER, 9)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_train import CONFIG, examples
 
+from gpu.conftest import needs_ampere
 from gpu.test_transfers import TEACHER
 from minitinybert.audit import assert_close
 from minitinybert.batch import Run
@@ -20,6 +21,7 @@ from minitinybert.losses import attention as attention_loss
 from minitinybert.losses import mse, prediction
 from minitinybert.ops import add_norm, attention, embed_norm, gelu, layer_norm
 from minitinybert.parallel import Workers
+from minitinybert.trace import Trace
 
 pytestmark = pytest.mark.gpu
 
@@ -42,17 +44,12 @@ for got, exact in ((y, x @ W.T.astype(np.float64)), (dx, y.get() @ W.astype(np.f
 def test_tf32_rounds_what_is_multiplied(cupy, tf32, low, high):
     """To 10 bits: by at most 2**-11 = 5e-4 each number, some 2e-4 of a product's norm. In a process of its own: CuPy asks once."""
     if tf32:
-        _needs_ampere(cupy)
+        needs_ampere(cupy)
     environment = {name: value for name, value in os.environ.items() if name != "CUPY_TF32"}
     done = subprocess.run([sys.executable, "-c", PRODUCT.format(tf32=tf32)], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     errors = [float(line) for line in done.stdout.split()]
     assert len(errors) == 3 and all(low <= error <= high for error in errors), errors
-
-
-def _needs_ampere(cupy):
-    if int(cupy.cuda.Device().compute_capability) < 80:
-        pytest.skip("TF32 and bfloat16 need a GPU of compute capability 8.0")
 
 
 def test_tf32_is_a_gpu_s(capsys):
@@ -63,7 +60,7 @@ def test_tf32_is_a_gpu_s(capsys):
 def _narrow(name):
     if name == "bfloat16":
         pytest.importorskip("ml_dtypes")
-        _needs_ampere(pytest.importorskip("cupy"))
+        needs_ampere(pytest.importorskip("cupy"))
     return float_type(name)
 
 
@@ -93,6 +90,16 @@ def test_a_kernel_of_fewer_bits_rounds_only_what_it_is_given_and_gives(cupy, ker
     for here, there in zip(*results, strict=True):
         assert isinstance(there, cupy.ndarray) and there.dtype == dtype
         assert_close(kernel, there.astype(np.float32), here, 4 * 2.0**-bits)
+
+
+def test_a_gradient_of_another_dtype_is_the_model_s(cupy):
+    """What an objective of one's own may hand over: NumPy's scalars make float64 of float32."""
+    model, batch = Bert.new(CONFIG, 7).to(cupy), examples().batch(np.arange(5))
+    trace, cache = model.forward_batch(model.place(batch), 3)
+    hidden = [cupy.random.standard_normal(x.shape, np.float32) for x in trace.hidden]
+    dtrace = Trace(None, hidden, [cupy.ones_like(A) for A in trace.scores], trace.pooled, trace.logits)
+    own, wide = (model.backward(cache, each).flat for each in (dtrace, dtrace.astype(np.float64)))
+    assert own.any() and (own == wide).all()
 
 
 @pytest.mark.parametrize("narrow", ["float16", "bfloat16"])
