@@ -71,14 +71,15 @@ def _forward(q, kv, runs, heads, attention_mask, p, keys, starts, bias, scores, 
     arrays = (q, kv, bias, starts, attention_mask, keys, context, scores, P, dropped.keep)
     numbers = (len(starts), runs[-1].stop, heads, _stride(q), _stride(kv), 1 / math.sqrt(W), _lowest(q.dtype))
     more = (np.uint64(key(0, 0)), np.uint32(threshold), float(dropped.scale))
-    compare: int = 0
+    compare, Y = 0, q.dtype
     comparison: tuple[Any, ...] = (None, None, None, None, 0.0, 0.0, 0.0)
     if target is not None:
         compare = 3 if target.padding else 2 if attention_mask is not None else 1
         parts, by_entry = cupy.empty(math.prod(grid), parts_dtype(q.dtype)), target.weight / target.entries
         (their,) = contiguous(target.scores)
+        Y = their.dtype
         comparison = (their, parts, counters(), loss, 2 * by_entry, by_entry, attention_loss.UNSEEN)
-    ways = {"MASK": attention_mask is not None, "DROP": threshold > 0, "COMPARE": compare, "Y": q.dtype if not compare else their.dtype}
+    ways = {"MASK": attention_mask is not None, "DROP": threshold > 0, "COMPARE": compare, "Y": Y}
     FORWARD.launch(grid, (128,), q.dtype, (*arrays, *numbers, *more, *comparison), **sizes, ONE=one, **ways)
     weights = _by_run(P, dropped, runs, heads, one) if keep_cache else []
     return context, Cache(q, kv, runs, heads, weights, starts, bias)

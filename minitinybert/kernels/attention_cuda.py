@@ -6,7 +6,7 @@ dA = (P (dD m/(1 − p) − Σ dD D) + dscores)/√d_k with dD = dc vᵀ;  dq = 
 
 from __future__ import annotations
 
-from .cuda import LAST, Kernel
+from .cuda import SUMS, Kernel
 
 # A block of 128 threads has up to R queries (or R keys) of one head of one sentence, a warp has a row of them.
 # rows[r][j] is what the block's row r and the sentence's row j have to do with each other, W the width of a head, M the longest sentence
@@ -115,7 +115,7 @@ __device__ inline void times(const Rows& rows, Tile& tile, const T* of, int stri
 FORWARD = Kernel(
     "attention_forward",
     _SHARED
-    + LAST
+    + SUMS
     + r"""
 __device__ inline A difference(A own, A other, bool query, bool key, A slope, A unseen, A& error) {  // dscores
     bool moves = true;
@@ -128,26 +128,6 @@ __device__ inline A difference(A own, A other, bool query, bool key, A slope, A 
     const A e = own - other;
     error += e * e;
     return moves ? e * slope : A(0);
-}
-
-__device__ inline A over_block(A v) {  // Σ of what its four warps bring
-    __shared__ A of_warp[4];
-    v = over_row<Sum>(v);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = v;
-    __syncthreads();
-    return of_warp[0] + of_warp[1] + of_warp[2] + of_warp[3];
-}
-
-__device__ inline void add_up(A error, A* parts, unsigned* counter, T* loss, A factor) {  // over the grid
-    const int block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x, blocks = gridDim.x * gridDim.y * gridDim.z;
-    error = over_block(error);
-    if (threadIdx.x == 0) parts[block] = error;
-    if (!comes_last(counter, blocks)) return;
-    A sum = 0;
-    for (int i = threadIdx.x; i < blocks; i += 128) sum += parts[i];
-    sum = over_block(sum);
-    if (threadIdx.x == 0) *loss = T(sum * factor);
 }
 
 extern "C" __global__ void attention_forward(const T* q, const T* kv, const T* bias, const long long* starts, const u8* real,
@@ -200,7 +180,7 @@ extern "C" __global__ void attention_forward(const T* q, const T* kv, const T* b
         __syncthreads();
         times(rows, tile, k + d, kv_stride, b_v, L, context + query * d + head * W, d, Q - first);
     }
-    if (COMPARE) add_up(error, parts, counter, loss, of_loss);
+    if (COMPARE && sum_over_grid(error, parts, counter) && threadIdx.x == 0) *loss = T(error * of_loss);
 }
 """,
 )

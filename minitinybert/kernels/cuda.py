@@ -86,18 +86,22 @@ ROWS = r"""
 struct Sum { __device__ static A of(A x, A y) { return x + y; } };
 struct Max { __device__ static A of(A x, A y) { return x > y ? x : y; } };
 
-// Over the group's threads; each gets the result.
-template <typename F> __device__ inline A over_row(A v) {
+// Over the warp's threads, the block's, the group's; each gets the result.
+template <typename F> __device__ inline A over_warp(A v) {
     for (int other = 16; other; other >>= 1) v = F::of(v, __shfl_xor_sync(0xffffffffu, v, other));
-    if (G == 32) return v;
-    __shared__ A of_warp[32];
+    return v;
+}
+template <typename F> __device__ inline A over_block(A v) {
+    v = over_warp<F>(v);
+    __shared__ A of_warp[BLOCK / 32];
     __syncthreads();
     if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = v;
     __syncthreads();
     A all = of_warp[0];
-    for (int w = 1; w < G / 32; ++w) all = F::of(all, of_warp[w]);
+    for (int w = 1; w < BLOCK / 32; ++w) all = F::of(all, of_warp[w]);
     return all;
 }
+template <typename F> __device__ inline A over_row(A v) { return G == 32 ? over_warp<F>(v) : over_block<F>(v); }
 """
 
 LAST = r"""
@@ -136,23 +140,24 @@ __device__ inline void sum_over_rows(A (&sum)[4], T* out, A* parts, unsigned* co
 SUMS = (
     LAST
     + r"""
-// Σ parts over a block of 256; each of its threads gets the result.
+// Σ parts over a block; each of its threads gets the result.
 __device__ inline A total_of(const A* parts, int count) {
     A sum = 0;
-    for (int i = threadIdx.x; i < count; i += 256) sum += parts[i];
-    return over_row<Sum>(sum);
+    for (int i = threadIdx.x; i < count; i += BLOCK) sum += parts[i];
+    return over_block<Sum>(sum);
 }
 // Σ of what each thread of the grid brings, by a part for each block: true in the last block to come, whose threads get the result.
 __device__ inline bool sum_over_grid(A& sum, A* parts, unsigned* counter) {
-    sum = over_row<Sum>(sum);
-    if (threadIdx.x == 0) parts[blockIdx.x] = sum;
-    if (!comes_last(counter, gridDim.x)) return false;
-    sum = total_of(parts, gridDim.x);
+    const int block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x, blocks = gridDim.x * gridDim.y * gridDim.z;
+    sum = over_block<Sum>(sum);
+    if (threadIdx.x == 0) parts[block] = sum;
+    if (!comes_last(counter, blocks)) return false;
+    sum = total_of(parts, blocks);
     return true;
 }
 """
 )
-BLOCK_SUMS = {"G": 256, "BLOCK": 256, "ALIGNED": 0}  # the constants of kernels with SUMS
+BLOCK_SUMS = {"G": 256, "BLOCK": 256, "ALIGNED": 0}  # the constants of kernels of sums alone
 
 _GROUP_WIDTH = 1024  # wider rows get a block
 _SOME_GROUPS = 1024  # of a kernel whose groups sum up columns each: two warps for each of a large GPU's schedulers
@@ -287,6 +292,19 @@ def by_columns(
     if rows and width:
         grid = -(-width // (4 * BY_COLUMNS)), min(rows, row_blocks)
         kernel.launch(grid, (BY_COLUMNS,), dtype, (*arrays, rows, width), ALIGNED=in_fours(width, arrays), **constants)
+
+
+def sums_over_rows(rows: int, width: int, dtype: Any, out: Array | None) -> tuple[Array, Array]:
+    """The array for sums over `rows` rows (width,), `out` where given, 0 where there are no rows; and one for the blocks' parts."""
+    out = cupy.empty(width, dtype) if out is None else out
+    if not rows:
+        out[...] = 0
+    return out, cupy.empty((min(rows, COLUMN_PARTS), width), parts_dtype(dtype))
+
+
+def ids(*arrays: Array) -> list[Array]:
+    """Integers as kernels read them: contiguous, of 32 or 64 bits."""
+    return [a if a.dtype in (np.int32, np.int64) else a.astype(np.int64) for a in contiguous(*arrays)]
 
 
 def contiguous(*arrays: Array | None) -> list[Any]:

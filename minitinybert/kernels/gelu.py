@@ -6,7 +6,7 @@ import cupy
 
 from ..device import Array
 from ..ops.gelu import Cache
-from .cuda import COLUMN_PARTS, COLUMNS, Kernel, by_columns, contiguous, counters, parts_dtype
+from .cuda import COLUMN_PARTS, COLUMNS, Kernel, by_columns, contiguous, counters, sums_over_rows
 
 _FORWARD = Kernel(
     "gelu_forward",
@@ -71,12 +71,8 @@ def forward(x: Array, b: Array | None = None, approximate: str = "none", keep_ca
 
 def backward(dy: Array, cache: Cache, out: Array | None = None) -> tuple[Array, Array | None]:
     dy, slope = contiguous(dy, cache.slope)
-    f, dx, db, parts = dy.shape[-1], cupy.empty(dy.shape, dy.dtype), None, None
+    f, dx = dy.shape[-1], cupy.empty(dy.shape, dy.dtype)
     rows = dy.size // max(f, 1)
-    if cache.biased:
-        db = cupy.empty(f, dy.dtype) if out is None else out
-        parts = cupy.empty((min(rows, COLUMN_PARTS), f), parts_dtype(dy.dtype))
-        if not rows:
-            db[...] = 0
+    db, parts = sums_over_rows(rows, f, dy.dtype, out) if cache.biased else (None, None)
     by_columns(_BACKWARD, (dy, slope, dx, db, parts, counters()), rows, f, dy.dtype, COLUMN_PARTS, BIASED=cache.biased)
     return dx, db

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..device import Array
 from ..losses import attention, cross_entropy, mse, prediction
-from .cuda import BLOCK_SUMS, SUMS, Kernel, contiguous, counters, parts_dtype
+from .cuda import BLOCK_SUMS, SUMS, Kernel, contiguous, counters, ids, parts_dtype
 
 _MSE = Kernel(
     "mse_forward",
@@ -63,7 +63,7 @@ template <typename Z> __device__ A exponentials(const Z* z, int D, A t, A& shift
     }
     return over_row<Sum>(sum);
 }
-extern "C" __global__ void entropy_forward(const T* z, const Y* z_T, const void* labels, T* p, T* p_T, A* parts, int rows, int D, A t) {
+extern "C" __global__ void entropy_forward(const T* z, const Y* z_T, const LABEL* labels, T* p, T* p_T, A* parts, int rows, int D, A t) {
     EACH_ROW(row) {
         const size_t start = (size_t)row * D;
         A v[4], teacher[4], shift, shift_T = 0, entropy = 0;
@@ -83,7 +83,7 @@ extern "C" __global__ void entropy_forward(const T* z, const Y* z_T, const void*
             store(p + start + j, D - j, v);
         }
         if (TEACHER) entropy = over_row<Sum>(entropy);
-        else entropy = log_sum - A(z[start + (WIDE ? ((const long long*)labels)[row] : ((const int*)labels)[row])]) / t;
+        else entropy = log_sum - A(z[start + labels[row]]) / t;
         if (LANE == 0) parts[row] = entropy;
     }
 }
@@ -130,11 +130,11 @@ def mse_backward(dloss: float, cache: mse.Cache) -> Array:
 
 
 def cross_entropy_forward(z: Array, labels: Array, count: float | None = None) -> tuple[Array, cross_entropy.Cache]:
-    z, labels = contiguous(z, labels if labels.dtype in (np.int32, np.int64) else labels.astype(np.int64))
+    (z,), (labels,) = contiguous(z), ids(labels)
     p, parts = cupy.empty(z.shape, z.dtype), cupy.empty(len(z), parts_dtype(z.dtype))
     n, C = z.shape
     arguments = (z, None, labels, p, None, parts, n, C, 1.0)
-    _ENTROPY.by_rows(n, C, z.dtype, arguments, TEACHER=0, WIDE=labels.dtype.itemsize == 8, Y=z.dtype)
+    _ENTROPY.by_rows(n, C, z.dtype, arguments, TEACHER=0, LABEL=labels.dtype, Y=z.dtype)
     count = len(z) if count is None else count
     return total(parts, z.dtype, count), cross_entropy.Cache(p, labels, count)
 
@@ -149,7 +149,7 @@ def prediction_forward(z_S: Array, z_T: Array, temperature: float = 1.0, count: 
     p_S, p_T, parts = cupy.empty(z_S.shape, z_S.dtype), cupy.empty(z_S.shape, z_S.dtype), cupy.empty(len(z_S), parts_dtype(z_S.dtype))
     n, C = z_S.shape
     arguments = (z_S, z_T, None, p_S, p_T, parts, n, C, float(temperature))
-    _ENTROPY.by_rows(n, C, z_S.dtype, arguments, TEACHER=1, WIDE=0, Y=z_T.dtype)
+    _ENTROPY.by_rows(n, C, z_S.dtype, arguments, TEACHER=1, LABEL=np.dtype(np.int32), Y=z_T.dtype)
     count = len(z_S) if count is None else count
     return total(parts, z_S.dtype, count), prediction.Cache(p_S, p_T, temperature, count)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..device import Array
 from ..ops import add_norm, dropout, embed_norm, embedding, layer_norm
-from .cuda import Kernel, contiguous, groups_of, outputs, parts_dtype, sum_columns
+from .cuda import Kernel, contiguous, groups_of, ids, outputs, parts_dtype, sum_columns
 from .dropout import undrawn
 from .rows import added
 
@@ -190,13 +190,12 @@ def embed_norm_forward(
     keys: Array | None = None,
     keep_cache: bool = True,
 ) -> tuple[Array, embed_norm.Cache]:
-    ids = [a if a.dtype in (np.int32, np.int64) else a.astype(np.int64) for a in contiguous(word_ids, position_ids, segment_ids)]
-    tables = contiguous(W, P, S)
+    looked_up, tables = ids(word_ids, position_ids, segment_ids), contiguous(W, P, S)
     gain, bias, keys = contiguous(gain, bias, keys)
     y = cupy.empty((*word_ids.shape, W.shape[-1]), W.dtype)
     cache, (dropped, threshold) = layer_norm.unset(y, gain, keep_cache), undrawn(y.shape, p, keys, keep_cache)
-    arrays = (*ids, *tables, gain, bias, keys, y, cache.x_hat, cache.inverse_std, dropped.keep)
-    types = dict(zip(("WORD", "PLACE", "PART"), (a.dtype for a in ids), strict=True))
+    arrays = (*looked_up, *tables, gain, bias, keys, y, cache.x_hat, cache.inverse_std, dropped.keep)
+    types = dict(zip(("WORD", "PLACE", "PART"), (a.dtype for a in looked_up), strict=True))
     _by_rows(_EMBED, arrays, y, eps, dropped, threshold, **types)
     lookup = embedding.Cache(word_ids, position_ids, segment_ids, (len(W), len(P), len(S)))
     return y, embed_norm.Cache(lookup, cache, dropped)

@@ -7,7 +7,7 @@ import functools
 import cupy
 
 from ..device import Array, add_product
-from .cuda import COLUMN_PARTS, COLUMNS, Kernel, by_columns, contiguous, counters, in_fours, parts_dtype
+from .cuda import COLUMN_PARTS, COLUMNS, Kernel, by_columns, contiguous, counters, in_fours, sums_over_rows
 
 # A block for each t whose id no earlier one has. Its warps look for the later ones, 32 at a time each, and sum up what they hold, N fours
 # of columns a lane; then the block adds up its warps'.
@@ -96,9 +96,6 @@ def add_rows(table: Array, ids: Array, rows: Array) -> None:
 def sum_rows(x: Array, out: Array | None = None) -> Array:
     (x,) = contiguous(x)
     rows, d = x.shape
-    out = cupy.empty(d, x.dtype) if out is None else out
-    if not rows:
-        out[...] = 0
-    parts = cupy.empty((min(rows, COLUMN_PARTS), d), parts_dtype(x.dtype))
+    out, parts = sums_over_rows(rows, d, x.dtype, out)
     by_columns(_SUM, (x, out, parts, counters()), rows, d, x.dtype, COLUMN_PARTS)
     return out

@@ -95,13 +95,12 @@ def test_answers_are_the_cpu_s(capsys, commands, world):  # noqa: F811
 
 def test_the_audit_holds_on_the_device(cupy, capsys, monkeypatch):
     """Of operations and losses and of one model: all models by finite differences are minutes on a device that is simulated."""
-    monkeypatch.setattr(audit, "CASES", [replace(case, draws=4) for case in audit.CASES])
     monkeypatch.setattr(audit, "MODEL_CASES", [replace(case, draws=1) for case in audit.MODEL_CASES if case.name == "distill.prediction"])
     report = run(capsys, "audit", "--device", "cuda")
     assert report["passed"] and [result["name"] for result in report["results"]] == [c.name for c in (*audit.CASES, *audit.MODEL_CASES)]
 
 
-def test_a_study_and_the_demo_run_there(capsys, commands, world, small, tmp_path, monkeypatch):  # noqa: F811
+def test_a_study_and_the_demo_run_there(cupy, capsys, commands, world, small, tmp_path, monkeypatch):  # noqa: F811
     """From end to end; a batch is asked for nowhere but on the device."""
     out, _ = commands
     asked, forward = set(), Bert.forward_batch
@@ -117,13 +116,7 @@ def test_a_study_and_the_demo_run_there(capsys, commands, world, small, tmp_path
     assert [row["variant"] for row in study["results"]] == ["full", "w/o GD"] and (tmp_path / "study" / "ablation.png").stat().st_size
     report = run(capsys, "demo", "--out", tmp_path / "demo", "--teacher", small, "--device", "cuda")
     assert report["models"]["student"]["accuracy"] > 0 and report["augmentation"]["bert"] > 0
-    assert asked == {cupy_array()}
-
-
-def cupy_array():
-    import cupy
-
-    return cupy.ndarray
+    assert asked == {cupy.ndarray}
 
 
 def test_a_device_that_is_not_there_is_one_clear_line(cupy, capsys):

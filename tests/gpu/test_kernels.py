@@ -296,7 +296,7 @@ def test_every_kernel_has_a_case_and_is_what_runs(operation):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@settings(max_examples=min(15, settings().max_examples))
+@settings(max_examples=min(25, settings().max_examples))
 @given(data=st.data())
 def test_a_kernel_s_numbers_are_its_operation_s(cupy, case, dtype, data):
     rng, gaps = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed")), data.draw(st.booleans(), "gaps")

@@ -79,7 +79,7 @@ def variants():
                 yield "mse_forward", dtype, {"MASK": ALIGNED, "Y": Y, **BLOCK_SUMS}
         for row in of_rows((2, 0), (30522, 0), (250_002, 0), (1024, 1)):
             for Y in map(np.dtype, all_types if row["ALIGNED"] else [dtype]):
-                yield "entropy_forward", dtype, {**row, "TEACHER": row["ALIGNED"], "WIDE": 1 - row["ALIGNED"], "Y": Y}
+                yield "entropy_forward", dtype, {**row, "TEACHER": row["ALIGNED"], "LABEL": np.dtype("int64"), "Y": Y}
         for row in of_rows((128, 1), (1030, 0)):
             yield "dropout_forward", dtype, row
         for name in ("total", "squares", "norm_factor", "factors", "scale_tensors"):
