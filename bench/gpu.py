@@ -25,7 +25,7 @@ from step import PARTS, Bench, Job, cases, parsed, step_parser
 from torch_twin import Rectangle, rectangle
 from workload import Sentences, models, shape
 
-from minitinybert import device
+from minitinybert import machine
 from minitinybert.batch import Batch
 from minitinybert.bert import Bert
 from minitinybert.parallel import Workers
@@ -37,9 +37,9 @@ def main() -> None:
     args = _arguments()
     about = begin(args)
     if args.tf32:
-        device.allow_tf32(args.device)
+        machine.allow_tf32(args.device)
         torch.backends.cuda.matmul.allow_tf32 = True
-    xp = device.select(args.device)
+    xp = machine.select(args.device)
     about |= _device(xp, args)
     print(f"{about['device']}, CuPy {xp.__version__}; PyTorch: {about['torch_device'] or 'not asked, it has no CUDA device here'}")
     teacher, student = models(args)
@@ -104,7 +104,7 @@ def device_peaks(xp: Any, args: argparse.Namespace) -> dict[str, Any]:
 
     flops = {}
     for name in sorted({"float32", args.teacher_dtype}):
-        a = xp.ones((n, n), device.float_type(name))
+        a = xp.ones((n, n), machine.float_type(name))
         flops[name] = 2 * n**3 / seconds(lambda a=a: a @ a)
     source = xp.zeros(n * n, np.float32)
     target = xp.empty_like(source)
@@ -119,7 +119,7 @@ class GpuBench(Bench):
     def __init__(self, teacher: Bert, student: Bert, workers: Workers, args: argparse.Namespace, xp: Any, peaks: dict[str, Any]):
         options = {"fused": True, "device": args.torch_device, "teacher_dtype": getattr(torch, args.teacher_dtype)}
         super().__init__(teacher, student, workers, args, options)
-        self.teacher, self.student = teacher.to(xp).astype(device.float_type(args.teacher_dtype)), student.to(xp)
+        self.teacher, self.student = teacher.to(xp).astype(machine.float_type(args.teacher_dtype)), student.to(xp)
         self.stream, self.peaks = xp.cuda.get_current_stream(), peaks
 
     def check(self, tolerance: float = 1e-4) -> dict[str, float]:

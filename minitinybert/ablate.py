@@ -30,7 +30,8 @@ from .data.tokenizer import Tokenizer
 from .distill import Intermediate, layer_map
 from .errors import InputError
 from .files import write_json
-from .pipeline import Machine, TaskData, check_teacher, distill_task, load_teacher
+from .machine import Machine
+from .pipeline import TaskData, check_teacher, distill_task, load_teacher
 from .plots import ablation_chart
 from .pretrain import Text, distill_general
 from .progress import log

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from . import device as devices
+from . import machine
 from .augmenter import HUAWEI_VECTORS, Augmenter, Row, Settings, copies_of, vector_names
 from .bert import Bert
 from .candidates import BertCandidates
@@ -178,7 +178,7 @@ class _Maker:
         tokenizer = Tokenizer.load(self.model.tokenizer_files)
         self.reader = WordReader(tokenizer)
         pieces_count = settings.recipe == "huawei-2019"
-        on_device = self.model.to(devices.select(device))
+        on_device = self.model.to(machine.select(device))
         bert = BertCandidates(on_device, tokenizer, self.reader.whole, settings.candidates, pieces_count, rows)
         self.augmenter = Augmenter(self.reader, bert.ask, neighbours, settings)
 

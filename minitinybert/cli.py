@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from . import device, ranks
+    from . import machine, ranks
     from .train import Stopped
 
     def work(ours: Any) -> int:
@@ -53,23 +53,25 @@ def _run(args: argparse.Namespace) -> int:
             return 128 + stopped.signal
 
     if getattr(args, "tf32", False):
-        device.allow_tf32(args.device)
+        machine.allow_tf32(args.device)
     return ranks.run(args.command, work)
 
 
 def _run_finetune(args: argparse.Namespace) -> int:
     from . import pipeline
+    from .machine import Machine
 
-    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
+    with Machine(args.device, args.threads, args.ranks) as machine:
         options = replace(_options(args, args.epochs, args.lr), optimizer=args.optimizer)
         results = pipeline.finetune(args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume)
     return _report(args, {"model": str(args.out), "results": results})
 
 
 def _run_pretrain(args: argparse.Namespace) -> int:
-    from . import pipeline, pretrain
+    from . import pretrain
+    from .machine import Machine
 
-    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
+    with Machine(args.device, args.threads, args.ranks) as machine:
         options = replace(_options(args, args.epochs, args.lr), optimizer=args.optimizer)
         results = pretrain.pretrain(
             args.model, _text(args), args.out, options, machine, _vocabulary(args), rate=args.mask_rate, resume=args.resume
@@ -107,9 +109,10 @@ def _run_distill(args: argparse.Namespace) -> int:
 
 
 def _run_distill_general(args: argparse.Namespace) -> int:
-    from . import pipeline, pretrain
+    from . import pretrain
+    from .machine import Machine
 
-    with pipeline.Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
+    with Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
         recipe = recipes.load(args.recipe)
         options = _options(args, args.epochs, args.lr, recipes.general_batch_size(recipe))
         results = pretrain.distill_general(args.teacher, args.student, _text(args), args.out, options, machine, recipe, args.resume)
@@ -118,10 +121,11 @@ def _run_distill_general(args: argparse.Namespace) -> int:
 
 def _run_distill_task(args: argparse.Namespace) -> int:
     from . import pipeline
+    from .machine import Machine
 
     task, recipe = _task(args), recipes.load(args.recipe)
     max_length, intermediate, prediction = _two_steps(args, task, recipe)
-    with pipeline.Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
+    with Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
         results = pipeline.distill_task(
             args.teacher,
             args.student,
@@ -143,12 +147,13 @@ def _run_distill_task(args: argparse.Namespace) -> int:
 
 
 def _run_ablate(args: argparse.Namespace) -> int:
-    from . import ablate, ablate_report, pipeline
+    from . import ablate, ablate_report
+    from .machine import Machine
 
     task, recipe = _task(args), recipes.load(args.recipe)
     max_length, intermediate, prediction = _two_steps(args, task, recipe)
     general = _options(args, args.general_epochs, args.general_lr, recipes.general_batch_size(recipe))
-    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
+    with Machine(args.device, args.threads, args.ranks) as machine:
         report = ablate.run(
             args.teacher,
             task,
@@ -177,20 +182,22 @@ def _run_ablate(args: argparse.Namespace) -> int:
 
 def _run_evaluate(args: argparse.Namespace) -> int:
     from . import pipeline
+    from .machine import Machine
 
-    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
+    with Machine(args.device, args.threads, args.ranks) as machine:
         results = pipeline.evaluate(args.model, _task(args), args.data, machine, args.max_length, args.split)
     return _report(args, {"model": args.model, "results": results})
 
 
 def _run_predict(args: argparse.Namespace) -> int:
     from . import pipeline
+    from .machine import Machine
 
     if sum(map(bool, (args.text, args.file, args.data))) != 1 or (args.data and not (args.task and args.out)):
         raise InputError("predict needs either TEXT…, or --file, or --task, --data and --out for a task's test files")
     if not args.data and (args.task or args.out):
         raise InputError("predict: --task and --out go with --data, for a task's test files")
-    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
+    with Machine(args.device, args.threads, args.ranks) as machine:
         if args.data:
             files = pipeline.predict_test(args.model, _task(args), args.data, args.out, machine, args.max_length)
             return _print_json(files) if args.json else print("\n".join(files)) or 0
@@ -217,9 +224,10 @@ def _run_convert(args: argparse.Namespace) -> int:
 
 
 def _run_demo(args: argparse.Namespace) -> int:
-    from . import demo, pipeline
+    from . import demo
+    from .machine import Machine
 
-    with pipeline.Machine(args.device, args.threads, args.ranks) as machine:
+    with Machine(args.device, args.threads, args.ranks) as machine:
         report = demo.run(args.out, machine, args.seed, args.resume, args.teacher)
     if args.json:
         return _print_json(report)
@@ -228,9 +236,9 @@ def _run_demo(args: argparse.Namespace) -> int:
 
 
 def _run_audit(args: argparse.Namespace) -> int:
-    from . import audit, device
+    from . import audit, machine
 
-    results = audit.run(device.select(args.device), args.seed)
+    results = audit.run(machine.select(args.device), args.seed)
     if args.json:
         _print_json(audit.to_json(results))
     else:

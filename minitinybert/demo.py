@@ -33,8 +33,9 @@ from .device import to_host
 from .distill import layer_map
 from .errors import InputError
 from .files import read_json, replacing, write_json
+from .machine import Machine
 from .ops import softmax
-from .pipeline import Machine, TaskData
+from .pipeline import TaskData
 from .plots import attention_maps, loss_curves
 from .progress import log
 from .train import Options

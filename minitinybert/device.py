@@ -6,7 +6,6 @@ Operations never name a device: `xp = array_module(x)` and go on. Everything tha
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -18,9 +17,11 @@ from .errors import InputError
 Array = Any  # numpy.ndarray or cupy.ndarray
 F = TypeVar("F", bound=Callable[..., Any])
 
+KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {}  # by the operation each replaces on CuPy's arrays: machine.py brings them
+
 
 def fused(operation: F) -> F:
-    """`operation` as it is written on NumPy's arrays. On CuPy's, where kernels/ has one for it, a kernel of the same signature."""
+    """`operation` as it is written on NumPy's arrays. On CuPy's, where KERNELS has one for it, a kernel of the same signature."""
 
     @functools.wraps(operation)
     def on_its_device(*arguments: Any, **options: Any) -> Any:
@@ -43,11 +44,10 @@ def _on_host(arguments: tuple[Any, ...]) -> bool | None:
     return None
 
 
-@functools.cache
 def _kernel(operation: Callable[..., Any]) -> Callable[..., Any]:
-    from .kernels.table import TABLE
-
-    return TABLE.get(operation, operation)
+    if not KERNELS:
+        raise InputError("the kernels of CuPy's arrays are not there yet: take CuPy from minitinybert.machine.select")
+    return KERNELS.get(operation, operation)
 
 
 def array_module(x: Array) -> Any:
@@ -57,54 +57,6 @@ def array_module(x: Array) -> Any:
     import cupy
 
     return cupy
-
-
-def select(device: str) -> Any:
-    """The array module of `device` ("cpu", "cuda" or "cuda:N"); makes device N current. InputError when there is none."""
-    if device == "cpu":
-        return np
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or (number and not number.isdigit()):
-        raise InputError(f"--device {device}: choose cpu, cuda or cuda:N")
-    try:
-        import cupy
-    except ImportError:
-        raise InputError(f"--device {device}: CuPy is not installed; pip install 'minitinybert[cuda]'") from None
-    if not cupy.cuda.is_available():
-        raise InputError(f"--device {device}: CuPy finds no CUDA device here; use --device cpu")
-    index = int(number or 0)
-    if index >= cupy.cuda.runtime.getDeviceCount():
-        raise InputError(f"--device {device}: there are only {cupy.cuda.runtime.getDeviceCount()} devices")
-    cupy.cuda.Device(index).use()
-    try:
-        cupy.ones((2, 2), cupy.float32) @ cupy.ones((2, 2), cupy.float32)
-    except Exception as error:  # whatever it is that CUDA's libraries lack
-        why = str(error).strip().splitlines()[0]
-        raise InputError(f"--device {device}: CUDA's libraries cannot be used ({why}); pip install 'minitinybert[cuda]'") from None
-    return cupy
-
-
-def float_type(name: str) -> np.dtype:
-    """The dtype "float32", "float16" or "bfloat16". InputError where ml_dtypes or CuPy 14, which know the last, are not there."""
-    if name == "bfloat16":
-        try:
-            import cupy
-            import ml_dtypes  # noqa: F401  its import makes the name known to NumPy
-        except ImportError as missing:
-            raise InputError(f"bfloat16 needs {missing.name}: pip install 'minitinybert[cuda]'") from None
-        if int(cupy.__version__.split(".")[0]) < 14:
-            raise InputError(f"bfloat16 needs CuPy 14, here is {cupy.__version__}: choose float16, or pip install -U cupy-cuda12x")
-    return np.dtype(name)
-
-
-def allow_tf32(device: str) -> None:
-    """Products of float32 matrices on tensor cores, of numbers rounded to 10 bits behind the point and summed in float32, from the first
-    product of this process on: CuPy asks the environment then. Attention's products are kernels of ours, and stay float32.
-    InputError on a CPU.
-    """
-    if device == "cpu":
-        raise InputError("--tf32 is a way of GPUs to multiply: choose --device cuda, or leave it out")
-    os.environ["CUPY_TF32"] = "1"
 
 
 def to_host(x: Array) -> np.ndarray:

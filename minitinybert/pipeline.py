@@ -6,13 +6,13 @@ finetune ─▶ teacher directory ─▶ distill_task ─▶ student directory �
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import device, evaluation
+from . import evaluation
 from .bert import Bert
 from .classifiers import check_classifier, check_labels, in_task_order, known_projections, load_classifier, load_student
 from .config import Config
@@ -23,42 +23,14 @@ from .data.tokenizer import Tokenizer
 from .device import to_host
 from .distill import Intermediate, Prediction
 from .errors import InputError
+from .files import check_apart
 from .learner import Learner
+from .machine import Machine
 from .objectives import Objective, Supervised, View
-from .parallel import Workers
 from .progress import log
-from .ranks import ALONE, Ranks
 from .recipes import DEFAULT, Recipe, hyperparameters_of
 from .teacher_cache import Answers, TeacherCache, gigabytes
 from .train import Options, digest, finished, train
-
-
-class Machine:
-    """Where a command runs: the array module of --device, the threads of --threads, which rank of how many this process is, and in what
-    dtype frozen teachers answer."""
-
-    def __init__(self, device_name: str = "cpu", threads: int | None = None, ranks: Ranks = ALONE, teacher_dtype: str = "float32"):
-        self.device_name = device_name
-        self.xp = device.select(ranks.device(device_name))
-        if self.xp is np and teacher_dtype != "float32":
-            raise InputError(f"--teacher-dtype {teacher_dtype}: CPUs multiply float32; choose --device cuda, or leave it out")
-        self.teacher_dtype = device.float_type(teacher_dtype)
-        self.workers = Workers(threads if self.xp is np else 1, ranks)
-
-    def __enter__(self) -> Machine:
-        self.workers.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.workers.__exit__(*error)
-
-    def frozen(self, teacher: Bert) -> Bert:
-        """The teacher where and as it answers."""
-        return teacher.to(self.xp).astype(self.teacher_dtype)
-
-    def conditions(self, recipe: Recipe) -> dict[str, Any]:
-        """What must be the same for a distillation to go on where it was: every switch of the recipe, and how the teacher answers."""
-        return {**asdict(recipe), "teacher_dtype": self.teacher_dtype.name}
 
 
 class TaskData:
@@ -181,13 +153,6 @@ def distill_task(
     taught = _Taught(master, recipe, answers, (teacher, str(last_files.directory), max_length), {})
     _train(pupil, last, last_files, second, out, machine, resume, "distill prediction", taught)
     return evaluate(str(out), task, last_files.directory, machine, max_length)
-
-
-def check_apart(out: Path, *inputs: str | Path) -> None:
-    """InputError where `out` is a directory that is read from, and would be written over."""
-    for source in inputs:
-        if Path(source).exists() and Path(source).resolve() == Path(out).resolve():
-            raise InputError(f"--out {out}: is what is read from too; name another directory")
 
 
 def load_teacher(path: str, task: Task, machine: Machine) -> Bert:

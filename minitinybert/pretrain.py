@@ -27,11 +27,12 @@ from .data.tokenizer import Tokenizer
 from .device import array_module, to_host
 from .distill import Intermediate
 from .errors import InputError
+from .files import check_apart
 from .learner import Learner
 from .losses import cross_entropy
+from .machine import Machine
 from .objectives import MaskedLM
 from .parallel import Workers
-from .pipeline import Machine, check_apart
 from .ranks import ALONE, Ranks
 from .recipes import DEFAULT, Recipe
 from .train import Options, digest, train

@@ -121,7 +121,7 @@ class MpiRanks(Ranks):
             import cupy
 
             devices = cupy.cuda.runtime.getDeviceCount()
-        except (ImportError, RuntimeError):  # device.select says what is missing. Asking it here would leave a context on device 0
+        except (ImportError, RuntimeError):  # machine.select says what is missing. Asking it here would leave a context on device 0
             return name
         return f"cuda:{self.place % devices}" if devices else name
 

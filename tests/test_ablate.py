@@ -16,8 +16,8 @@ from minitinybert.config import Config
 from minitinybert.data.glue import TASKS
 from minitinybert.distill import Intermediate, Prediction
 from minitinybert.errors import InputError
+from minitinybert.machine import Machine
 from minitinybert.objectives import Supervised
-from minitinybert.pipeline import Machine
 from minitinybert.plots import ablation_chart
 from minitinybert.pretrain import Text
 from minitinybert.recipes import DEFAULT

@@ -8,7 +8,7 @@ from data import small_mlm
 
 from minitinybert import demo
 from minitinybert.errors import InputError
-from minitinybert.pipeline import Machine
+from minitinybert.machine import Machine
 
 pytest.importorskip("gensim")
 OPTIONS = ("TEACHER", "GENERAL", "MLM", "INTERMEDIATE", "PREDICTION", "BASELINE")

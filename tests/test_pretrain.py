@@ -21,9 +21,9 @@ from minitinybert.data.tokenizer import Tokenizer
 from minitinybert.errors import InputError
 from minitinybert.learner import Learner
 from minitinybert.losses import mlm
+from minitinybert.machine import Machine
 from minitinybert.objectives import MaskedLM
 from minitinybert.parallel import Workers
-from minitinybert.pipeline import Machine
 from minitinybert.pretrain import Text, distill_general, mlm_masking, mlm_metrics, pretrain
 from minitinybert.recipes import RECIPES, Recipe
 from minitinybert.trace import Trace

@@ -19,6 +19,7 @@ from minitinybert.data.glue import TASKS
 from minitinybert.distill import Intermediate, Prediction
 from minitinybert.learner import Learner
 from minitinybert.losses.attention import UNSEEN
+from minitinybert.machine import Machine
 from minitinybert.optim import PRESETS, Adam
 from minitinybert.parallel import Workers
 from minitinybert.random import key
@@ -177,7 +178,7 @@ def steps_of_distill_task(world, out, monkeypatch, task, student, recipe):
     monkeypatch.setattr(pipeline, "Learner", Spy)
     monkeypatch.setattr(pipeline, "train", trained)
     monkeypatch.setattr(pipeline, "check_teacher", lambda *anything: {})
-    with pipeline.Machine(threads=1) as machine:
+    with Machine(threads=1) as machine:
         options = Options(epochs=2, batch_size=4)
         where = (str(world / f"{task} teacher"), student.format(world), TASKS[task], world / task, out)
         pipeline.distill_task(*where, machine, "both", options, options, recipe, max_length=24)

@@ -12,7 +12,8 @@ from minitinybert.config import Config
 from minitinybert.data.glue import TASKS, read_split
 from minitinybert.data.tokenizer import Tokenizer
 from minitinybert.errors import InputError
-from minitinybert.pipeline import Machine, TaskData, check_teacher, distill_task, evaluate, finetune, load_teacher, predict, predict_test
+from minitinybert.machine import Machine
+from minitinybert.pipeline import TaskData, check_teacher, distill_task, evaluate, finetune, load_teacher, predict, predict_test
 from minitinybert.recipes import RECIPES
 from minitinybert.train import Options
 

@@ -1,10 +1,10 @@
-"""Which kernel replaces which operation on CuPy's arrays; `device.fused` looks it up here."""
+"""Which kernel replaces which operation on CuPy's arrays. Importing this registers them in `device.KERNELS`."""
 
 from collections.abc import Callable
 from inspect import unwrap
 from typing import Any
 
-from .. import heads, memory, optim, random
+from .. import device, heads, memory, optim, random
 from ..losses import attention as attention_loss
 from ..losses import cross_entropy, mse, prediction
 from ..ops import add_norm, attention, dropout, embed_norm, gelu, layer_norm
@@ -49,3 +49,5 @@ TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
         (optim.update, optim_kernels.update),
     )
 }
+
+device.KERNELS.update(TABLE)

@@ -169,9 +169,9 @@ def _steps():
 
     from gpu import test_transfers as steps
     from minitinybert.bert import Bert
-    from minitinybert.device import float_type
     from minitinybert.distill import Intermediate
     from minitinybert.learner import Learner
+    from minitinybert.machine import float_type
     from minitinybert.optim import PRESETS, Adam
     from minitinybert.parallel import Workers
     from minitinybert.recipes import Recipe

@@ -14,11 +14,11 @@ from minitinybert.audit import assert_close
 from minitinybert.batch import Run
 from minitinybert.bert import Bert
 from minitinybert.cli import main
-from minitinybert.device import float_type
 from minitinybert.distill import Intermediate, Prediction
 from minitinybert.learner import Learner
 from minitinybert.losses import attention as attention_loss
 from minitinybert.losses import mse, prediction
+from minitinybert.machine import float_type
 from minitinybert.ops import add_norm, attention, embed_norm, gelu, layer_norm
 from minitinybert.parallel import Workers
 from minitinybert.trace import Trace
@@ -27,10 +27,10 @@ pytestmark = pytest.mark.gpu
 
 PRODUCT = """
 import cupy, numpy as np
-from minitinybert import device
+from minitinybert import machine
 from minitinybert.ops import linear
 if {tf32}:
-    device.allow_tf32("cuda")
+    machine.allow_tf32("cuda")
 x, W = np.random.default_rng(0).standard_normal((2, 64, 64)).astype(np.float32)
 y, cache = linear.forward(cupy.asarray(x), cupy.asarray(W))
 dx, dW, _ = linear.backward(y, cache)
