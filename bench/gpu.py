@@ -26,9 +26,9 @@ from torch_twin import Rectangle, rectangle
 from workload import Sentences, models, shape
 
 from minitinybert import machine
-from minitinybert.batch import Batch
-from minitinybert.bert import Bert
-from minitinybert.parallel import Workers
+from minitinybert.engine.batch import Batch
+from minitinybert.engine.parallel import Workers
+from minitinybert.model.bert import Bert
 
 TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 5e-2}  # of the losses, beside PyTorch's
 

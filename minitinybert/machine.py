@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .bert import Bert
+from .distillation.recipes import Recipe
+from .engine.parallel import Workers
+from .engine.ranks import ALONE, Ranks
 from .errors import InputError
-from .parallel import Workers
-from .ranks import ALONE, Ranks
-from .recipes import Recipe
+from .model.bert import Bert
 
 
 class Machine:
@@ -65,7 +65,7 @@ def select(device: str) -> Any:
     except Exception as error:  # whatever it is that CUDA's libraries lack
         why = str(error).strip().splitlines()[0]
         raise InputError(f"--device {device}: CUDA's libraries cannot be used ({why}); pip install 'minitinybert[cuda]'") from None
-    from .kernels import table  # noqa: F401  its import registers the kernels
+    from .kernels.cuda import table  # noqa: F401  its import registers the kernels
 
     return cupy
 

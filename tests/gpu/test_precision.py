@@ -6,22 +6,22 @@ import sys
 
 import numpy as np
 import pytest
-from test_train import CONFIG, examples
+from training.test_loop import CONFIG, examples
 
 from gpu.conftest import needs_ampere
 from gpu.test_transfers import TEACHER
 from minitinybert.audit import assert_close
-from minitinybert.batch import Run
-from minitinybert.bert import Bert
-from minitinybert.cli import main
-from minitinybert.distill import Intermediate, Prediction
-from minitinybert.learner import Learner
+from minitinybert.commands.cli import main
+from minitinybert.distillation.distill import Intermediate, Prediction
+from minitinybert.engine.batch import Run
+from minitinybert.engine.parallel import Workers
 from minitinybert.losses import attention as attention_loss
 from minitinybert.losses import mse, prediction
 from minitinybert.machine import float_type
+from minitinybert.model.bert import Bert
+from minitinybert.model.trace import Trace
 from minitinybert.ops import add_norm, attention, embed_norm, gelu, layer_norm
-from minitinybert.parallel import Workers
-from minitinybert.trace import Trace
+from minitinybert.training.step import Learner
 
 pytestmark = pytest.mark.gpu
 
