@@ -118,7 +118,7 @@ def dropout_masks(cache: BertCache) -> dict[str, Any]:
     """What was kept at each site, for the twin."""
     layers = [
         {
-            "probabilities": [_all_queries(w.dropout.keep) for w in layer.attention.weights],
+            "probabilities": [_all_queries(r.weights.dropout.keep) for r in layer.attention.attended.rectangles],
             "attention_output": _all_rows(layer.attention_norm.dropout.keep, layer.rows, len(cache.batch.input_ids)),
             "feed_forward_output": _all_rows(layer.output_norm.dropout.keep, layer.rows, len(cache.batch.input_ids)),
         }

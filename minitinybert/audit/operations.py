@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..engine.batch import Run
-from ..engine.device import Array
+from ..engine.device import Array, array_module
 from ..losses import attention as attention_loss
 from ..losses import cross_entropy, hidden, mlm, mse, prediction
 from ..losses import embedding as embedding_loss
-from ..ops import add_norm, attention, dropout, embed_norm, embedding, feed_forward, gelu, layer_norm, linear, softmax
+from ..model import self_attention
+from ..ops import add_norm, dropout, embed_norm, embedding, feed_forward, gelu, layer_norm, linear, softmax
+from ..ops.attention import Weights
+from ..ops.embedding import Ids, Tables
 from .case import Case, Draw, Inputs
 
 
@@ -28,15 +31,18 @@ def _named(names: str, backward: Callable[..., Any]) -> Callable[[dict[str, Arra
     return call
 
 
-def _operation(module: ModuleType, formula: str, names: str, draw: Callable[[Draw], Inputs], backward: Any = None, **more: Any) -> Case:
-    """y, cache = module.forward(…), looked up when it is called, as module.backward is where no other is given."""
+def _operation(
+    module: ModuleType, formula: str, names: str, draw: Callable[[Draw], Inputs], forward: Any = None, backward: Any = None, **more: Any
+) -> Case:
+    """y, cache = module.forward(…), looked up when it is called, as module.backward is where no others are given."""
+    asked = forward or (lambda **inputs: module.forward(**inputs))
 
-    def forward(**inputs: Any) -> tuple[dict[str, Array], Any]:
-        y, cache = module.forward(**inputs)
+    def run(**inputs: Any) -> tuple[dict[str, Array], Any]:
+        y, cache = asked(**inputs)
         return {"y": y}, cache
 
     named = _named(names, backward or (lambda dy, cache: module.backward(dy, cache)))
-    return Case(module.__name__.removeprefix("minitinybert."), formula, draw, forward, named, **more)
+    return Case(module.__name__.removeprefix("minitinybert."), formula, draw, run, named, **more)
 
 
 def _loss(module: ModuleType, formula: str, names: str, draw: Callable[[Draw], Inputs]) -> Case:
@@ -67,6 +73,12 @@ def _embedding(draw: Draw) -> Inputs:
     return Inputs(ids | tables, {})
 
 
+def _embedding_forward(
+    word_ids: Array, position_ids: Array, segment_ids: Array, W: Array, P: Array, S: Array
+) -> tuple[Array, embedding.Cache]:
+    return embedding.forward(Ids(word_ids, position_ids, segment_ids), Tables(W, P, S))
+
+
 def _ramp(draw: Draw, d: int) -> np.ndarray:
     """Keeps a row away from constant, where σ, and with it every difference quotient, jumps."""
     return draw.rng.permutation(np.linspace(-1, 1, d))
@@ -92,6 +104,10 @@ def _embed_norm(draw: Draw) -> Inputs:
     return Inputs({**arrays, **norm, "keys": draw.keys(*arrays["word_ids"].shape)}, {**settings, "p": draw.choice([0.0, 0.1, 0.5])})
 
 
+def _embed_norm_forward(word_ids, position_ids, segment_ids, W, P, S, **more: Any) -> tuple[Array, embed_norm.Cache]:
+    return embed_norm.forward(Ids(word_ids, position_ids, segment_ids), Tables(W, P, S), **more)
+
+
 def _embed_norm_backward(dy: Array, cache: embed_norm.Cache) -> tuple[Array, ...]:
     """To the tables, too."""
     de, dgain, dbias = embed_norm.backward(dy, cache)
@@ -106,10 +122,29 @@ def _add_norm(draw: Draw) -> Inputs:
     return Inputs(arrays | {name: norm.arrays[name] for name in ("gain", "bias")}, norm.settings | {"p": p})
 
 
+def _add_norm_forward(a: Array, b: Array, **more: Any) -> tuple[Array, add_norm.Cache]:
+    """The bias b of what comes out of the sub-layer is its linear map's, not this operation's: it is added before."""
+    return add_norm.forward(a + b, **more)
+
+
+def _add_norm_backward(dy: Array, cache: add_norm.Cache) -> tuple[Array, ...]:
+    da, *others = add_norm.backward(dy, cache)
+    return da, da.sum(axis=0), *others
+
+
 def _gelu(draw: Draw) -> Inputs:
     f = draw.integer(1, 9)
     arrays = {"x": draw.normal(*draw.rows(), f, scale=2.0)}
     return Inputs(arrays | ({"b": draw.normal(f)} if draw.yes() else {}), {"approximate": draw.choice(["none", "tanh"])})
+
+
+def _gelu_forward(x: Array, approximate: str, b: Array | None = None) -> tuple[Array, gelu.Cache]:
+    return gelu.forward(x if b is None else x + b, approximate)
+
+
+def _gelu_backward(dy: Array, cache: gelu.Cache) -> tuple[Array, Array]:
+    dx = gelu.backward(dy, cache)
+    return dx, dx.reshape(-1, dx.shape[-1]).sum(axis=0)
 
 
 def _softmax(draw: Draw) -> Inputs:
@@ -119,6 +154,17 @@ def _softmax(draw: Draw) -> Inputs:
     if draw.yes():
         arrays["bias"] = np.where(draw.mask(rows[0], *[1] * (len(rows) - 1), L), 0.0, -1e9)
     return Inputs(arrays, {"rate": draw.choice([0.0, 0.1, 0.5])})
+
+
+def _softmax_forward(s: Array, keys: Array, rate: float, bias: Array | None = None) -> tuple[Array, Weights]:
+    """With a padding mask before it and dropout after it, as attention has it."""
+    p, kept = softmax.forward(s if bias is None else s + bias)
+    y, dropped = dropout.forward(p, rate, keys)
+    return y, Weights(kept, dropped)
+
+
+def _softmax_backward(dy: Array, cache: Weights) -> Array:
+    return softmax.backward(dropout.backward(dy, cache.dropout), cache.softmax)
 
 
 def _dropout(draw: Draw) -> Inputs:
@@ -143,21 +189,47 @@ def _attention(draw: Draw) -> Inputs:
     return Inputs(arrays, {"runs": runs, "heads": heads, "p": draw.choice([0.1, 0.5])})
 
 
-def _attention_forward(runs: list[list[int]], **inputs: Any) -> tuple[dict[str, Array], Any]:
-    context, scores, cache = attention.forward(runs=[Run(*run) for run in runs], **inputs)
-    return {"context": context, "scores": scores}, cache
+class _Sentences(NamedTuple):
+    """What attention sees of a batch."""
+
+    runs: Sequence[Run]
+    attention_mask: Array | None
 
 
-def _attention_backward(dy: dict[str, Array], cache: attention.Cache) -> dict[str, Array]:
+class _AttentionCache(NamedTuple):
+    q: Array
+    attended: self_attention.Attended
+
+
+def _attention_forward(
+    q: Array, kv: Array, runs: list[list[int]], heads: int, p: float, attention_mask: Array | None = None, keys: Array | None = None
+) -> tuple[dict[str, Array], _AttentionCache]:
+    d = q.shape[-1]
+    sentences: Any = _Sentences([Run(*run) for run in runs], attention_mask)
+    context, scores, cache = self_attention.attend(q, kv[:, :d], kv[:, d:], sentences, heads, p, keys)
+    return {"context": context, "scores": scores}, _AttentionCache(q, cache)
+
+
+def _attention_backward(dy: dict[str, Array], cache: _AttentionCache) -> dict[str, Array]:
     """A gradient of the scores alone comes with a context nobody looks at: zeros."""
     dcontext = dy["context"] if "context" in dy else cache.q * 0
-    return dict(zip(("q", "kv"), attention.backward(dcontext, cache, dy.get("scores")), strict=True))
+    dq, dk, dv = self_attention.attend_backward(dcontext, dy.get("scores"), cache.attended)
+    return {"q": dq, "kv": array_module(dq).concatenate([dk, dv], axis=1)}
+
+
+def _attention_given(cache: _AttentionCache) -> dict[str, Any]:
+    dropped = [rectangle.weights.dropout for rectangle in cache.attended.rectangles]
+    return {"keep": [d.keep for d in dropped], "scale": dropped[0].scale}
 
 
 def _feed_forward(draw: Draw) -> Inputs:
     d, f = draw.integer(1, 7), draw.integer(1, 9)
     arrays = {"x": draw.normal(*draw.rows(), d), "W1": draw.normal(f, d), "b1": draw.normal(f)}
     return Inputs(arrays | {"W2": draw.normal(d, f)}, {"approximate": draw.choice(["none", "tanh"])})
+
+
+def _feed_forward_forward(b2: Array | None = None, **inputs: Any) -> tuple[Array, feed_forward.Cache]:
+    return feed_forward.forward(b2=b2, **inputs)
 
 
 # ---------------------------------------------------------------------------------------------------------------- losses
@@ -223,13 +295,14 @@ def _mlm(draw: Draw) -> Inputs:
 
 CASES: tuple[Case, ...] = (
     _operation(linear, "y = x Wᵀ + b", "x W b", _linear),
-    _operation(embedding, "y_t = W[id_t] + P[position_t] + S[segment_t]", "W P S", _embedding),
+    _operation(embedding, "y_t = W[id_t] + P[position_t] + S[segment_t]", "W P S", _embedding, _embedding_forward),
     _operation(layer_norm, "y = γ x̂ + β,  x̂ = (x − μ)/σ", "x gain bias", _layer_norm),
     _operation(
         embed_norm,
         "y = dropout(LayerNorm(W[id_t] + P[position_t] + S[segment_t]))",
         "W P S gain bias",
         _embed_norm,
+        _embed_norm_forward,
         _embed_norm_backward,
         given=lambda cache: {"keep": cache.dropout.keep, "scale": cache.dropout.scale},
     ),
@@ -238,14 +311,18 @@ CASES: tuple[Case, ...] = (
         "y = LayerNorm(x + dropout(a + b))",
         "a b x gain bias",
         _add_norm,
+        _add_norm_forward,
+        _add_norm_backward,
         given=lambda cache: {"keep": cache.dropout.keep, "scale": cache.dropout.scale},
     ),
-    _operation(gelu, "y = v Φ(v),  y = ½v(1 + tanh(u)),  v = x + b", "x b", _gelu),
+    _operation(gelu, "y = v Φ(v),  y = ½v(1 + tanh(u)),  v = x + b", "x b", _gelu, _gelu_forward, _gelu_backward),
     _operation(
         softmax,
         "y = dropout(p),  p_i = e^{s_i} / Σ_j e^{s_j}",
         "s",
         _softmax,
+        _softmax_forward,
+        _softmax_backward,
         given=lambda cache: {"keep": cache.dropout.keep, "scale": cache.dropout.scale},
     ),
     _operation(
@@ -261,9 +338,9 @@ CASES: tuple[Case, ...] = (
         _attention,
         _attention_forward,
         _attention_backward,
-        given=lambda cache: {"keep": [w.dropout.keep for w in cache.weights], "scale": cache.weights[0].dropout.scale},
+        given=_attention_given,
     ),
-    _operation(feed_forward, "y = GELU(x W₁ᵀ + b₁) W₂ᵀ", "x W1 b1 W2", _feed_forward),
+    _operation(feed_forward, "y = GELU(x W₁ᵀ + b₁) W₂ᵀ", "x W1 b1 W2 b2", _feed_forward, _feed_forward_forward),
     _loss(mse, "L = (1/n) Σ_i m_i (x_i − y_i)²", "x", _mse),
     _loss(attention_loss, "L_attn = (1/h) Σ_i MSE(A_i^S, A_i^T)", "scores_S", _scores),
     _projected(hidden, "L_hidn = MSE(H^S W_h, H^T)"),

@@ -12,20 +12,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from ..engine.batch import Batch
 from ..engine.device import Array
 from ..engine.memory import added
 from ..errors import InputError
-from ..losses import attention, embedding, hidden, mse, prediction
-from ..losses.attention import Target
+from ..losses import embedding, hidden, mse, prediction
+from ..losses.attention import HeadPairs
 from ..model.config import Config
-from ..model.encoder import Attend
 from ..model.parameters import Slot
 from ..model.trace import Trace
 from .objectives import Objective, Terms, View
 from .recipes import DEFAULT, Recipe
+from .scores import Comparison, compare
 
 
 def layer_map(strategy: str | Sequence[int], M: int, N: int) -> tuple[int, ...]:
@@ -74,7 +73,7 @@ class Intermediate(Objective):
         M = student.num_hidden_layers
         self.M, self.recipe = M, recipe
         self.map = layer_map(recipe.layer_map, M, teacher.num_hidden_layers)
-        self.heads = attention.HeadPairs(student.num_attention_heads, teacher.num_attention_heads)
+        self.heads = HeadPairs(student.num_attention_heads, teacher.num_attention_heads)
         self.weights = {"embedding": 1.0, "hidden": 1.0, "attention": 1.0, **(weights or {})}
         if self.weights["attention"] and not _heads_fit(self.heads, recipe.heads):
             self.weights["attention"] = 0.0
@@ -89,18 +88,11 @@ class Intermediate(Objective):
         views = [View(frozenset(p[i] for p in self.hidden_pairs), frozenset(p[i] for p in self.score_pairs)) for i in (0, 1)]
         self.student_view, self.teacher_view = views
 
-    def attend(self, batch: Batch, teacher: Trace | None) -> dict[int, Attend]:
-        """With the attention loss on the way, where there are as many heads."""
-        if not self.heads.same:
-            return {}
-        target = lambda n: self._target(teacher.scores[n], batch)  # type: ignore[union-attr,index]
-        return {m: partial(attention.attend, target=target(n)) for m, n in self.score_pairs}
-
-    def _target(self, scores: Array, batch: Batch) -> Target:
+    def _comparison(self, batch: Batch) -> Comparison:
         """A mean over the entries whose query and key are real, or over all where padding counts."""
         counts = self.recipe.padding == "count"
-        count = self.heads.pairs * (batch.totals.row_pairs if counts else batch.totals.pairs)
-        return Target(scores, self.weights["attention"], count, counts)
+        entries = self.heads.pairs * (batch.totals.row_pairs if counts else batch.totals.pairs)
+        return Comparison(self.heads, counts, entries, self.weights["attention"])
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         assert teacher is not None
@@ -110,12 +102,8 @@ class Intermediate(Objective):
         for m, n in self.hidden_pairs:
             self._hidden(m, student.hidden[m], teacher.hidden[n], batch, parameters, losses, dtrace, dprojections)  # type: ignore[index]
         for m, n in self.score_pairs:
-            compared = (student.compared or {}).get(m)
-            if compared is None:
-                target = self._target(teacher.scores[n], batch)  # type: ignore[index]
-                compared = attention.compare(student.scores[m], target, batch.runs, self.heads, batch.attention_mask)  # type: ignore[index]
-            dtrace.scores[m] = compared.dscores  # type: ignore[index]
-            losses["attention"].append(compared.loss)
+            loss, dtrace.scores[m] = compare(student.scores[m], teacher.scores[n], batch, self._comparison(batch))  # type: ignore[index]
+            losses["attention"].append(loss)
         sums = lambda parts: {name: added(*values) for name, values in parts.items()}
         return Terms(sums(losses), dtrace, sums(dprojections))
 
@@ -130,7 +118,7 @@ class Intermediate(Objective):
             W, b = parameters[self.names[m] + ".weight"], parameters.get(self.names[m] + ".bias")
         loss, cache = loss_of.forward(H_S, H_T, W, b, mask, rows * H_T.shape[-1])
         dtrace.hidden[m], dW, db = loss_of.backward(self.weights[term], cache)
-        losses[term].append(mse.weighted(self.weights[term], loss))
+        losses[term].append(self.weights[term] * loss)
         if W is not None:
             dprojections[self.names[m] + ".weight"].append(dW)
         if b is not None:
@@ -162,7 +150,7 @@ class Prediction(Objective):
         return Terms({"prediction": loss}, Trace(logits=prediction.backward(1.0, c)), {})
 
 
-def _heads_fit(heads: attention.HeadPairs, choice: str) -> bool:
+def _heads_fit(heads: HeadPairs, choice: str) -> bool:
     """Whether the recipe's choice leaves an attention loss; InputError where it is "refuse", or groups do not come out even."""
     if heads.same:
         return True

@@ -1,6 +1,5 @@
 """What is learned, apart from the network that learns it: an objective takes traces and gives losses and the trace's gradient.
 
-    attend = objective.attend(batch, teacher)         # what the student's scores go through as it makes them, if anything
     losses, dtrace, dprojections = objective(student, batch, teacher, parameters)
 
 `losses` are the terms by name (0-d arrays, weighted, the batch's share of them), `dtrace` is what `Bert.backward` injects,
@@ -19,7 +18,6 @@ from ..engine.batch import Batch, check_range
 from ..engine.device import Array
 from ..losses import cross_entropy, mse
 from ..model.config import Config
-from ..model.encoder import Attend
 from ..model.parameters import Slot
 from ..model.trace import Trace
 
@@ -61,11 +59,6 @@ class Objective(ABC):
     def check(self, batch: Batch, student: Config) -> None:
         """InputError where labels of a host batch are none of the student's. (A GPU would read whatever lies there.)"""
         return
-
-    def attend(self, batch: Batch, teacher: Trace | None) -> dict[int, Attend]:
-        """By layer, what the student is to attend with (`Bert.forward_batch`), for an objective that can do its work on scores as they
-        are made. It takes a trace with scores as well."""
-        return {}
 
     @abstractmethod
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms: ...

@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from .device import Array, array_module, fused
-from .memory import new
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _M1 = 0xBF58476D1CE4E5B9
@@ -20,7 +19,8 @@ _WORD = 0xFFFFFFFFFFFFFFFF
 
 def mix(z: Array) -> Array:
     """SplitMix64's finaliser, in place, on an array of uint64: every output bit depends on every input bit."""
-    xp, shifted = array_module(z), new(z.shape, z)
+    xp = array_module(z)
+    shifted = xp.empty_like(z)
     z ^= xp.right_shift(z, xp.uint64(30), out=shifted)
     z *= xp.uint64(_M1)
     z ^= xp.right_shift(z, xp.uint64(27), out=shifted)
@@ -43,18 +43,13 @@ def key(*parts: int) -> int:
 def row_keys(parent: int, rows: Array, part: int = 0) -> Array:
     """A key for each of `rows` (uint64, any shape): mix(rows·golden + key(parent, part))."""
     xp = array_module(rows)
-    z = xp.multiply(rows, xp.uint64(_GOLDEN), out=new(rows.shape, rows))
-    z += xp.uint64(key(parent, part))
-    return mix(z)
+    return mix(rows * xp.uint64(_GOLDEN) + xp.uint64(key(parent, part)))
 
 
 @fused
 def site_keys(parent: int, rows: Array, sites: int) -> Array:
     """row_keys(key(parent, site), rows) for site = 0 … sites − 1: rows (T,) -> (sites, T)."""
-    keys = new((sites, *rows.shape), rows)
-    for site in range(sites):
-        keys[site] = row_keys(key(parent, site), rows)
-    return keys
+    return array_module(rows).stack([row_keys(key(parent, site), rows) for site in range(sites)])
 
 
 def bits16(keys: Array, width: int) -> Array:
@@ -62,7 +57,7 @@ def bits16(keys: Array, width: int) -> Array:
     xp = array_module(keys)
     words = -(-width // 4)
     counter = xp.arange(1, words + 1, dtype=xp.uint64) * xp.uint64(_GOLDEN)
-    z = mix(xp.add(keys[..., None], counter, out=new((*keys.shape, words), keys)))
+    z = mix(keys[..., None] + counter)
     return z.view(xp.uint16)[..., :width]
 
 

@@ -1,4 +1,4 @@
-"""The losses, one file each, in the form of the operations (attention.py has what works on a batch's flat scores besides):
+"""The losses, one file each, in the form of the operations:
 
     loss, cache = term.forward(student, teacher, …)          dstudent, … = term.backward(dloss, cache)
 

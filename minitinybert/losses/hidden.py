@@ -26,12 +26,12 @@ def forward(
     return loss, Cache(projection, error)
 
 
-def backward(dloss: float, cache: Cache, out: tuple[Array, Array | None] | None = None) -> tuple[Array, Array | None, Array | None]:
-    """dloss () -> dH_S (..., d′), dW (d, d′), db (d,); dW and db are written into `out` where given, None without a projection.
+def backward(dloss: float, cache: Cache) -> tuple[Array, Array | None, Array | None]:
+    """dloss () -> dH_S (..., d′), dW (d, d′), db (d,); no dW and db without a projection.
 
     With P = H^S Wᵀ + b:  dP = dloss · 2 (P − H^T)/n, and from there the linear map's backward: dH^S = dP W, dW = dPᵀ H^S.
     """
     dprojected = mse.backward(dloss, cache.error)
     if cache.projection is None:
         return dprojected, None, None
-    return linear.backward(dprojected, cache.projection, out)
+    return linear.backward(dprojected, cache.projection)

@@ -20,10 +20,10 @@ import numpy as np
 from .. import weights
 from ..engine.batch import Batch, check_range, padded
 from ..engine.device import Array, array_module, to_host
-from ..engine.memory import new
 from ..engine.random import generator, site_keys
 from ..errors import InputError
 from ..ops import embed_norm, embedding
+from ..ops.embedding import Ids, Tables
 from . import encoder, heads
 from .config import Config
 from .parameters import Layout, Parameters, Slot
@@ -184,7 +184,6 @@ class Bert:
         positions: Array | None = None,
         logits: bool = True,
         keep_cache: bool = True,
-        attend: Mapping[int, encoder.Attend] | None = None,
     ) -> tuple[Trace, Any]:
         """A Batch, padded or packed, as `place` gives it; hidden (T, d) and flat scores in the trace.
 
@@ -194,58 +193,39 @@ class Bert:
         positions (n,)    rows of which a masked language model's logits are wanted; None: all
         logits            False: no head at all
         keep_cache        False: for a forward pass alone; the cache comes back as None
-        attend            by layer, what stands for `ops.attention.forward` there (with a cache): what it gives in the place of the scores
-                          is in trace.compared, and every token asks
         """
         c, p, M = self.config, self.parameters, self.config.num_hidden_layers
         keys = _SiteKeys(dropout_key, batch, 3 * M + 2)
         wanted = lambda i, which: which is None or i in which
-        attend = attend or {}
-        looked_at = lambda l: l in attend or wanted(l, scores)
         with_head = logits and (c.pooler or c.head == "mlm")
         # Of the last layer a classifier looks at the [CLS] rows alone; without a head, the last layer looked at is the last to run.
-        cls_only = with_head and c.head != "mlm" and not wanted(M, hidden) and not looked_at(M - 1)
-        depth = M if with_head else max([l + 1 for l in range(M) if wanted(l + 1, hidden) or looked_at(l)], default=0)
-        x, cache_embedding = self._embed(batch, keys(0), keep_cache)
+        cls_only = with_head and c.head != "mlm" and not wanted(M, hidden) and not wanted(M - 1, scores)
+        depth = M if with_head else max([l + 1 for l in range(M) if wanted(l + 1, hidden) or wanted(l, scores)], default=0)
+        x, cache_embedding = self._embed(batch, keys(0))
         hidden_seen: list[Any] = [None] * (M + 1)
         scores_seen: list[Any] = [None] * M
         hidden_seen[0], layers = (x if wanted(0, hidden) else None), []
-        compared: dict[int, Any] = {}
-        trace = Trace(embedding=hidden_seen[0], hidden=hidden_seen, scores=scores_seen, compared=compared)
+        trace = Trace(embedding=hidden_seen[0], hidden=hidden_seen, scores=scores_seen)
         for l in range(depth):
-            drop = encoder.Dropout(c.hidden_dropout_prob, c.attention_probs_dropout_prob, keys.of_layer(l))
             rows = batch.cls_rows if cls_only and l == M - 1 else None
-            x, A, cache = encoder.forward(
-                x,
-                encoder.LayerArrays.of(p, l),
-                batch,
-                c.num_attention_heads,
-                c.layer_norm_eps,
-                c.gelu_approximation,
-                drop,
-                rows,
-                keep_cache,
-                wanted(l, scores),
-                attend.get(l),
-            )
+            x, A, cache = encoder.forward(x, encoder.LayerArrays.of(p, l), batch, c, keys.of_layer(l), rows)
             hidden_seen[l + 1] = x if wanted(l + 1, hidden) else None
-            (compared if l in attend else scores_seen)[l] = A
+            scores_seen[l] = A if wanted(l, scores) else None
             if keep_cache:
                 layers.append(cache)
-            del A, cache
+            del A, cache  # what nobody keeps is gone before the next layer
         classifier = mlm = None
         if c.pooler and logits:
             first = x if cls_only else x[batch.cls_rows]
             trace.pooled, trace.logits, classifier = heads.classify(first, p, c, keys(3 * M + 1, batch.cls_rows))
         if c.head == "mlm" and logits:
-            trace.logits, mlm = heads.predict_words(x, positions, p, c, keep_cache)
+            trace.logits, mlm = heads.predict_words(x, positions, p, c)
         return trace, Cache(batch, cache_embedding, layers, classifier, mlm) if keep_cache else None
 
-    def _embed(self, batch: Batch, keys: Array | None, keep_cache: bool) -> tuple[Array, embed_norm.Cache]:
+    def _embed(self, batch: Batch, keys: Array | None) -> tuple[Array, embed_norm.Cache]:
         c, p = self.config, self.parameters
-        ids = batch.input_ids, batch.position_ids, batch.token_type_ids
-        dropped = c.hidden_dropout_prob, keys
-        return embed_norm.forward(*ids, *tables(p), *_embedding_norm(p), c.layer_norm_eps, *dropped, keep_cache)
+        ids = Ids(batch.input_ids, batch.position_ids, batch.token_type_ids)
+        return embed_norm.forward(ids, tables(p), *_embedding_norm(p), c.layer_norm_eps, c.hidden_dropout_prob, keys)
 
     # ------------------------------------------------------------------------------------------------ backward
 
@@ -270,14 +250,17 @@ class Bert:
         if len(dhidden) != M + 1 or len(dscores) != M:
             raise InputError(f"dtrace has {len(dhidden)} hidden and {len(dscores)} scores; the model's trace has {M + 1} and {M}")
         cls_only = bool(cache.layers) and cache.layers[-1].rows is not None
-        terms: tuple[Array, ...] = (self._heads_backward(cache, dtrace, cls_only, grads),)  # they add up to a layer's output's gradient
+        dx = self._heads_backward(cache, dtrace, cls_only, grads)
         for l in reversed(range(len(cache.layers))):
-            if dhidden[l + 1] is not None:
-                terms = *terms, dhidden[l + 1].reshape(terms[0].shape)
+            if dhidden[l + 1] is not None:  # a loss looks at this layer's output too
+                dx = dx + dhidden[l + 1].reshape(dx.shape)
             flat = None if dscores[l] is None else dscores[l].reshape(-1)
-            terms = encoder.backward(terms, flat, cache.layers[l], encoder.LayerArrays.of(grads, l))
-        terms = *terms, *(term.reshape(terms[0].shape) for term in (dhidden[0], dtrace.embedding) if term is not None)
-        de, _, _ = embed_norm.backward(terms[0], cache.embedding, _embedding_norm(grads), terms[1:])
+            dx = encoder.backward(dx, flat, cache.layers[l], encoder.LayerArrays.of(grads, l))
+        for seen in (dhidden[0], dtrace.embedding):
+            if seen is not None:
+                dx = dx + seen.reshape(dx.shape)
+        dgain, dbias = _embedding_norm(grads)
+        de, dgain[...], dbias[...] = embed_norm.backward(dx, cache.embedding)
         return de
 
     def look_up_backward(self, de: Array, cache: embedding.Cache, grads: Parameters) -> None:
@@ -291,8 +274,8 @@ class Bert:
             dfirst = heads.classify_backward(dtrace.pooled, dlogits, cache.classifier, grads)
             if cls_only:
                 return dfirst
-        dx = new((cache.batch.size if cls_only else len(cache.batch.input_ids), self.config.hidden_size), self.parameters.flat)
-        dx.fill(0)
+        rows = cache.batch.size if cls_only else len(cache.batch.input_ids)
+        dx = array_module(self.parameters.flat).zeros((rows, self.config.hidden_size), self.parameters.flat.dtype)
         if dfirst is not None:
             dx[cache.batch.cls_rows] += dfirst
         if cache.mlm is not None and dtrace.logits is not None:
@@ -300,9 +283,9 @@ class Bert:
         return dx
 
 
-def tables(p: Parameters) -> tuple[Array, Array, Array]:
+def tables(p: Parameters) -> Tables:
     """The word, position and segment embeddings. They lie first in the flat array (see `layout`)."""
-    return tuple(p[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type"))  # type: ignore[return-value]
+    return Tables(*(p[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type")))
 
 
 def _embedding_norm(p: Parameters) -> tuple[Array, Array]:
@@ -315,8 +298,8 @@ class _SiteKeys:
     def __init__(self, dropout_key: int | None, batch: Batch, sites: int):
         self.keys = None if dropout_key is None else site_keys(dropout_key, batch.row_ids, sites)
 
-    def of_layer(self, l: int) -> Any:
-        return (None, None, None) if self.keys is None else self.keys[3 * l + 1 : 3 * l + 4]
+    def of_layer(self, l: int) -> Array | None:
+        return None if self.keys is None else self.keys[3 * l + 1 : 3 * l + 4]
 
     def __call__(self, site: int, rows: Array | None = None) -> Array | None:
         if self.keys is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..engine.device import Array, array_module, fused
+from ..engine.device import Array, array_module
 from ..ops import dropout, gelu, layer_norm, linear
 from .config import Config
 from .parameters import Parameters
@@ -23,9 +23,8 @@ class ClassifierCache(NamedTuple):
 
 def classify(x: Array, p: Parameters, config: Config, keys: Array | None) -> tuple[Array, Array | None, ClassifierCache]:
     """First tokens x (S, d) -> pooled = tanh(x Wₚᵀ + bₚ) (S, d), logits = dropout(pooled) Wᵀ + b (S, C) or None."""
-    W, b = _dense(p, "pooler.dense")
-    u, pooler = linear.forward(x, W, b, add=False)
-    pooled = biased_tanh(u, b)
+    u, pooler = linear.forward(x, *_dense(p, "pooler.dense"))
+    pooled = array_module(x).tanh(u)
     rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
     if config.classifier_relu:
         kept, drop = dropout.forward(array_module(x).maximum(pooled, 0), 0.0, None)
@@ -43,22 +42,8 @@ def classify_backward(dpooled: Array | None, dlogits: Array | None, cache: Class
         dkept = dropout.backward(dkept, cache.dropout)
         dkept = dkept * (cache.pooled > 0) if cache.relu else dkept
         total = dkept if dpooled is None else dkept + dpooled
-    du = through_tanh(total, cache.pooled)
-    dx, _, _ = linear.backward(du, cache.pooler, _dense(grads, "pooler.dense"))
+    dx, _, _ = linear.backward(total * (1 - cache.pooled * cache.pooled), cache.pooler, _dense(grads, "pooler.dense"))
     return dx
-
-
-@fused
-def biased_tanh(u: Array, b: Array) -> Array:
-    """tanh(u + b), in the place of u (S, d); b (d,)."""
-    u += b
-    return array_module(u).tanh(u, out=u)
-
-
-@fused
-def through_tanh(dy: Array, y: Array) -> Array:
-    """dx of y = tanh x:  dy (1 − y²)."""
-    return dy * (1 - y * y)
 
 
 class MlmCache(NamedTuple):
@@ -69,12 +54,11 @@ class MlmCache(NamedTuple):
     decoder: linear.Cache
 
 
-def predict_words(x: Array, rows: Array | None, p: Parameters, config: Config, keep_cache: bool = True) -> tuple[Array, MlmCache]:
+def predict_words(x: Array, rows: Array | None, p: Parameters, config: Config) -> tuple[Array, MlmCache]:
     """x (T, d), rows (n,) or None for all -> logits (n, V) = LayerNorm(GELU(x Wᵀ + b)) Eᵀ + c, E the word embeddings (tied)."""
-    W, b = _dense(p, "cls.predictions.transform.dense")
-    u, transform = linear.forward(x if rows is None else x[rows], W)
-    a, activation = gelu.forward(u, b, config.gelu_approximation, keep_cache)
-    t, norm = layer_norm.forward(a, *_dense(p, "cls.predictions.transform.LayerNorm"), config.layer_norm_eps, keep_cache)
+    u, transform = linear.forward(x if rows is None else x[rows], *_dense(p, "cls.predictions.transform.dense"))
+    a, activation = gelu.forward(u, config.gelu_approximation)
+    t, norm = layer_norm.forward(a, *_dense(p, "cls.predictions.transform.LayerNorm"), config.layer_norm_eps)
     logits, decoder = linear.forward(t, *_decoder(p))
     return logits, MlmCache(rows, transform, activation, norm, decoder)
 
@@ -82,10 +66,10 @@ def predict_words(x: Array, rows: Array | None, p: Parameters, config: Config, k
 def predict_words_backward(dlogits: Array, cache: MlmCache, dx: Array, grads: Parameters) -> None:
     """dlogits (…, V) -> added to dx (T, d) at the asked rows. Writes the tied table's gradient: the embeddings add theirs to it."""
     dt, _, _ = linear.backward(dlogits.reshape(-1, dlogits.shape[-1]), cache.decoder, _decoder(grads))
-    da, _, _ = layer_norm.backward(dt, cache.norm, _dense(grads, "cls.predictions.transform.LayerNorm"))
-    dW, db = _dense(grads, "cls.predictions.transform.dense")
-    du, _ = gelu.backward(da, cache.gelu, db)
-    drows, _, _ = linear.backward(du, cache.transform, (dW, None))
+    dgain, dbias = _dense(grads, "cls.predictions.transform.LayerNorm")
+    da, dgain[...], dbias[...] = layer_norm.backward(dt, cache.norm)
+    du = gelu.backward(da, cache.gelu)
+    drows, _, _ = linear.backward(du, cache.transform, _dense(grads, "cls.predictions.transform.dense"))
     if cache.rows is None:
         dx += drows
     else:

@@ -15,13 +15,11 @@ class Trace:
 
     embedding (…, d)   the embeddings' output, after LayerNorm; the same array as hidden[0]
     hidden             M+1 entries (None where not asked for) (…, d): the embeddings' output, then each layer's
-    scores             M entries: q kᵀ/√d_k before mask and softmax; (B, h, L, L), or flat from a packed batch (ops/attention.py)
+    scores             M entries: q kᵀ/√d_k before mask and softmax; (B, h, L, L), or flat from a packed batch (model/self_attention.py)
     pooled (B, d)      tanh of the pooler at the first token
     logits (B, C)      the classifier's; (B, L, V) or (n, V) at n asked positions for a masked language model
 
-    compared           by layer, what came in the place of the scores where they were compared as they were made (`losses.attention.attend`)
-
-    In a gradient, `embedding` and `hidden[0]` add up, and there is no `compared`.
+    In a gradient, `embedding` and `hidden[0]` add up.
     """
 
     embedding: Array | None = None
@@ -29,7 +27,6 @@ class Trace:
     scores: Sequence[Array] | None = None
     pooled: Array | None = None
     logits: Array | None = None
-    compared: dict[int, Any] | None = None
 
     def astype(self, dtype: Any) -> Trace:
         """A gradient in `dtype`; an array that has it already is not copied."""

@@ -17,7 +17,6 @@ from typing import TypeVar
 import numpy as np
 
 from ..engine.device import Array, array_module, fused
-from ..engine.memory import new
 from ..engine.parallel import Workers
 from ..model.parameters import Parameters
 
@@ -102,17 +101,12 @@ def update(
     """Step t of Adam in place on stretches of the flat arrays, of which [:decay_end] decays (none of it where that is negative)."""
     beta1, rest1, beta2, rest2, root, eps, rate, shrink = adam_scalars(settings, lr, t)
     xp = array_module(theta)
-    g, scaled = new(theta.shape, theta), new(theta.shape, theta)
-    xp.multiply(gradient, 1.0 if factor is None else factor, out=g)
+    g = gradient if factor is None else gradient * factor
     m *= beta1
-    m += xp.multiply(g, rest1, out=scaled)
+    m += rest1 * g
     v *= beta2
-    v += xp.multiply(xp.multiply(g, g, out=g), rest2, out=scaled)
-    change = xp.sqrt(v, out=g)
-    change *= root
-    change += eps
-    xp.divide(m, change, out=change)
-    change *= rate
+    v += rest2 * g * g
+    change = rate * m / (xp.sqrt(v) * root + eps)
     if decay_end > 0 and shrink != 1:
         theta[:decay_end] *= shrink
     theta -= change

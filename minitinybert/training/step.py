@@ -94,7 +94,7 @@ class Learner:
         self._clear_tables(total)
         for result in results:
             self.student.look_up_backward(result.dlookup, result.lookup, total)
-        self._looked_up = [result.lookup.word_ids for result in results]
+        self._looked_up = [result.lookup.ids.words for result in results]
         names = dict.fromkeys(name for result in results for name in result.losses)  # a share may lack one
         losses = {name: added(*(result.losses[name] for result in results if name in result.losses)) for name in names}
         return losses, total
@@ -159,8 +159,7 @@ class Learner:
 
 def terms_of(objective: Objective, student: Bert, batch: Batch, teacher: Trace | None, dropout_key: int) -> tuple[Terms, Cache]:
     """What the objective says of the student's trace of a batch, and the cache for the way back."""
-    view, attend = objective.student_view.arguments(batch), objective.attend(batch, teacher)
-    trace, cache = student.forward_batch(batch, dropout_key, **view, attend=attend)
+    trace, cache = student.forward_batch(batch, dropout_key, **objective.student_view.arguments(batch))
     return objective(trace, batch, teacher, student.parameters), cache
 
 

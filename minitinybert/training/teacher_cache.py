@@ -20,8 +20,8 @@ from ..engine.device import Array, array_module, to_host
 from ..engine.parallel import Workers
 from ..model.bert import Bert
 from ..model.config import Config
+from ..model.self_attention import split_runs
 from ..model.trace import Trace
-from ..ops.attention import split_runs
 from ..progress import progress
 
 _ROWS = 2048  # tokens a batch of the teacher's
