@@ -204,16 +204,15 @@ class Bert:
         x, cache_embedding = self._embed(batch, keys(0))
         hidden_seen: list[Any] = [None] * (M + 1)
         scores_seen: list[Any] = [None] * M
-        hidden_seen[0], layers = (x if wanted(0, hidden) else None), []
+        hidden_seen[0] = x if wanted(0, hidden) else None
+        layers: list[Any] = []
         trace = Trace(embedding=hidden_seen[0], hidden=hidden_seen, scores=scores_seen)
         for l in range(depth):
             rows = batch.cls_rows if cls_only and l == M - 1 else None
-            x, A, cache = encoder.forward(x, encoder.LayerArrays.of(p, l), batch, c, keys.of_layer(l), rows)
+            keep = encoder.Keep(wanted(l, scores), keep_cache)
+            x, scores_seen[l], cache = encoder.forward(x, encoder.LayerArrays.of(p, l), batch, c, keys.of_layer(l), rows, keep)
             hidden_seen[l + 1] = x if wanted(l + 1, hidden) else None
-            scores_seen[l] = A if wanted(l, scores) else None
-            if keep_cache:
-                layers.append(cache)
-            del A, cache  # what nobody keeps is gone before the next layer
+            layers.append(cache)
         classifier = mlm = None
         if c.pooler and logits:
             first = x if cls_only else x[batch.cls_rows]

@@ -74,10 +74,17 @@ class Cache(NamedTuple):
     output_norm: add_norm.Cache
 
 
+class Keep(NamedTuple):
+    """What is asked of a layer besides its output; what is not comes back as None."""
+
+    scores: bool = True
+    cache: bool = True  # False: for a forward pass alone
+
+
 @fused
 def forward(
-    x: Array, W: LayerArrays, batch: Batch, config: Config, keys: Array | None = None, rows: Array | None = None
-) -> tuple[Array, Array, Cache]:
+    x: Array, W: LayerArrays, batch: Batch, config: Config, keys: Array | None, rows: Array | None, keep: Keep
+) -> tuple[Array, Array | None, Cache | None]:
     """x (T, d) -> z (T, d), or (S, d) of the rows (S,), one a sentence; the layer's attention scores, flat; cache.
 
     keys (3, T) uint64: the dropout keys of the layer's three sites, or None for no dropout.
@@ -90,7 +97,8 @@ def forward(
     y, c_norm_y = add_norm.forward(a, asking, *W.attention_norm, config.layer_norm_eps, p, keys_a)
     u, c_feed_forward = feed_forward.forward(y, *W.up, *W.down, config.gelu_approximation)
     z, c_norm_z = add_norm.forward(u, y, *W.output_norm, config.layer_norm_eps, p, keys_u)
-    return z, A, Cache(rows, c_attention, c_norm_y, c_feed_forward, c_norm_z)
+    cache = Cache(rows, c_attention, c_norm_y, c_feed_forward, c_norm_z) if keep.cache else None
+    return z, A if keep.scores else None, cache
 
 
 @fused
