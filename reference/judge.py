@@ -191,7 +191,8 @@ def _attention(q, kv, runs, heads, p, attention_mask=None) -> Answer:
         return {"q": dq, "kv": dkv}
 
     *_, contexts, scores, _ = zip(*parts, strict=True)
-    return {"context": np.concatenate([c.reshape(-1, d) for c in contexts]), "scores": np.concatenate([A.ravel() for A in scores])}, backward
+    outputs = {"context": np.concatenate([c.reshape(-1, d) for c in contexts]), "scores": np.concatenate([A.ravel() for A in scores])}
+    return outputs, backward
 
 
 def _feed_forward(x, W1, b1, W2, approximate) -> Answer:

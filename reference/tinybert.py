@@ -296,7 +296,7 @@ def adamw(P, G, state, lr, eps=1e-6, correct=False):
         decay = 0.0 if name.endswith("bias") or "LayerNorm" in name else 0.01
         P[name] = P[name] - lr * (m / c1 / (np.sqrt(v / c2) + eps) + decay * P[name])
 
-def train(P, lesson, batches, lr):  # -> the losses of each step
+def train(P, lesson, batches, lr, **adam):  # -> the losses of each step
     """lesson(P, batch) -> losses, G. The learning rate rises for a tenth of the steps up to lr, and
     from there goes straight down to 0."""
     state, total, history = {"t": 0, "m": zeros_like(P), "v": zeros_like(P)}, len(batches), []
@@ -304,7 +304,7 @@ def train(P, lesson, batches, lr):  # -> the losses of each step
     for step, batch in enumerate(batches):
         losses, G = lesson(P, batch)
         rate = step / warmup if step < warmup else (total - step) / (total - warmup)
-        adamw(P, G, state, lr * rate)
+        adamw(P, G, state, lr * rate, **adam)
         history.append(losses)
     return history
 

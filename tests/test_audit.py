@@ -39,9 +39,9 @@ def test_every_backward_has_a_case_and_stored_outputs():
 
 def test_every_case_has_a_twin():
     pytest.importorskip("torch")
-    from minitinybert_reference import twin
+    from minitinybert_reference import judge
 
-    assert set(twin.twins()) == {case.name for case in (*CASES, *MODEL_CASES)}
+    assert set(judge.twins()) == {case.name for case in (*CASES, *MODEL_CASES)}
 
 
 def test_the_formula_is_the_module_s():
@@ -158,7 +158,7 @@ def test_table_and_json(capsys, monkeypatch):
     assert "3 audited, every gradient holds" in table
     report = json.loads(json.dumps(audit.to_json(results)))
     assert report["passed"] and [r["name"] for r in report["results"]] == [case.name for case in QUICK]
-    assert set(report["results"][0]["checks"]) == {"finite differences", "PyTorch", "stored"}
+    assert set(report["results"][0]["checks"]) == {"finite differences", "PyTorch", "the page", "stored"}
     broken = audit.run(cases=[wrong(QUICK[0], lambda dy, cache: {"x": dy["y"] @ cache.W * math.nan})])
     assert not json.loads(json.dumps(audit.to_json(broken)))["passed"]
     assert "FAILED" in audit.format_table(broken) and "1 audited, 1 failed" in audit.format_table(broken)
