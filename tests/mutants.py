@@ -533,8 +533,8 @@ MUTANTS = [
         PAGE,
         "attention_backward",
         "ops.attention",
-        ("dA = dA + softmax_backward", "dA = softmax_backward"),
-        ("dA = dA / math.sqrt(q.shape[-1])", "dA = dA / q.shape[-1]"),
+        ("(dA + softmax_backward", "(softmax_backward"),
+        ("p)) / math.sqrt(q.shape[-1])", "p)) / q.shape[-1]"),
         ("join(dA @ k), join(dA.swapaxes(-1, -2) @ q)", "join(dA.swapaxes(-1, -2) @ k), join(dA @ q)"),
     ),
     *_of(

@@ -66,7 +66,7 @@ sentences = st.lists(words, max_size=12)
 
 
 class Replay:
-    """Gives the page, which draws one number after the other, those that belong to (copy, word); a word's second where it has candidates."""
+    """The page draws one number after the other: here it gets those of (copy, word), the second of them where there are candidates."""
 
     def __init__(self, p, pick):
         self.p, self.pick, self.cells, self.offered = p, pick, np.ndindex(p.shape), False
@@ -92,8 +92,7 @@ def test_the_page_s_algorithm_1(x, copies, probability, seed):
         masked = [["[MASK]"] if word == "[MASK]" else word_pieces(word) for word in x_m]
         return rng.offer(candidates([piece for word in masked for piece in word], sum(map(len, masked[:i]))))
 
-    single = lambda word: len(word_pieces(word)) == 1
-    page = augment(x, single, likely, lambda word, K: rng.offer(NEIGHBOURS.get(word, [])), rng, copies, probability)
+    page = augment(x, word_pieces, likely, lambda word, K: rng.offer(NEIGHBOURS.get(word, [])), rng, copies, probability)
     assert [" ".join(copy) for copy in page] == literal(x, settings, 0)
 
 

@@ -4,6 +4,9 @@
 """
 
 import ast
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +107,16 @@ def test_each_backward_stands_below_its_operation():
     assert len(backwards) == 10
     for name in backwards:
         assert names[names.index(name) - 1] == name.removesuffix("_backward")
+
+
+@pytest.mark.slow
+def test_it_runs_by_itself():
+    """Every loss falls, the teacher has learnt the task, and so has its student."""
+    done = subprocess.run([sys.executable, tinybert.__file__], capture_output=True, text=True, check=True)
+    losses = [[float(number) for number in pair] for pair in re.findall(r"loss +(\S+) -> (\S+)", done.stdout)]
+    assert len(losses) == 6 and all(last < first / 2 for first, last in losses), done.stdout
+    accuracies = [float(number) for number in re.findall(r"(\S+)%", done.stdout)]
+    assert len(accuracies) == 3 and min(accuracies[:2]) > 80, done.stdout
 
 
 @pytest.mark.parametrize("name", [case.name for case in (*audit.CASES, *MODEL_CASES)])
