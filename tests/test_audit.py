@@ -107,7 +107,8 @@ def test_a_zero_that_need_not_be_proves_nothing():
 
 
 def test_a_case_without_stored_outputs_fails(monkeypatch):
-    monkeypatch.setattr(audit, "reference_twin", lambda: (None, "not asked"))
+    for judge in ("reference_twin", "reference_page"):
+        monkeypatch.setattr(audit, judge, lambda: (None, "not asked"))
     result = audit.run(cases=[dataclasses.replace(QUICK[0], name="ops.unheard_of")])[0]
     assert not result.verdicts["stored"].passed and "no stored outputs" in result.verdicts["stored"].worst
 
@@ -179,7 +180,8 @@ from minitinybert import audit
 results = audit.run(cases=[case for case in audit.CASES if case.name in ("ops.linear", "losses.mlm")])
 print(audit.format_table(results))
 assert "torch" not in sys.modules
-sys.exit(not all(result.passed and result.verdicts["stored"].error is not None for result in results))
+judged = lambda result: all(result.verdicts[judge].error is not None for judge in ("stored", "the page"))
+sys.exit(not all(result.passed and judged(result) for result in results))
 """
 
 
