@@ -3,9 +3,9 @@
 This page is the complete algorithm; everything else is efficiency.
 
 A large BERT, the teacher, has learnt a task. A small one, the student, is to do nearly as well at
-a fraction of the cost. Labels alone teach it badly, so it copies the teacher's insides as well as
-its answers: the embeddings, every layer's attention scores and output, and last the logits.
-`python reference/tinybert.py` does all of it on a small text that the page carries.
+a fraction of the cost. Labels alone teach it badly. So what it makes of a sentence x is compared
+with what the teacher does, L(f^S(x), f^T(x)) of equation 5: the embeddings, every layer's attention
+scores and output, and last the logits. `python reference/tinybert.py` does it on a text of its own.
 
 The page is read from top to bottom and rests on two habits.
     Below each operation stands its backward. It is given dy, the gradient of the loss with respect
@@ -216,8 +216,8 @@ def cross_entropy(z, labels):  # z [...,C], labels [...] (-100: not asked) -> lo
 
 # ------------------------------------------------------------------------------------- distillation
 def layer_map(M, N):
-    """g(1) … g(M): student layer m learns from teacher layer g(m) = m N/M, to the nearest. Also
-    g(0) = 0, embeddings from embeddings, and g(M+1) = N+1, the answer from the answer."""
+    """g(1) … g(M) of equation 6: student layer m learns from teacher layer g(m), m N/M rounded.
+    Also g(0) = 0, embeddings from embeddings, and g(M+1) = N+1, answers from answers."""
     return [(2 * m * N + M) // (2 * M) for m in range(1, M + 1)]
 
 def intermediate(P, batch, c, teacher, g, weights=(1.0, 1.0, 1.0)):  # -> losses, G
@@ -278,9 +278,9 @@ def zeros_like(P):
     return {name: np.zeros_like(W) for name, W in P.items()}
 
 def adamw(P, G, state, lr, eps=1e-6, correct=False):
-    """A step of Adam with decoupled decay, after the gradient as a whole was cut to norm 1:
-    m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², θ ← θ − lr (m/(√v + ε) + 0.01 θ); no decay of
-    biases and layer norms. BERT leaves out the correction of m and v for their start at zero."""
+    """A step of Adam, after the gradient as a whole was cut to norm 1, with β₁ 0.9 and β₂ 0.999:
+    m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², θ ← θ − lr (m/(√v + ε) + 0.01 θ), biases and
+    layer norms without decay. `correct` is for m and v that start at zero; BERT leaves it out."""
     norm = math.sqrt(sum((g**2).sum() for g in G.values()))
     state["t"] += 1
     c1, c2 = (1 - 0.9 ** state["t"], 1 - 0.999 ** state["t"]) if correct else (1.0, 1.0)
@@ -360,7 +360,7 @@ def learn(what, P, data, lr, lesson, *given):
 def main():
     """The text is small, so chance has a say: another seed may put another student ahead."""
     rng = np.random.default_rng(0)
-    agree = lambda x: ((x[4] in BAD) != (x[3] == "never")) == (x[6] in BAD)  # never good and bad
+    agree = lambda x: ((x[4] in BAD) != (x[3] == "never")) == (x[6] in BAD)  # never good, bad
     text = [list(x) for x in itertools.product(*GROUPS) if agree(x)]  # a word of each group
     rng.shuffle(text)
     plain, few, unseen = (encode(x) for x in (text[:300], text[:16], text[300:]))
