@@ -1,9 +1,11 @@
-"""The judge: minitinybert's operations, losses, BERT and distillation step in PyTorch, differentiated by autograd, and what they gave.
+"""What judges minitinybert: the whole method on one page of NumPy, and the same in PyTorch, differentiated by autograd.
 
-    twin.py      every operation and loss, and BERT, as plain functions of tensors
-    step.py      a distillation step through teacher and student, and the optimisers
+    tinybert.py  the page: every operation above its backward, BERT, the losses, both stages of distillation, augmentation, training
+    twin.py      every operation and loss, and BERT, as plain functions of PyTorch's tensors
+    step.py      a distillation step through teacher and student, and the optimisers, in PyTorch
+    judge.py     a case of the audit, by its name, on the page or on the twin
     released.py  the released code's two steps as it writes them: what the recipe huawei-2019 has to be
     store.py     `python -m minitinybert_reference.store` writes stored/, which needs no PyTorch to be read
 
-twin.py knows nothing of the code it judges; the others take drawn inputs, layer maps and dropout masks from it.
+The page and twin.py know nothing of the code they judge; the others take drawn inputs, layer maps and dropout masks from it.
 """

@@ -22,7 +22,7 @@ from minitinybert.audit.models import distillation
 from minitinybert.engine.random import generator
 from minitinybert.training.optim import PRESETS
 
-from . import step, twin
+from . import judge, step
 
 SEED = 20191024
 FOLDER = Path(__file__).parent / "stored"
@@ -52,7 +52,7 @@ def examples(case: Case, count: int) -> dict[str, np.ndarray]:
         outputs, cache = case.run(inputs)
         dy = {name: a.astype(np.float32).astype(np.float64) for name, a in upstream(draw, outputs).items()}
         wanted = list(case.gradients(inputs, dy, cache))
-        answers = twin.differentiate(case.name, inputs.arrays, inputs.settings, case.given(cache), dy, wanted)
+        answers = judge.differentiate(case.name, inputs.arrays, inputs.settings, case.given(cache), dy, wanted)
         for kind, arrays in zip(("in", "dout", "out", "grad"), (inputs.arrays, dy, *answers), strict=True):
             entries |= {f"{number}/{kind}/{name}": small(a) for name, a in arrays.items()}
         entries[f"{number}/settings/json"] = np.array(json.dumps(inputs.settings))

@@ -6,7 +6,7 @@ Written from the equations, not from minitinybert's code: torch.nn.functional wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,29 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Outputs = dict[str, Tensor]
-
-
-def differentiate(
-    name: str,
-    arrays: Mapping[str, np.ndarray],
-    settings: Mapping[str, Any],
-    given: Mapping[str, Any],
-    doutputs: Mapping[str, np.ndarray],
-    wanted: Sequence[str],
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Case `name` on NumPy arrays: its outputs, and by autograd the gradients of the `wanted` arguments for `doutputs`."""
-    tensors = {key: tensor(a).requires_grad_(key in wanted) for key, a in arrays.items()}
-    outputs = twins()[name](**tensors, **settings, **given)
-    seen = list(doutputs)
-    grads = torch.autograd.grad(
-        [outputs[key] for key in seen],
-        [tensors[key] for key in wanted],
-        [tensor(doutputs[key]).reshape(outputs[key].shape) for key in seen],
-        allow_unused=True,
-    )
-    zero_or = lambda key, g: torch.zeros_like(tensors[key]) if g is None else g
-    gradients = {key: zero_or(key, g).numpy() for key, g in zip(wanted, grads, strict=True)}
-    return {key: y.detach().numpy() for key, y in outputs.items()}, gradients
 
 
 def tensor(a: np.ndarray) -> Tensor:
@@ -284,19 +261,3 @@ def bert(config: Mapping[str, Any], batch: Any, keep: Mapping[str, Any], positio
         last = parts[f"hidden.{config['num_hidden_layers']}"]
         parts["logits"] = mlm_logits(weights, config, last if positions is None else last[positions])
     return parts
-
-
-def twins() -> dict[str, Callable[..., Outputs]]:
-    """The twin of each case of the audit, by the case's name."""
-    from . import step
-
-    operations = (linear, embedding, layer_norm, embed_norm, add_norm, gelu, softmax, dropout, attention, feed_forward)
-    return {
-        **{f"ops.{operation.__name__}": operation for operation in operations},
-        **{f"losses.{loss.__name__}": loss for loss in (mse, hidden, prediction, cross_entropy, mlm)},
-        "losses.attention": attention_loss,
-        "losses.embedding": hidden,
-        **{f"bert.{head}": bert for head in ("none", "classifier", "classifier-relu", "mlm")},
-        "distill.intermediate": step.intermediate,
-        "distill.prediction": step.prediction,
-    }

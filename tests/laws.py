@@ -24,6 +24,13 @@ class HypothesisDraw(Draw):
 
 
 @functools.cache
+def page():
+    module, reason = audit.reference_page()
+    assert module is not None, reason
+    return module
+
+
+@functools.cache
 def twin():
     module, reason = audit.reference_twin()
     if module is None:
@@ -50,6 +57,12 @@ def finite_differences(case, draw):
 
 def pytorch(case, draw):
     judged(audit.check_twin(case, case.draw(draw).cast(np.float64), draw, twin()), audit.TOLERANCES["PyTorch"], draw)
+
+
+def the_page(case, draw):
+    if case.name in page().SILENT:
+        pytest.skip(page().SILENT[case.name])
+    judged(audit.check_page(case, case.draw(draw).cast(np.float64), draw, page()), audit.TOLERANCES["the page"], draw)
 
 
 def float32_follows_float64(case, draw):
@@ -148,6 +161,7 @@ def large_values_stay_finite(case, draw):
 PURE = [
     finite_differences,
     pytorch,
+    the_page,
     float32_follows_float64,
     float64_is_kept,
     a_gradient_for_each_argument_in_its_shape,

@@ -1,4 +1,5 @@
-"""Mutants: every backward made wrong by hand, one place at a time, and which of the audit's judges notices.
+"""Mutants: every backward made wrong by hand, one place at a time, and which of the audit's judges notices. The page is made wrong
+likewise (`PAGE`): then it is the page that differs from the package, and no other judge is asked.
 
     python tests/mutants.py [part of a file's name]        prints the table; exit 1 where a mutant lives or no longer applies
 
@@ -12,10 +13,10 @@ import contextlib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,8 +35,11 @@ from minitinybert.model.trace import Trace
 PACKAGE = Path(importlib.import_module("minitinybert").__file__).parent
 
 
+PAGE = "reference/tinybert.py"
+
+
 class Mutant(NamedTuple):
-    file: str  # below minitinybert/
+    file: str  # below minitinybert/, or PAGE
     function: str  # "backward", "Bert.backward"
     old: str
     new: str
@@ -505,6 +509,63 @@ MUTANTS = [
         ("batch.masked.labels, batch.totals.masked)", "batch.masked.labels, batch.totals.sentences)"),
         ('"mlm": entropy}, Trace(logits=cross_entropy.backward(1.0, c))', '"mlm": entropy}, Trace(logits=cross_entropy.backward(0.5, c))'),
     ),
+    # The page, forwards too: what it computes is held against nothing but the package.
+    *_of(PAGE, "linear", "ops.linear", ("].T + P.get(", "].T - P.get(")),
+    *_of(
+        PAGE,
+        "linear_backward",
+        "ops.linear",
+        ("+= rows.T @ x.reshape", "+= rows.T @ -x.reshape"),
+        ('".bias"] += rows.sum(0)', '".bias"] += rows.mean(0)'),
+        ("return dy @ P[", "return 2 * dy @ P["),
+    ),
+    *_of(PAGE, "lookup_backward", "ops.embedding", ('np.add.at(G[name + ".weight"], ids, dy)', 'G[name + ".weight"][ids] += dy')),
+    *_of(PAGE, "layer_norm", "ops.layer_norm", (".mean(-1, keepdims=True) + eps)", ".mean(-1, keepdims=True))")),
+    *_of(
+        PAGE,
+        "layer_norm_backward",
+        "ops.layer_norm",
+        ("g - g.mean(-1, keepdims=True) - x_hat", "g - x_hat"),
+        ("- x_hat * (g", "+ x_hat * (g"),
+        ("+= (dy * x_hat)", "+= (dy * sigma)"),
+    ),
+    *_of(PAGE, "gelu_backward", "ops.gelu", (" + x * density", ""), ("math.sqrt(2 * math.pi)", "math.sqrt(math.pi)")),
+    *_of(PAGE, "softmax_backward", "ops.softmax", ("(dp - (dp", "(dp + (dp")),
+    *_of(PAGE, "attention", "ops.attention", (", A, -np.inf)", ", A, 0)")),
+    *_of(
+        PAGE,
+        "attention_backward",
+        "ops.attention",
+        ("(dA + softmax_backward", "(softmax_backward"),
+        ("p)) / math.sqrt(q.shape[-1])", "p)) / q.shape[-1]"),
+        ("join(dA @ k), join(dA.swapaxes(-1, -2) @ q)", "join(dA.swapaxes(-1, -2) @ k), join(dA @ q)"),
+    ),
+    *_of(
+        PAGE,
+        "layer_backward",
+        "bert.",
+        ("dy = dw + linear_backward", "dy = linear_backward"),
+        ("return da + sum(", "return sum("),
+        ("linear_backward(dw, gelu(u),", "linear_backward(dw, u,"),
+    ),
+    *_of(PAGE, "bert_backward", "bert.", ("dx + dhidden[0]", "dx"), ("dscores[l]", "dscores[0]")),
+    *_of(PAGE, "classify_backward", "bert.classifier", ("(1 - pooled**2)", "(1 - pooled)")),
+    *_of(PAGE, "guess_words_backward", "bert.mlm", ("G[WORDS] +=", "0 *")),
+    *_of(PAGE, "mse", "losses.mse", ("real.sum(), 2 * real", "real.sum(), real")),
+    *_of(PAGE, "attention_loss", "losses.attention", (" & mask[:, None, None, :]", "")),
+    *_of(PAGE, "hidden_loss", "losses.hidden", ("H_T, mask[..., None]", "H_T, 1.0")),
+    *_of(PAGE, "prediction_loss", "losses.prediction", ("/ (B * t)", "/ B")),
+    *_of(PAGE, "cross_entropy", "losses.cross_entropy", ("dz[chosen] -= 1 / n", "dz[chosen] -= 1")),
+    *_of(PAGE, "layer_map", "distill.intermediate", ("for m in range(1, M + 1)", "for m in range(M)")),
+    *_of(
+        PAGE,
+        "intermediate",
+        "distill.intermediate",
+        ('T["hidden"][n]', 'T["hidden"][m]'),
+        ('T["scores"][n - 1]', 'T["scores"][-n]'),
+        ("linear_backward(λ * dprojected", "linear_backward(dprojected"),
+    ),
+    *_of(PAGE, "prediction", "distill.prediction", ('T["logits"], t)', 'T["logits"], 1.5)')),
 ]
 
 
@@ -622,12 +683,12 @@ class NoLongerApplies(Exception):
 @contextlib.contextmanager
 def applied(mutant: Mutant) -> Iterator[None]:
     """Within the block the function does what the mutant says."""
-    path = PACKAGE / mutant.file
+    module, path = _module(mutant.file)
     source = path.read_text(encoding="utf-8")
     if source.count(mutant.old) != 1:
         raise NoLongerApplies(f"{mutant.file}: {mutant.old!r} occurs {source.count(mutant.old)} times, not once")
     code = compile(source.replace(mutant.old, mutant.new), str(path), "exec", dont_inherit=True)
-    function = importlib.import_module(f"minitinybert.{mutant.file.removesuffix('.py').replace('/', '.')}")
+    function: Any = module
     for name in mutant.function.split("."):
         code = next(const for const in code.co_consts if isinstance(const, CodeType) and const.co_name == name)
         function = inspect.unwrap(getattr(function, name))
@@ -641,14 +702,22 @@ def applied(mutant: Mutant) -> Iterator[None]:
         function.__code__ = original
 
 
+def _module(file: str) -> tuple[ModuleType, Path]:
+    name = file.removesuffix(".py").replace("/", ".")
+    module = importlib.import_module(f"minitinybert_{name}" if file == PAGE else f"minitinybert.{name}")
+    return module, Path(str(module.__file__))
+
+
 TOLERANCES = {**audit.TOLERANCES, "formula": audit.TOLERANCES["PyTorch"]}
 
 
-def killers(cases: list[Case], all_judges: bool = True) -> list[str]:
-    """The judges that notice, on the audit's own draws, or the first that does; with an error's name where a call raises it."""
-    judges = {"stored": _by_store, "PyTorch": _by_twin, "formula": _by_formula, "finite differences": _by_differences}  # the slowest last
+def killers(cases: list[Case], all_judges: bool = True, asked: Iterable[str] = ()) -> list[str]:
+    """The judges that notice, on the audit's own draws, or the first that does; with an error's name where a call raises it.
+    asked: by name, the judges that are; without it all."""
     found = []
-    for judge, deviations in judges.items():
+    for judge, deviations in JUDGES.items():
+        if asked and judge not in asked:
+            continue
         tolerance = TOLERANCES[judge]
         try:
             if any(deviation.error > tolerance for case in cases for deviation in deviations(case)):
@@ -676,6 +745,12 @@ def _by_twin(case: Case) -> Iterator[audit.Deviation]:
         yield from audit.check_twin(case, case.draw(draw).cast(np.float64), draw, twin)
 
 
+def _by_page(case: Case) -> Iterator[audit.Deviation]:
+    page, _ = audit.reference_page()
+    for draw in _draws(case) if page is not None and case.name not in (*FORMULAS, *page.SILENT) else ():
+        yield from audit.check_page(case, case.draw(draw).cast(np.float64), draw, page)
+
+
 def _by_store(case: Case) -> Iterator[audit.Deviation]:
     for example in audit.stored(case.name) if case.name not in FORMULAS else ():
         yield from audit.check_stored(case, example)
@@ -687,10 +762,20 @@ def _by_formula(case: Case) -> Iterator[audit.Deviation]:
         yield audit.compare("loss", case.run(inputs)[0]["loss"], FORMULAS[case.name](**inputs.arrays))
 
 
+JUDGES = {  # the slowest last
+    "stored": _by_store,
+    "the page": _by_page,
+    "PyTorch": _by_twin,
+    "formula": _by_formula,
+    "finite differences": _by_differences,
+}
+
+
 def judge(mutant: Mutant, all_judges: bool = True) -> list[str]:
     """Who kills it; [] where it lives. NoLongerApplies where the source has moved on."""
     with applied(mutant):
-        return killers([case for case in (*CASES, *MODEL_CASES, *OWN_CASES) if case.name.startswith(mutant.cases)], all_judges)
+        cases = [case for case in (*CASES, *MODEL_CASES, *OWN_CASES) if case.name.startswith(mutant.cases)]
+        return killers(cases, all_judges, ["the page"] if mutant.file == PAGE else ())
 
 
 def main(part: str = "") -> int:

@@ -38,12 +38,19 @@ def test_every_backward_has_three_mutants():
     for mutant in mutants.MUTANTS:
         name = mutant.file, mutant.function
         counted[name] = counted.get(name, 0) + 1
-    few = {name for name, count in counted.items() if count < 3}
+    few = {name for name, count in counted.items() if count < 3 and name[0] != mutants.PAGE}
     assert few <= ONE_TERM
     for path in [*mutants.PACKAGE.glob("ops/*.py"), *mutants.PACKAGE.glob("losses/*.py"), *(mutants.PACKAGE / f for f in FILES)]:
         file = str(Path(path).relative_to(mutants.PACKAGE).as_posix())
         for name in backwards(path):
             assert (file, name) in counted, f"no mutant for {name} in {file}"
+
+
+def test_every_backward_and_loss_of_the_page_has_a_mutant():
+    _, path = mutants._module(mutants.PAGE)
+    names = [node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+    named = {name for name in names if name.endswith(("_backward", "_loss"))}
+    assert len(named) > 10 and named <= {m.function for m in mutants.MUTANTS if m.file == mutants.PAGE}
 
 
 FILES = ("model/encoder.py", "model/bert.py", "model/heads.py", "distillation/distill.py", "distillation/objectives.py")

@@ -77,7 +77,7 @@ def circles(arrows):
     return found
 
 
-@pytest.mark.parametrize("package", ["minitinybert"])
+@pytest.mark.parametrize("package", ["minitinybert", "reference"])
 def test_nothing_imports_in_a_circle(package):
     assert circles(graph(package)) == []
 

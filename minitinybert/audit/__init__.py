@@ -15,6 +15,7 @@ from .judges import (
     extrapolated,
     format_table,
     norm,
+    reference_page,
     reference_twin,
     run,
     stored,
@@ -25,7 +26,7 @@ from .judges import (
 )
 
 __all__ = [
-    "CASES", "FLOOR", "MODEL_CASES", "TOLERANCES", "Case", "Draw", "Inputs", "assert_close", "check_stored", "check_twin", "check_vjp",
-    "compare", "compare_all", "extrapolated", "format_table", "norm", "reference_twin", "run", "stored", "stored_folder", "to_json",
-    "unproven", "upstream",
+    "CASES", "FLOOR", "MODEL_CASES", "TOLERANCES", "Case", "Draw", "Inputs", "assert_close", "check_stored",
+    "check_twin", "check_vjp", "compare", "compare_all", "extrapolated", "format_table", "norm", "reference_page",
+    "reference_twin", "run", "stored", "stored_folder", "to_json", "unproven", "upstream",
 ]  # fmt: skip

@@ -1,7 +1,8 @@
-"""The gradient audit: every backward against three judges that know nothing of it.
+"""The gradient audit: every backward against four judges that know nothing of it.
 
     finite differences   ⟨dy, J t⟩ = ⟨Jᵀ dy, t⟩ in float64: J t from the forward alone, Jᵀ dy the backward's answer
     PyTorch              the twin in `minitinybert_reference`, differentiated by autograd, in float64
+    the page             the whole method by hand in `minitinybert_reference.tinybert`, in float64; it has no dropout, no tanh GELU
     stored               float32 answers against outputs and gradients of the twin, kept in `minitinybert_reference/stored`
 
 Upstream gradients dy, directions t and parameters are random: with ones for dy, softmax's gradient is zero and most wrong
@@ -29,7 +30,7 @@ from .case import Case, Draw, Inputs
 from .models import MODEL_CASES
 from .operations import CASES
 
-TOLERANCES = {"finite differences": 1e-6, "PyTorch": 1e-10, "stored": 1e-5}
+TOLERANCES = {"finite differences": 1e-6, "PyTorch": 1e-10, "the page": 1e-10, "stored": 1e-5}
 # A gradient smaller than this share of its upstream gradient's norm is judged as if it were that large: where mathematics says zero,
 # what is left is the rounding of terms as large as dy.
 FLOORS = {np.dtype(np.float64): 1e-4, np.dtype(np.float32): 1e-1}
@@ -129,14 +130,24 @@ def extrapolated(difference: Callable[[float], float], h: float = 2.0**-6, level
     return best
 
 
-def check_twin(case: Case, inputs: Inputs, draw: Draw, twin: Any, xp: Any = np) -> list[Deviation]:
+def check_twin(case: Case, inputs: Inputs, draw: Draw, judge: Any, xp: Any = np) -> list[Deviation]:
     """Outputs and gradients against PyTorch's, in the inputs' dtype."""
     outputs, cache = case.run(inputs)
     dy = upstream(draw, outputs, xp)
     gradients = case.gradients(inputs, dy, cache)
     host, given, dy_host = on_host(inputs.arrays), on_host(case.given(cache)), on_host(dy)
-    their_outputs, theirs = twin.differentiate(case.name, host, inputs.settings, given, dy_host, list(gradients))
+    their_outputs, theirs = judge.differentiate(case.name, host, inputs.settings, given, dy_host, list(gradients))
     return compare_all(outputs, their_outputs, gradients, theirs, dy)
+
+
+def check_page(case: Case, inputs: Inputs, draw: Draw, judge: Any, xp: Any = np) -> list[Deviation]:
+    """Outputs and gradients against the page's, in the inputs' dtype and without what the page does not know (`judge.taken`)."""
+    inputs = Inputs(*judge.taken(*inputs))
+    outputs, cache = case.run(inputs)
+    their_outputs, backward = judge.page(case.name, on_host(inputs.arrays), inputs.settings)
+    dy = upstream(draw, {name: outputs[name] for name in their_outputs if name in outputs}, xp)
+    gradients, theirs = case.gradients(inputs, dy, cache), backward(on_host(dy))
+    return compare_all(outputs, their_outputs, gradients, {name: theirs.get(name, np.nan) for name in gradients}, dy)
 
 
 def check_stored(case: Case, example: Example, xp: Any = np) -> list[Deviation]:
@@ -222,35 +233,51 @@ def run(xp: Any = np, seed: int = 0, cases: Iterable[Case] | None = None) -> lis
     """The audit on one device, `xp` numpy or cupy: a Result for each case, whose verdicts are by judge."""
     if cases is None:
         cases = (*CASES, *MODEL_CASES)
-    twin, absent = reference_twin()
-    return [_audit(case, xp, seed, twin, absent) for case in cases]
+    judges = reference_twin(), reference_page()
+    return [_audit(case, xp, seed, *judges) for case in cases]
 
 
-def reference_twin() -> tuple[ModuleType | None, str]:
-    """The PyTorch twin, or None and why not."""
+Judge = tuple[ModuleType | None, str]  # `minitinybert_reference.judge`, or None and why not
+
+
+def reference_twin() -> Judge:
+    """The judge where it has PyTorch."""
+    judge, absent = reference_page()
     try:
-        return importlib.import_module("minitinybert_reference.twin"), ""
+        if judge is not None:
+            judge.twins()
     except ImportError as error:
-        return None, f"PyTorch comparison left out ({error}); pip install 'minitinybert[reference]' brings it"
+        absent = str(error)
+    return (None, f"PyTorch comparison left out ({absent}); pip install 'minitinybert[reference]' brings it") if absent else (judge, "")
 
 
-def _audit(case: Case, xp: Any, seed: int, twin: Any, absent: str) -> Result:
+def reference_page() -> Judge:
+    """The judge, whose page needs no more than the package."""
+    try:
+        return importlib.import_module("minitinybert_reference.judge"), ""
+    except ImportError as error:
+        return None, f"the page left out ({error})"
+
+
+def _audit(case: Case, xp: Any, seed: int, twin: Judge, page: Judge) -> Result:
     draws = [Draw(generator(seed, *case.name.encode(), number), large=number == 0) for number in range(case.draws)]
     inputs = [case.draw(draw).cast(np.float64, xp) for draw in draws]
     norms: list[dict[str, float]] = [{} for _ in draws]
-    found: dict[str, list[Deviation]] = {"finite differences": [], "PyTorch": [], "stored": []}
+    found: dict[str, list[Deviation]] = {judge: [] for judge in TOLERANCES}
+    reasons = dict.fromkeys(TOLERANCES, "")
+    reasons["PyTorch"] = twin[1]
+    reasons["the page"] = page[1] or page[0].SILENT.get(case.name, "")  # type: ignore[union-attr]
     for draw, drawn, seen in zip(draws, inputs, norms, strict=True):
         found["finite differences"] += check_vjp(case, drawn, draw, seen, xp)
-        found["PyTorch"] += check_twin(case, drawn, draw, twin, xp) if twin is not None else []
+        found["PyTorch"] += [] if reasons["PyTorch"] else check_twin(case, drawn, draw, twin[0], xp)
+        found["the page"] += [] if reasons["the page"] else check_page(case, drawn, draw, page[0], xp)
     found["finite differences"] += unproven(case, norms[0])
-    missing = ""
     try:
         found["stored"] = [deviation for example in stored(case.name) for deviation in check_stored(case, example, xp)]
     except ModuleNotFoundError as error:
-        missing = f"stored outputs left out ({error})"
+        reasons["stored"] = f"stored outputs left out ({error})"
     except FileNotFoundError as error:
         found["stored"] = [Deviation(case.name, math.inf, f"no stored outputs, {error.filename}")]
-    reasons = {"finite differences": "", "PyTorch": absent, "stored": missing}
     verdicts = {judge: _verdict(found[judge], TOLERANCES[judge], reasons[judge]) for judge in found}
     return Result(case.name, case.formula, inputs[0].shapes, verdicts)
 

@@ -138,7 +138,7 @@ def _gelu(draw: Draw) -> Inputs:
     return Inputs(arrays | ({"b": draw.normal(f)} if draw.yes() else {}), {"approximate": draw.choice(["none", "tanh"])})
 
 
-def _gelu_forward(x: Array, approximate: str, b: Array | None = None) -> tuple[Array, gelu.Cache]:
+def _gelu_forward(x: Array, approximate: str = "none", b: Array | None = None) -> tuple[Array, gelu.Cache]:
     return gelu.forward(x if b is None else x + b, approximate)
 
 
@@ -156,7 +156,7 @@ def _softmax(draw: Draw) -> Inputs:
     return Inputs(arrays, {"rate": draw.choice([0.0, 0.1, 0.5])})
 
 
-def _softmax_forward(s: Array, keys: Array, rate: float, bias: Array | None = None) -> tuple[Array, Weights]:
+def _softmax_forward(s: Array, keys: Array | None = None, rate: float = 0.0, bias: Array | None = None) -> tuple[Array, Weights]:
     """With a padding mask before it and dropout after it, as attention has it."""
     p, kept = softmax.forward(s if bias is None else s + bias)
     y, dropped = dropout.forward(p, rate, keys)
@@ -202,7 +202,7 @@ class _AttentionCache(NamedTuple):
 
 
 def _attention_forward(
-    q: Array, kv: Array, runs: list[list[int]], heads: int, p: float, attention_mask: Array | None = None, keys: Array | None = None
+    q: Array, kv: Array, runs: list[list[int]], heads: int, p: float = 0.0, attention_mask: Array | None = None, keys: Array | None = None
 ) -> tuple[dict[str, Array], _AttentionCache]:
     d = q.shape[-1]
     sentences: Any = _Sentences([Run(*run) for run in runs], attention_mask)

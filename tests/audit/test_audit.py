@@ -39,9 +39,9 @@ def test_every_backward_has_a_case_and_stored_outputs():
 
 def test_every_case_has_a_twin():
     pytest.importorskip("torch")
-    from minitinybert_reference import twin
+    from minitinybert_reference import judge
 
-    assert set(twin.twins()) == {case.name for case in (*CASES, *MODEL_CASES)}
+    assert set(judge.twins()) == {case.name for case in (*CASES, *MODEL_CASES)}
 
 
 def test_the_formula_is_the_module_s():
@@ -107,7 +107,8 @@ def test_a_zero_that_need_not_be_proves_nothing():
 
 
 def test_a_case_without_stored_outputs_fails(monkeypatch):
-    monkeypatch.setattr(judges, "reference_twin", lambda: (None, "not asked"))
+    for judge in ("reference_twin", "reference_page"):
+        monkeypatch.setattr(judges, judge, lambda: (None, "not asked"))
     result = audit.run(cases=[dataclasses.replace(QUICK[0], name="ops.unheard_of")])[0]
     assert not result.verdicts["stored"].passed and "no stored outputs" in result.verdicts["stored"].worst
 
@@ -158,7 +159,7 @@ def test_table_and_json(capsys, monkeypatch):
     assert "3 audited, every gradient holds" in table
     report = json.loads(json.dumps(audit.to_json(results)))
     assert report["passed"] and [r["name"] for r in report["results"]] == [case.name for case in QUICK]
-    assert set(report["results"][0]["checks"]) == {"finite differences", "PyTorch", "stored"}
+    assert set(report["results"][0]["checks"]) == {"finite differences", "PyTorch", "the page", "stored"}
     broken = audit.run(cases=[wrong(QUICK[0], lambda dy, cache: {"x": dy["y"] @ cache.W * math.nan})])
     assert not json.loads(json.dumps(audit.to_json(broken)))["passed"]
     assert "FAILED" in audit.format_table(broken) and "1 audited, 1 failed" in audit.format_table(broken)
@@ -179,7 +180,8 @@ from minitinybert import audit
 results = audit.run(cases=[case for case in audit.CASES if case.name in ("ops.linear", "losses.mlm")])
 print(audit.format_table(results))
 assert "torch" not in sys.modules
-sys.exit(not all(result.passed and result.verdicts["stored"].error is not None for result in results))
+judged = lambda result: all(result.verdicts[judge].error is not None for judge in ("stored", "the page"))
+sys.exit(not all(result.passed and judged(result) for result in results))
 """
 
 

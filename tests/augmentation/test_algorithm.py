@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from minitinybert_reference.tinybert import augment
 from small_mlm import MARKS, PIECES, SEVERAL, WHOLE, tokenizer
 
 from minitinybert.augmentation.algorithm import (
@@ -72,6 +73,37 @@ def literal(x, settings, example, side=0):
 
 words = st.sampled_from([*WHOLE, *SEVERAL, *MARKS])
 sentences = st.lists(words, max_size=12)
+
+
+class Replay:
+    """The page draws one number after the other: here it gets those of (copy, word), the second of them where there are candidates."""
+
+    def __init__(self, p, pick):
+        self.p, self.pick, self.cells, self.offered = p, pick, np.ndindex(p.shape), False
+
+    def random(self):
+        if self.offered:
+            self.offered = False
+            return self.pick[self.cell]
+        self.cell = next(self.cells)
+        return self.p[self.cell]
+
+    def offer(self, C):
+        self.offered = bool(C)
+        return C
+
+
+@given(sentences, st.integers(1, 5), st.sampled_from([0, 0.4, 1]), st.integers(0, 1 << 40))
+def test_the_page_s_algorithm_1(x, copies, probability, seed):
+    settings = Settings("paper", copies, probability, 15, True, seed)
+    rng = Replay(*draws(seed, 0, 0, copies, len(x)))
+
+    def likely(x_m, i, K):
+        masked = [["[MASK]"] if word == "[MASK]" else word_pieces(word) for word in x_m]
+        return rng.offer(candidates([piece for word in masked for piece in word], sum(map(len, masked[:i]))))
+
+    page = augment(x, word_pieces, likely, lambda word, K: rng.offer(NEIGHBOURS.get(word, [])), rng, copies, probability)
+    assert [" ".join(copy) for copy in page] == literal(x, settings, 0)
 
 
 @given(st.lists(sentences, min_size=1, max_size=4), st.integers(1, 5), st.sampled_from([0, 0.4, 1]), st.integers(0, 1 << 40))

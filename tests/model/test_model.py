@@ -20,7 +20,7 @@ from minitinybert.training.optim import PRESETS, Adam
 from minitinybert.training.step import Learner
 
 named = pytest.mark.parametrize("case", MODEL_CASES, ids=lambda case: case.name)
-LAWS = [laws.pytorch, laws.float64_is_kept, laws.a_gradient_for_each_argument_in_its_shape, laws.backward_is_linear]
+LAWS = [laws.pytorch, laws.the_page, laws.float64_is_kept, laws.a_gradient_for_each_argument_in_its_shape, laws.backward_is_linear]
 
 
 @named
