@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tabulate import tabulate
 
+from . import extras
 from .audit_case import Case, Draw, Inputs
 from .audit_cases import CASES
 from .audit_models import MODEL_CASES
@@ -231,7 +232,7 @@ def reference_twin() -> tuple[ModuleType | None, str]:
     try:
         return importlib.import_module("minitinybert_reference.twin"), ""
     except ImportError as error:
-        return None, f"PyTorch comparison left out ({error}); pip install 'minitinybert[reference]' brings it"
+        return None, f"PyTorch comparison left out ({error}); {extras.hint('torch')} brings it"
 
 
 def _audit(case: Case, xp: Any, seed: int, twin: Any, absent: str) -> Result:
