@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import extras
 from .distillation.recipes import Recipe
 from .engine.parallel import Workers
 from .engine.ranks import ALONE, Ranks
@@ -52,10 +53,10 @@ def select(device: str) -> Any:
         raise InputError(f"--device {device}: choose cpu, cuda or cuda:N")
     try:
         import cupy
-    except ImportError:
-        raise InputError(f"--device {device}: CuPy is not installed; pip install 'minitinybert[cuda]'") from None
+    except ImportError as error:
+        raise InputError(f"--device {device}: {extras.no_cupy(error)}") from None
     if not cupy.cuda.is_available():
-        raise InputError(f"--device {device}: CuPy finds no CUDA device here; use --device cpu")
+        raise InputError(f"--device {device}: {extras.no_device(cupy)} (--device cpu needs none)")
     index = int(number or 0)
     if index >= cupy.cuda.runtime.getDeviceCount():
         raise InputError(f"--device {device}: there are only {cupy.cuda.runtime.getDeviceCount()} devices")
@@ -64,7 +65,7 @@ def select(device: str) -> Any:
         cupy.ones((2, 2), cupy.float32) @ cupy.ones((2, 2), cupy.float32)
     except Exception as error:  # whatever it is that CUDA's libraries lack
         why = str(error).strip().splitlines()[0]
-        raise InputError(f"--device {device}: CUDA's libraries cannot be used ({why}); pip install 'minitinybert[cuda]'") from None
+        raise InputError(f"--device {device}: CUDA's libraries cannot be used ({why}); {extras.hint('cupy')}") from None
     from .kernels.cuda import table  # noqa: F401  its import registers the kernels
 
     return cupy
@@ -75,11 +76,14 @@ def float_type(name: str) -> np.dtype:
     if name == "bfloat16":
         try:
             import cupy
+        except ImportError as error:
+            raise InputError(f"bfloat16: {extras.no_cupy(error)}") from None
+        try:
             import ml_dtypes  # noqa: F401  its import makes the name known to NumPy
-        except ImportError as missing:
-            raise InputError(f"bfloat16 needs {missing.name}: pip install 'minitinybert[cuda]'") from None
+        except ImportError:
+            raise InputError(f"bfloat16 needs ml_dtypes; {extras.hint('ml_dtypes')}") from None
         if int(cupy.__version__.split(".")[0]) < 14:
-            raise InputError(f"bfloat16 needs CuPy 14, here is {cupy.__version__}: choose float16, or pip install -U cupy-cuda12x")
+            raise InputError(f"bfloat16 needs CuPy 14, here is {cupy.__version__}: choose float16, or {extras.hint('cupy')}")
     return np.dtype(name)
 
 

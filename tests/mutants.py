@@ -441,6 +441,11 @@ MUTANTS = [
         ("backward(target.weight, cache)", "backward(1.0, cache)"),
         ("backward(target.weight, cache)", "backward(-target.weight, cache)"),
         ("forward(A_S, A_T, mask, target.entries)", "forward(A_T, A_S, mask, target.entries)"),
+    ),
+    *_of(
+        "losses/attention.py",
+        "_loss_and_gradient",
+        "own.intermediate",  # that of a share of a batch: the loss and its gradient are wrong by one factor, which differences do not see
         ("forward(A_S, A_T, mask, target.entries)", "forward(A_S, A_T, mask)"),
     ),
     *_of(

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tabulate import tabulate
 
+from .. import extras
 from ..engine.device import Array, on_host, to_host
 from ..engine.random import generator
 from .case import Case, Draw, Inputs
@@ -247,8 +248,8 @@ def reference_twin() -> Judge:
         if judge is not None:
             judge.twins()
     except ImportError as error:
-        absent = str(error)
-    return (None, f"PyTorch comparison left out ({absent}); pip install 'minitinybert[reference]' brings it") if absent else (judge, "")
+        absent = f"PyTorch comparison left out ({error}); {extras.hint('torch')} brings it"
+    return (None, absent) if absent else (judge, "")
 
 
 def reference_page() -> Judge:

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from .. import extras
 from ..errors import InputError
 from ..progress import log
 from .batch import Batch
@@ -97,7 +98,8 @@ class MpiRanks(Ranks):
         from cupy.cuda import nccl
 
         runtime = cupy.cuda.runtime
-        gpus = self.gather(Gpu(nccl.available, platform.node(), runtime.deviceGetPCIBusId(runtime.getDevice())))
+        missing = "" if nccl.available else extras.hint("nccl")
+        gpus = self.gather(Gpu(missing, platform.node(), runtime.deviceGetPCIBusId(runtime.getDevice())))
         if why := nccl_is_out(gpus):
             log(f"warning: the ranks' gradients are summed by way of the host, which is slow: {why}")
             return False
@@ -129,7 +131,7 @@ class MpiRanks(Ranks):
 class Gpu(NamedTuple):
     """What a rank tells the others of its device before they choose how to add up."""
 
-    nccl: bool  # whether NCCL is there
+    missing: str  # what would bring NCCL; empty where it is there
     machine: str
     bus: str  # on PCI: devices are told apart by this, as NCCL does; numbers are not the same for all where each rank sees but its own
 
@@ -138,8 +140,8 @@ def nccl_is_out(gpus: Sequence[Gpu]) -> str:
     """Why the ranks of these devices cannot use NCCL: all must have it, and each a device of its own. Empty where they can."""
     holders: dict[tuple[str, str], int] = {}
     for rank, gpu in enumerate(gpus):
-        if not gpu.nccl:
-            return f"rank {rank} on {gpu.machine} has no NCCL (pip install nvidia-nccl-cu12)"
+        if gpu.missing:
+            return f"rank {rank} on {gpu.machine} has no NCCL ({gpu.missing})"
         other = holders.setdefault((gpu.machine, gpu.bus), rank)
         if other != rank:
             return f"ranks {other} and {rank} share GPU {gpu.bus} of {gpu.machine}"
@@ -147,14 +149,23 @@ def nccl_is_out(gpus: Sequence[Gpu]) -> str:
 
 
 def started() -> Ranks:
-    """The ranks of this job: ALONE without mpiexec, or as its only one. InputError where mpi4py is not there."""
+    """The ranks of this job: ALONE without mpiexec, or as its only one. InputError where MPI is not there."""
     if _told_sizes() <= {"1"}:
         return ALONE
+    world = load_mpi().COMM_WORLD
+    return MpiRanks(world) if world.size > 1 else ALONE
+
+
+def load_mpi() -> Any:
+    """mpi4py's module MPI, which its import initialises. InputError where it or the MPI library under it is not there."""
     try:
         from mpi4py import MPI
-    except ImportError as error:
-        raise InputError(f"started by mpiexec, but mpi4py is not there ({error}); pip install 'minitinybert[mpi]'") from None
-    return MpiRanks(MPI.COMM_WORLD) if MPI.COMM_WORLD.size > 1 else ALONE
+    except (ImportError, RuntimeError) as error:  # the second is how mpi4py's wheels say that no MPI library is there
+        if getattr(error, "name", None) == "mpi4py":
+            raise InputError(f"mpi4py, which several ranks need, is not installed; {extras.hint('mpi4py')}") from None
+        why = str(error).splitlines()[-1]  # the last that it tried
+        raise InputError(f"mpi4py finds no MPI library ({why}); pip install mpich, or name one in MPI4PY_LIBMPI") from None
+    return MPI
 
 
 def _told_sizes() -> set[str]:

@@ -17,6 +17,7 @@ import pytest
 from augmentation.test_files import mlm, outcome, vectors, write  # noqa: F401  (fixtures among them)
 from commands.test_cli_method import world  # noqa: F401  (a fixture)
 
+from minitinybert import extras
 from minitinybert.audit import assert_close, compare
 from minitinybert.augmentation import files
 from minitinybert.augmentation.files import augment
@@ -31,12 +32,21 @@ from .ranks_job import MUTANTS, OBJECTIVES, gradients
 
 MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 SHAPE = "1L-8D-2H-16F"
+ASK_MPI = """
+from minitinybert import errors
+from minitinybert.engine import ranks
+try:
+    ranks.load_mpi()
+except errors.InputError as absent:
+    print(absent)
+"""  # in a process of its own, for MPI would begin in this one
 
 
 @pytest.fixture(scope="module")
 def mpiexec(tmp_path_factory):
     """mpiexec(n, commands, trouble) -> what came of it."""
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed: pip install 'minitinybert[mpi]'", exc_type=ImportError)
+    if absent := subprocess.run([sys.executable, "-c", ASK_MPI], capture_output=True, text=True, check=True).stdout.strip():
+        pytest.skip(absent)
     if MPIEXEC is None:
         pytest.skip("no mpiexec here: pip install mpich")
 
@@ -166,7 +176,7 @@ def test_without_cupy_ranks_say_what_one_process_says(mpiexec, monkeypatch, caps
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert main(command) == 2
     line = capsys.readouterr().err
-    assert "CuPy is not installed" in line
+    assert re.search("cupy.* (is not installed|cannot be imported)", line, re.IGNORECASE)
     done = mpiexec(2, [command], without=["cupy"])
     assert done.returncode == 2 and done.stderr.count(line) == 1, done
 
@@ -198,9 +208,19 @@ def test_without_mpi4py_it_says_what_to_install_unless_there_is_one_rank(monkeyp
         assert ranks.started() is ranks.ALONE
 
 
+def test_without_an_mpi_library_one_line_says_so(tmp_path):
+    """mpi4py is there, and the library under it is not: which of the launcher's ranks this is, nobody can tell."""
+    pytest.importorskip("mpi4py", reason=extras.hint("mpi4py"))
+    environment = {**os.environ, "MPI4PY_LIBMPI": str(tmp_path / "none"), "PMI_SIZE": "2"}
+    command = [sys.executable, "-m", "minitinybert", "evaluate", "--model", tmp_path, "--task", "sst-2", "--data", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done
+    assert re.match(r"minitinybert: mpi4py finds no MPI library \(.*none: cannot open.*\); pip install mpich, or ", done.stderr), done
+
+
 def gpus(*places):
     """As ranks tell them: "a0" is GPU 0 of machine a, "a0-" one without NCCL."""
-    return [ranks.Gpu(not place.endswith("-"), place[0], f"0000:0{place[1]}:00.0") for place in places]
+    return [ranks.Gpu("pip …" if place.endswith("-") else "", place[0], f"0000:0{place[1]}:00.0") for place in places]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +230,7 @@ def gpus(*places):
         (["a0", "a1", "b0", "b1"], ""),  # Slurm shows each rank but its own GPU, which then is number 0 for all
         (["a0", "a0"], "ranks 0 and 1 share GPU 0000:00:00.0 of a"),  # two GPUs there, and --device cuda:0 for both
         (["a0", "b1", "a1", "b1"], "ranks 1 and 3 share GPU 0000:01:00.0 of b"),
-        (["a0", "b0-"], "rank 1 on b has no NCCL (pip install nvidia-nccl-cu12)"),
+        (["a0", "b0-"], "rank 1 on b has no NCCL (pip …)"),
     ],
 )
 def test_nccl_is_used_where_all_have_it_and_a_gpu_of_their_own(places, why):
@@ -241,7 +261,7 @@ def two_ranks(monkeypatch):
     def second(*places):
         told, comm = gpus(*places), SimpleNamespace(Allreduce=lambda _, host: np.add(host, 10, out=host), allgather=lambda own: told)
         own = SimpleNamespace(getDevice=lambda: 0, deviceGetPCIBusId=lambda device: told[1].bus, getDeviceCount=lambda: 3)
-        cuda = SimpleNamespace(nccl=SimpleNamespace(available=told[1].nccl), runtime=own)
+        cuda = SimpleNamespace(nccl=SimpleNamespace(available=not told[1].missing), runtime=own)
         modules = {"cupy": SimpleNamespace(cuda=cuda), "cupy.cuda": cuda, "cupyx": SimpleNamespace()}
         modules["cupyx.distributed"] = SimpleNamespace(init_process_group=lambda size, rank, use_mpi: Nccl())
         for name, module in modules.items():

@@ -5,16 +5,16 @@ import os
 
 import pytest
 
-from minitinybert import machine
+from minitinybert import extras, machine
 
 
 def absent():
     """Why there is no device; "" where there is one."""
     try:
         import cupy
-    except ImportError:
-        return "CuPy is not installed: pip install 'minitinybert[cuda]'"
-    return "" if cupy.cuda.is_available() else "CuPy finds no CUDA device"
+    except ImportError as error:
+        return extras.no_cupy(error)
+    return "" if cupy.cuda.is_available() else extras.no_device(cupy)
 
 
 if not absent():

@@ -11,7 +11,8 @@ from minitinybert.engine.batch import packed
 from minitinybert.engine.device import to_host
 from minitinybert.engine.memory import add_rows
 from minitinybert.engine.random import bits16, row_keys
-from minitinybert.engine.ranks import MpiRanks
+from minitinybert.engine.ranks import MpiRanks, load_mpi
+from minitinybert.errors import InputError
 from minitinybert.model.parameters import Parameters
 from minitinybert.training.optim import PRESETS, Adam
 
@@ -43,7 +44,10 @@ def test_rows_are_added_where_ids_repeat(cupy, rows, dtype):
 
 def test_ranks_add_up_device_arrays(cupy):
     """A job of one rank: its own sum, by NCCL or by way of the host."""
-    MPI = pytest.importorskip("mpi4py.MPI", reason="mpi4py is not installed", exc_type=ImportError)
+    try:
+        MPI = load_mpi()
+    except InputError as absent:
+        pytest.skip(str(absent))
     flat = cupy.arange(5, dtype=np.float32)
     alone = MpiRanks(MPI.COMM_SELF)
     alone.add_up(flat)

@@ -1,6 +1,6 @@
-"""NVIDIA's own compiler takes every kernel, for real architectures: it needs no device. The sources are those that CuPy generates when
-steps, commands and the audit's cases run, in a process of its own; and each of ours for the widths, dtypes and ways there are, which small
-models do not have.
+"""NVIDIA's own compilers, CUDA 12's and 13's, take every kernel, for real architectures: they need no device. The sources are those that
+CuPy generates when steps, commands and the audit's cases run, in a process of its own; and each of ours for the widths, dtypes and ways
+there are, which small models do not have.
 """
 
 import ctypes
@@ -21,11 +21,18 @@ import pytest
 
 pytestmark = pytest.mark.gpu
 ARCHITECTURES = ["sm_80", "sm_90"]
+WHEELS = {  # CUDA's major version -> NVRTC and the runtime's headers in the folder nvidia, and the packages that bring them
+    12: ("cuda_nvrtc/lib/libnvrtc.so.12", "cuda_runtime/include/cuda_fp16.h", "nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12"),
+    13: ("cu13/lib/libnvrtc.so.13", "cu13/include/cuda_fp16.h", "nvidia-cuda-nvrtc nvidia-cuda-runtime"),
+}
 
 
-def _nvidia(package, pattern):
+def nvrtc(cuda):
+    """(the library, the folder of headers) of CUDA 12 or 13; None where one of them is not here."""
     spec = importlib.util.find_spec("nvidia")
-    return [found for place in (spec.submodule_search_locations if spec else []) for found in Path(place).glob(f"{package}/{pattern}")]
+    places = [Path(place) for place in (spec.submodule_search_locations if spec else [])]
+    library, header = (next((place / name for place in places if (place / name).exists()), None) for name in WHEELS[cuda][:2])
+    return (library, header.parent) if library and header else None
 
 
 def kernels(kind=None):
@@ -107,26 +114,36 @@ def sources(cupy, tmp_path):
 
 
 @pytest.fixture
-def compilers(sources):
-    """A process for each architecture, at once."""
-    libraries = _nvidia("cuda_nvrtc", "lib/libnvrtc.so.*[0-9]")
-    if not libraries:
-        pytest.skip("NVRTC is not installed: pip install nvidia-cuda-nvrtc-cu12")
-    includes = [str(folder) for folder in _nvidia("cuda_runtime", "include")]
+def compilers(request):
+    """A process for each CUDA and architecture, at once. (Not a test for each: every process of pytest-xdist would record the sources.)"""
+    here = {cuda: paths for cuda in WHEELS if (paths := nvrtc(cuda))}
+    if not here:
+        pytest.skip("NVRTC is not installed")  # test_nvrtc_is_here says what brings it
+    sources = request.getfixturevalue("sources")
     started = {}
-    for architecture in ARCHITECTURES:
-        arguments = [sys.executable, "-I", __file__, "compile", str(sources), str(libraries[0]), architecture, *includes]
-        started[architecture] = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for (cuda, (library, include)), architecture in itertools.product(here.items(), ARCHITECTURES):
+        arguments = [sys.executable, "-I", __file__, "compile", sources, library, include, architecture]
+        started[f"CUDA {cuda}, {architecture}"] = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     yield started
     for process in started.values():
         process.kill()
 
 
+@pytest.mark.parametrize("cuda", WHEELS)
+def test_nvrtc_is_here(cuda):
+    """By which the test below compiles: it is of this CUDA, and knows the architectures."""
+    if not (paths := nvrtc(cuda)):
+        pytest.skip(f"NVRTC of CUDA {cuda} is not installed: pip install {WHEELS[cuda][2]}")
+    done = subprocess.run([sys.executable, "-I", __file__, "version", paths[0]], capture_output=True, text=True, check=True)
+    version, *architectures = done.stdout.split()
+    assert version == str(cuda) and set(ARCHITECTURES) <= set(architectures)
+
+
 def test_every_kernel_compiles(cupy, compilers):
     elementwise = kernels(cupy.ElementwiseKernel)
-    for architecture, process in compilers.items():
+    for compiler, process in compilers.items():
         out, error = process.communicate(timeout=600)  # a row unrolled over the width of a vocabulary does not come to an end
-        assert process.returncode == 0, architecture + out + error
+        assert process.returncode == 0, compiler + out + error
         compiled = set(json.loads(out))
         assert elementwise and compiled >= kernels().keys() | elementwise.keys()
         assert sum(name.startswith("cupy_") for name in compiled) > 30  # CuPy's own
@@ -222,9 +239,23 @@ def _cases():
         case.gradients(inputs, {name: cupy.asarray(a, np.float32) for name, a in upstream(draw, outputs).items()}, cache)
 
 
-def compile_all(path, library, architecture, *includes):
+def version(library):
+    """In a process without CuPy: NVRTC's major version, and its architectures."""
+    nvrtc = ctypes.CDLL(library)
+    major, minor, count = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    assert nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)) == 0
+    assert nvrtc.nvrtcGetNumSupportedArchs(ctypes.byref(count)) == 0
+    architectures = (ctypes.c_int * count.value)()
+    assert nvrtc.nvrtcGetSupportedArchs(architectures) == 0
+    print(major.value, *(f"sm_{number}" for number in architectures))
+
+
+def compile_all(path, library, include, architecture):
     """In a process without CuPy: prints the names of the sources' kernels; exit status 1, and the log, where one does not compile or
-    keeps in memory what registers are for."""
+    keeps in memory what registers are for.
+
+    CuPy's options name the headers of one CUDA, where several are here not always those of its own: `include` takes their place.
+    """
     nvrtc = ctypes.CDLL(library)
     texts = lambda items: (ctypes.c_char_p * len(items))(*[item.encode() for item in items])
     compiled = []
@@ -233,7 +264,8 @@ def compile_all(path, library, architecture, *includes):
         nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None)
         for name in names:
             nvrtc.nvrtcAddNameExpression(program, name.encode())
-        given = [*options, *(f"-I{folder}" for folder in includes), f"-arch={architecture}", "--ptxas-options=-v"]
+        ours = [option for option in options if not (option.startswith("-I") and Path(option[2:], "cuda_fp16.h").exists())]
+        given = [*ours, f"-I{include}", f"-arch={architecture}", "--ptxas-options=-v"]
         failed = nvrtc.nvrtcCompileProgram(program, len(given), texts(given))
         nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
         log = ctypes.create_string_buffer(size.value)
@@ -254,4 +286,4 @@ def _names(source):
 
 
 if __name__ == "__main__":
-    {"record": record, "compile": compile_all}[sys.argv[1]](*sys.argv[2:])
+    {"record": record, "version": version, "compile": compile_all}[sys.argv[1]](*sys.argv[2:])

@@ -56,6 +56,7 @@ def test_each_format(tmp_path, source, tensors, config, kind, format):
 
 
 def test_tensorflow_to_transformers(tmp_path):
+    pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     assert convert(TF / "model.ckpt-7", tmp_path / "to")["format"] == "TensorFlow checkpoint"
     expected = weights.read(TF).tensors
