@@ -40,14 +40,16 @@ def rows(out):
 def test_each_stage_has_its_row_and_its_lines(check, tmp_path):
     assert check.stage("good", python("print('so it is'); print('3 passed')"), 30) == 0
     assert check.stage("bad", python("import sys; sys.exit('because')"), 30) == 1
+    assert check.stage("skipped", python("print('3 skipped')"), 30, shows="passed") == 0
     check.leave_out("other", "there is no tool")
     seen = rows(tmp_path)
     assert [(row["stage"], row["status"], row["says"]) for row in seen] == [
         ("good", "passed", "3 passed"),
         ("bad", "failed, exit status 1", "because"),
+        ("skipped", "failed, nothing passed", "3 skipped"),
         ("other", "left out", "there is no tool"),
     ]
-    assert check.failed() == 1 and check.table().endswith("3 stages: 1 failed, 1 left out")
+    assert check.failed() == 2 and check.table().endswith("4 stages: 2 failed, 1 left out")
     assert "s good] so it is" in (tmp_path / "log.txt").read_text() and check.said("bad").endswith("] because")
 
 
