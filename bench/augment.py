@@ -22,17 +22,17 @@ import numpy as np
 from common import begin, parser, ratio_bars, save, spread, summary, table
 from threadpoolctl import threadpool_limits
 
-from minitinybert.augmenter import Augmenter, Settings, vector_names
-from minitinybert.batch import packed
-from minitinybert.bert import Bert
-from minitinybert.candidates import BertCandidates, Question
-from minitinybert.config import Config, parse_shape
+from minitinybert.augmentation.algorithm import Augmenter, Settings, vector_names
+from minitinybert.augmentation.candidates import BertCandidates, Question
+from minitinybert.augmentation.vectors import load_vectors
+from minitinybert.augmentation.words import WordReader
 from minitinybert.data.glue import TASKS, read_split
 from minitinybert.data.tokenizer import Tokenizer
-from minitinybert.data.vectors import load_vectors
-from minitinybert.data.words import WordReader
-from minitinybert.parallel import keep_freed_memory
-from minitinybert.random import generator
+from minitinybert.engine.batch import packed
+from minitinybert.engine.parallel import keep_freed_memory
+from minitinybert.engine.random import generator
+from minitinybert.model.bert import Bert
+from minitinybert.model.config import Config, parse_shape
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ import torch
 from tabulate import tabulate
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from minitinybert.parallel import available_cores
+from minitinybert.engine.parallel import available_cores
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -23,14 +23,14 @@ from common import begin, gemm_peaks, measure, paired, parser, ratio_bars, save,
 from torch_twin import TorchStep, padded
 from workload import OurStep, Sentences, data_options, model_options, models, shape, sorted_batches, sst2
 
-from minitinybert import evaluation
-from minitinybert.bert import Bert
 from minitinybert.data.batching import EncodedExamples, epoch_batches
-from minitinybert.distill import Intermediate, Prediction
-from minitinybert.parallel import Workers
+from minitinybert.distillation.distill import Intermediate, Prediction
+from minitinybert.distillation.recipes import DEFAULT, RECIPES
+from minitinybert.engine.parallel import Workers
+from minitinybert.model.bert import Bert
 from minitinybert.progress import log
-from minitinybert.recipes import DEFAULT, RECIPES
-from minitinybert.teacher_cache import TeacherCache, gigabytes
+from minitinybert.training import evaluation
+from minitinybert.training.teacher_cache import TeacherCache, gigabytes
 
 SIZE = 67349  # SST-2's training sentences
 

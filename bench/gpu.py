@@ -31,10 +31,10 @@ from step import PARTS, Bench, Job, cases, parsed, step_parser
 from torch_twin import Rectangle, rectangle
 from workload import Sentences, models, shape
 
-from minitinybert import device
-from minitinybert.batch import Batch
-from minitinybert.bert import Bert
-from minitinybert.parallel import Workers
+from minitinybert import machine
+from minitinybert.engine.batch import Batch
+from minitinybert.engine.parallel import Workers
+from minitinybert.model.bert import Bert
 
 TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 5e-2}  # of the losses, beside PyTorch's
 
@@ -50,9 +50,9 @@ def main() -> int:
         return 0
     about = begin(args)
     if args.tf32:
-        device.allow_tf32(args.device)
+        machine.allow_tf32(args.device)
         torch.backends.cuda.matmul.allow_tf32 = True
-    xp = device.select(args.device)
+    xp = machine.select(args.device)
     about |= _device(xp, args)
     print(f"{about['device']}, CuPy {xp.__version__}; PyTorch: {about['torch_device'] or 'not asked, it has no CUDA device here'}")
     teacher, student = models(args)
@@ -131,7 +131,7 @@ def device_peaks(xp: Any, args: argparse.Namespace) -> dict[str, Any]:
     rates = lambda work, function: summary(work / s for s in seconds(function))
     flops = {}
     for name in sorted({"float32", args.teacher_dtype}):
-        a, b = (random(n, n).astype(device.float_type(name)) for _ in range(2))
+        a, b = (random(n, n).astype(machine.float_type(name)) for _ in range(2))
         flops[name] = rates(2 * n**3, lambda a=a, b=b: a @ b)
     blocks, threads, chains = (4, 32, 8) if args.quick else (8 * xp.cuda.Device().attributes["MultiProcessorCount"], 256, 8)
     x, y = xp.random.random(blocks * threads + chains).astype(np.float32), xp.empty(blocks * threads, np.float32)
@@ -170,7 +170,7 @@ class GpuBench(Bench):
     def __init__(self, teacher: Bert, student: Bert, workers: Workers, args: argparse.Namespace, xp: Any, peaks: dict[str, Any]):
         options = {"fused": True, "device": args.torch_device, "teacher_dtype": getattr(torch, args.teacher_dtype)}
         super().__init__(teacher, student, workers, args, options)
-        self.teacher, self.student = teacher.to(xp).astype(device.float_type(args.teacher_dtype)), student.to(xp)
+        self.teacher, self.student = teacher.to(xp).astype(machine.float_type(args.teacher_dtype)), student.to(xp)
         self.stream, self.peaks, self.host = xp.cuda.get_current_stream(), peaks, dict[str, list[float]]()
 
     def check(self, tolerance: float = 1e-4) -> dict[str, float]:

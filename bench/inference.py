@@ -21,10 +21,10 @@ from common import begin, measure, paired, parser, save, spread, summary, table
 from torch_twin import TorchBert, rectangle
 from workload import Sentences, data_options, full, model_options, models, shape, sst2
 
-from minitinybert.batch import Batch
-from minitinybert.bert import Bert
-from minitinybert.device import Array
-from minitinybert.parallel import Workers
+from minitinybert.engine.batch import Batch
+from minitinybert.engine.device import Array
+from minitinybert.engine.parallel import Workers
+from minitinybert.model.bert import Bert
 from minitinybert.progress import log
 
 PAPER = {"faster": 9.4, "smaller": 7.5}

@@ -30,7 +30,7 @@ from common import begin, paired, parser, save, spread, summary, table
 from torch_twin import TorchStep, rectangle
 from workload import All, OurStep, full, model_options, models, shape
 
-from minitinybert.parallel import Workers
+from minitinybert.engine.parallel import Workers
 from minitinybert.progress import log
 
 CASES = ["8x128", "16x128", "32x128", "32x64", "32x32", "32x16"]

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from minitinybert.bert import layout
-from minitinybert.config import Config
+from minitinybert.model.bert import layout
+from minitinybert.model.config import Config
 
 
 class Work(NamedTuple):

@@ -36,10 +36,10 @@ from workload import (
     without_dropout,
 )
 
-from minitinybert.batch import Batch
-from minitinybert.bert import Bert
-from minitinybert.device import to_host
-from minitinybert.parallel import Workers
+from minitinybert.engine.batch import Batch
+from minitinybert.engine.device import to_host
+from minitinybert.engine.parallel import Workers
+from minitinybert.model.bert import Bert
 from minitinybert.progress import log
 
 PARTS = ("teacher", "student", "step")

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from workload import LEARNING_RATE
 
-from minitinybert.bert import Bert
 from minitinybert.data.batching import EncodedExamples
-from minitinybert.distill import layer_map
+from minitinybert.distillation.distill import layer_map
+from minitinybert.model.bert import Bert
 
 RELEASED_MASK, RELEASED_UNSEEN = -10000.0, -1e2  # how the released code marks padding in the scores, and finds it again
 

@@ -10,23 +10,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minitinybert.batch import Batch
-from minitinybert.bert import Bert
-from minitinybert.config import Config, parse_shape
+from minitinybert.commands.task_data import encode
 from minitinybert.data.batching import EncodedExamples, epoch_batches
 from minitinybert.data.glue import TASKS, read_split
 from minitinybert.data.tokenizer import Tokenizer
-from minitinybert.device import Array
-from minitinybert.distill import Intermediate, Prediction
-from minitinybert.encoder import Attend
-from minitinybert.learner import Learner, shares
-from minitinybert.objectives import Objective, Terms, View
-from minitinybert.optim import Adam
-from minitinybert.parallel import Workers
-from minitinybert.pipeline import encode
-from minitinybert.recipes import DEFAULT, Recipe
-from minitinybert.teacher_cache import TeacherCache
-from minitinybert.trace import Trace
+from minitinybert.distillation.distill import Intermediate, Prediction
+from minitinybert.distillation.objectives import Objective, Terms, View
+from minitinybert.distillation.recipes import DEFAULT, Recipe
+from minitinybert.engine.batch import Batch
+from minitinybert.engine.device import Array
+from minitinybert.engine.parallel import Workers
+from minitinybert.model.bert import Bert
+from minitinybert.model.config import Config, parse_shape
+from minitinybert.model.encoder import Attend
+from minitinybert.model.trace import Trace
+from minitinybert.training.optim import Adam
+from minitinybert.training.step import Learner, shares
+from minitinybert.training.teacher_cache import TeacherCache
 
 TEACHER, STUDENT = "12L-768D-12H-3072F", "4L-312D-12H-1200F"  # BERT-base, TinyBERT4
 LEARNING_RATE = 5e-5
@@ -86,7 +86,7 @@ def sst2(args: argparse.Namespace, split: str, mean: float, count: int, model: B
         return drawn(mean, count, model.config, args.seed)
     tokenizer = Tokenizer.load(args.tokenizer or Path(args.teacher))
     tokenizer.check_fits(model.config.vocab_size)
-    examples = encode(read_split(TASKS["sst-2"], args.data, split), tokenizer, 64, model)
+    examples = encode(read_split(TASKS["sst-2"], args.data, split), tokenizer, 64, model.config.type_vocab_size)
     labels = np.zeros(len(examples), np.int64) if examples.labels is None else examples.labels
     examples = replace(examples, labels=labels)
     return Sentences(examples, f"SST-2 {split}, mean {examples.lengths().mean():.1f}")

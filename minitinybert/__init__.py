@@ -1,7 +1,7 @@
 """minitinybert: TinyBERT (arXiv 1909.10351) from scratch on NumPy and CuPy, every backward pass by hand."""
 
-from .bert import Bert
-from .trace import Trace
+from .model.bert import Bert
+from .model.trace import Trace
 
 load = Bert.load
 """load(path) -> Bert: a model from a directory in Hugging Face layout (see Bert.load)."""

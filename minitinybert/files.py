@@ -58,3 +58,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise InputError(f"{path}: holds a JSON {type(parsed).__name__}, where an object {{…}} belongs")
     return parsed
+
+
+def check_apart(out: Path, *inputs: str | Path) -> None:
+    """InputError where `out` is a directory that is read from, and would be written over."""
+    for source in inputs:
+        if Path(source).exists() and Path(source).resolve() == Path(out).resolve():
+            raise InputError(f"--out {out}: is what is read from too; name another directory")

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import MSELoss
 
-from minitinybert.audit_models import dropout_masks
-from minitinybert.random import key
+from minitinybert.audit.models import dropout_masks
+from minitinybert.engine.random import key
 
 from . import step, twin
 

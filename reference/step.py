@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minitinybert.audit_models import dropout_masks
-from minitinybert.distill import Intermediate
-from minitinybert.random import key
-from minitinybert.recipes import Recipe
+from minitinybert.audit.models import dropout_masks
+from minitinybert.distillation.distill import Intermediate
+from minitinybert.distillation.recipes import Recipe
+from minitinybert.engine.random import key
 
 from . import twin
 

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from minitinybert.audit import CASES, MODEL_CASES, upstream
-from minitinybert.audit_case import Case, Draw
-from minitinybert.audit_models import distillation
-from minitinybert.optim import PRESETS
-from minitinybert.random import generator
+from minitinybert.audit import CASES, MODEL_CASES, Case, Draw, upstream
+from minitinybert.audit.models import distillation
+from minitinybert.engine.random import generator
+from minitinybert.training.optim import PRESETS
 
 from . import step, twin
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from minitinybert import audit
-from minitinybert.audit_case import Case, Draw, Inputs
+from minitinybert.audit import Case, Draw, Inputs
 
 
 class HypothesisDraw(Draw):

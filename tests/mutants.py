@@ -22,15 +22,14 @@ import numpy as np
 from tabulate import tabulate
 
 from minitinybert import audit
-from minitinybert.audit import CASES, MODEL_CASES, Case, Draw
-from minitinybert.audit_case import Inputs
-from minitinybert.batch import Masked, packed, padded
-from minitinybert.config import Config
-from minitinybert.distill import Intermediate, Prediction
-from minitinybert.objectives import MaskedLM, Objective, Supervised
-from minitinybert.random import generator
-from minitinybert.recipes import Recipe
-from minitinybert.trace import Trace
+from minitinybert.audit import CASES, MODEL_CASES, Case, Draw, Inputs
+from minitinybert.distillation.distill import Intermediate, Prediction
+from minitinybert.distillation.objectives import MaskedLM, Objective, Supervised
+from minitinybert.distillation.recipes import Recipe
+from minitinybert.engine.batch import Masked, packed, padded
+from minitinybert.engine.random import generator
+from minitinybert.model.config import Config
+from minitinybert.model.trace import Trace
 
 PACKAGE = Path(importlib.import_module("minitinybert").__file__).parent
 
@@ -242,7 +241,7 @@ MUTANTS = [
         ("[cache.rows] = dz_rows", "[cache.rows[::-1]] = dz_rows"),
     ),
     *_of(
-        "encoder.py",
+        "model/encoder.py",
         "backward",
         "bert.",
         ("add_norm.backward(dz[0], cache.output_norm", "add_norm.backward(2 * dz[0], cache.output_norm"),
@@ -255,7 +254,7 @@ MUTANTS = [
         ("return dx, dx_round", "return dx, dy"),
     ),
     *_of(  # where only the [CLS] rows of the last layer are looked at
-        "encoder.py",
+        "model/encoder.py",
         "backward",
         "distill.prediction",
         ("dx_rows + dx_round", "dx_rows"),
@@ -264,14 +263,14 @@ MUTANTS = [
         ("dx_rows + dx_round", "dx_round - dx_rows"),
     ),
     *_of(
-        "encoder.py",
+        "model/encoder.py",
         "_project_backward",
         "bert.",
         ("attention.backward(dcontext, cache.attention, dscores, (dqkv", "attention.backward(dcontext, cache.attention, None, (dqkv"),
         ("(dqkv[:, :d], dqkv[:, d:])", "(dqkv[:, 2 * d :], dqkv[:, : 2 * d])"),
     ),
     *_of(
-        "encoder.py",
+        "model/encoder.py",
         "_project_backward",
         "distill.prediction",
         ("return dx, dx_rows", "return dx, None"),
@@ -279,7 +278,7 @@ MUTANTS = [
         ("linear.backward(dkv, ", "linear.backward(-dkv, "),
     ),
     *_of(
-        "bert.py",
+        "model/bert.py",
         "Bert.backward",
         "bert.",
         ("self.look_up_backward(self.backward_to_look_up(", "_ = (self.backward_to_look_up("),
@@ -287,7 +286,7 @@ MUTANTS = [
         ("self.look_up_backward(self.backward_to_look_up(cache, dtrace,", "self.look_up_backward(self.backward_to_look_up(cache, Trace(),"),
     ),
     *_of(
-        "bert.py",
+        "model/bert.py",
         "Bert.backward_to_look_up",
         "bert.",
         ("for l in reversed(range(len(cache.layers)))", "for l in range(len(cache.layers))"),
@@ -302,7 +301,7 @@ MUTANTS = [
         ("embed_norm.backward(terms[0], ", "embed_norm.backward(-terms[0], "),
     ),
     *_of(
-        "bert.py",
+        "model/bert.py",
         "Bert._heads_backward",
         "bert.classifier",
         ("cls_rows] += dfirst", "cls_rows] -= dfirst"),
@@ -311,27 +310,31 @@ MUTANTS = [
         ("classify_backward(dtrace.pooled, dlogits,", "classify_backward(dtrace.pooled, None,"),
     ),
     *_of(
-        "bert.py",
+        "model/bert.py",
         "Bert._heads_backward",
         "bert.mlm",
         ("predict_words_backward(dtrace.logits,", "predict_words_backward(-dtrace.logits,"),
     ),
     *_of(
-        "bert.py", "Bert._heads_backward", "distill.prediction", ("return dfirst", "return -dfirst"), ("return dfirst", "return 0 * dfirst")
+        "model/bert.py",
+        "Bert._heads_backward",
+        "distill.prediction",
+        ("return dfirst", "return -dfirst"),
+        ("return dfirst", "return 0 * dfirst"),
     ),
     *_of(
-        "bert.py",
+        "model/bert.py",
         "Bert.look_up_backward",
         "bert.",
         ("embedding.backward(de, ", "embedding.backward(-de, "),
         ("embedding.backward(de, ", "embedding.backward(de[::-1], "),
         ("embedding.backward(de, ", "embedding.backward(0 * de, "),
     ),
-    *_of("bert.py", "tables", "bert.", ('("word", "position", "token_type")', '("word", "position", "position")')),
-    *_of("bert.py", "_embedding_norm", "bert.", ('"embeddings.LayerNorm.weight"], p["', '"embeddings.LayerNorm.bias"], p["')),
-    *_of("memory.py", "added", "bert.", ("np.add(x,", "np.subtract(x,"), ("total += term", "total -= term")),
+    *_of("model/bert.py", "tables", "bert.", ('("word", "position", "token_type")', '("word", "position", "position")')),
+    *_of("model/bert.py", "_embedding_norm", "bert.", ('"embeddings.LayerNorm.weight"], p["', '"embeddings.LayerNorm.bias"], p["')),
+    *_of("engine/memory.py", "added", "bert.", ("np.add(x,", "np.subtract(x,"), ("total += term", "total -= term")),
     *_of(
-        "heads.py",
+        "model/heads.py",
         "classify_backward",
         "bert.classifier",
         ("dkept = dropout.backward(dkept, cache.dropout)", "pass"),
@@ -341,7 +344,7 @@ MUTANTS = [
         ("through_tanh(total, cache.pooled)", "total"),
     ),
     *_of(
-        "heads.py",
+        "model/heads.py",
         "through_tanh",
         "bert.classifier",
         ("(1 - y * y)", "(1 - y)"),
@@ -349,7 +352,7 @@ MUTANTS = [
         ("dy * (1", "(1"),
     ),
     *_of(
-        "heads.py",
+        "model/heads.py",
         "predict_words_backward",
         "bert.mlm",
         ("gelu.backward(da, cache.gelu, db)", "gelu.backward(-da, cache.gelu, db)"),
@@ -359,7 +362,7 @@ MUTANTS = [
         ("array_module(dx).add.at(dx, cache.rows, drows)", "pass"),
     ),
     *_of(  # what a batch carries through the two steps: losses, their counts, and the gradients handed to the encoder
-        "distill.py",
+        "distillation/distill.py",
         "Intermediate.__call__",
         "distill.intermediate",
         ("teacher.hidden[n], batch", "teacher.hidden[m], batch"),
@@ -367,7 +370,7 @@ MUTANTS = [
         ("dtrace, sums(dprojections))", "dtrace, {})"),
     ),
     *_of(
-        "distill.py",
+        "distillation/distill.py",
         "Intermediate._hidden",
         "distill.intermediate",
         ("loss_of.backward(self.weights[term], cache)", "loss_of.backward(1.0, cache)"),
@@ -378,14 +381,14 @@ MUTANTS = [
         ('dprojections[self.names[m] + ".bias"].append(db)', 'dprojections[self.names[m] + ".bias"] = [db]'),
     ),
     *_of(
-        "distill.py",
+        "distillation/distill.py",
         "Intermediate._target",
         "distill.intermediate",
         ("self.heads.pairs * (batch", "(batch"),
         ('self.weights["attention"], count', "1.0, count"),
     ),
     *_of(
-        "distill.py",
+        "distillation/distill.py",
         "Intermediate.attend",
         "distill.intermediate",
         ("target=target(n))", "target=target(m))"),
@@ -393,7 +396,7 @@ MUTANTS = [
         ("if not self.heads.same:", "if False:"),
     ),
     *_of(  # the audit does not draw padding in each of its ways
-        "distill.py",
+        "distillation/distill.py",
         "Intermediate._hidden",
         "own.intermediate",
         ("mask, rows = None, batch.totals.rows", "mask, rows = None, rows"),
@@ -402,7 +405,7 @@ MUTANTS = [
         ('self.recipe.padding == "count":\n            mask', "True:\n            mask"),
     ),
     *_of(  # nor scores that are so low
-        "distill.py",
+        "distillation/distill.py",
         "Intermediate._target",
         "own.intermediate",
         ("(batch.totals.row_pairs if counts else batch.totals.pairs)", "batch.totals.pairs"),
@@ -467,7 +470,7 @@ MUTANTS = [
         ("repeat(dA, g, axis=1) / g", "tile(dA, (1, g, 1, 1)) / g"),
     ),
     *_of(
-        "distill.py",
+        "distillation/distill.py",
         "Prediction.__call__",
         "distill.prediction",
         ("prediction.backward(1.0, c)", "prediction.backward(2.0, c)"),
@@ -476,7 +479,7 @@ MUTANTS = [
         ("self.recipe.temperature, count", "1.0, count"),
     ),
     *_of(
-        "distill.py",
+        "distillation/distill.py",
         "Prediction.__call__",
         "own.regression",
         ("mse.backward(1.0, cache)", "mse.backward(2.0, cache)"),
@@ -486,7 +489,7 @@ MUTANTS = [
         ("if self.regression:", "if False:"),
     ),
     *_of(
-        "objectives.py",
+        "distillation/objectives.py",
         "Supervised.__call__",
         "own.supervised",
         ("mse.forward(student.logits, labels, count=n)", "mse.forward(student.logits, labels)"),
@@ -495,7 +498,7 @@ MUTANTS = [
         ('"cross_entropy": entropy}, Trace(logits=cross_entropy.backward(1.0, c))', '"cross_entropy": entropy}, Trace(logits=2 * c.p)'),
     ),
     *_of(
-        "objectives.py",
+        "distillation/objectives.py",
         "MaskedLM.__call__",
         "own.mlm",
         ("batch.masked.labels, batch.totals.masked)", "batch.masked.labels)"),

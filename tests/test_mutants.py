@@ -46,16 +46,16 @@ def test_every_backward_has_three_mutants():
             assert (file, name) in counted, f"no mutant for {name} in {file}"
 
 
-FILES = ("encoder.py", "bert.py", "heads.py", "distill.py", "objectives.py")
+FILES = ("model/encoder.py", "model/bert.py", "model/heads.py", "distillation/distill.py", "distillation/objectives.py")
 OBJECTIVES = {
-    "distill.py": ("__call__", "_hidden", "_target", "attend"),
-    "objectives.py": ("__call__",),
+    "distillation/distill.py": ("__call__", "_hidden", "_target", "attend"),
+    "distillation/objectives.py": ("__call__",),
     "attention.py": ("compare", "_loss_and_gradient", "spread"),
 }
 ONE_TERM = {
-    ("bert.py", "tables"),
-    ("bert.py", "_embedding_norm"),
-    ("memory.py", "added"),
+    ("model/bert.py", "tables"),
+    ("model/bert.py", "_embedding_norm"),
+    ("engine/memory.py", "added"),
     ("ops/attention.py", "real_keys"),
 }
 

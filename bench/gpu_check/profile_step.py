@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from minitinybert import device
-from minitinybert.batch import Batch, Run, packed
-from minitinybert.bert import Bert
-from minitinybert.config import Config
-from minitinybert.distill import Intermediate
-from minitinybert.learner import Learner
+from minitinybert import machine
+from minitinybert.distillation.distill import Intermediate
+from minitinybert.engine.batch import Batch, Run, packed
+from minitinybert.engine.parallel import Workers
+from minitinybert.model.bert import Bert
+from minitinybert.model.config import Config
 from minitinybert.ops import add_norm, attention, gelu
-from minitinybert.optim import PRESETS, Adam, AdamSettings, norm_factor, update
-from minitinybert.parallel import Workers
+from minitinybert.training.optim import PRESETS, Adam, AdamSettings, norm_factor, update
+from minitinybert.training.step import Learner
 
 Kernels = dict[str, tuple[int, float]]  # launches and µs, by name
 
@@ -31,8 +31,8 @@ Kernels = dict[str, tuple[int, float]]  # launches and µs, by name
 class Profile:
     def __init__(self, args: argparse.Namespace):
         if args.tf32:
-            device.allow_tf32("cuda")
-        self.args, self.xp = args, device.select("cuda")
+            machine.allow_tf32("cuda")
+        self.args, self.xp = args, machine.select("cuda")
         self.wait = self.xp.cuda.get_current_stream().synchronize
         self.vocabulary, self.sentences, self.length = (500, 4, 12) if args.quick else (30522, 32, 128)
         make = lambda *sizes: Config(self.vocabulary, *sizes, head="classifier")
@@ -65,7 +65,7 @@ class Profile:
     def steps(self) -> None:
         """A step of full sentences, and one of short ones, kernel by kernel; then the pool."""
         with Workers(1) as workers:
-            teacher = Bert.new(self.teacher, 2).to(self.xp).astype(device.float_type(self.args.teacher_dtype))
+            teacher = Bert.new(self.teacher, 2).to(self.xp).astype(machine.float_type(self.args.teacher_dtype))
             learner = Learner(Bert.new(self.student, 1).to(self.xp), Intermediate(self.student, self.teacher), workers, teacher, seed=3)
             adam = Adam(learner.student.parameters, PRESETS["adamw"], workers)
 
@@ -127,7 +127,7 @@ class Profile:
         return {name: (len(times), sum(times)) for name, times in found.items()}
 
     def _by_events(self, step: Callable[[], None]) -> Kernels:
-        from minitinybert.kernels.cuda import Kernel
+        from minitinybert.kernels.cuda.launch import Kernel
 
         launch, event, seen = Kernel.launch, self.xp.cuda.Event, []
 

@@ -19,15 +19,15 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "tests")]
 from gpu import test_kernels as kernels  # noqa: E402
 
-from minitinybert import device  # noqa: E402
-from minitinybert.batch import packed  # noqa: E402
-from minitinybert.bert import Bert  # noqa: E402
-from minitinybert.config import Config  # noqa: E402
-from minitinybert.distill import Intermediate, Prediction  # noqa: E402
-from minitinybert.learner import Learner  # noqa: E402
-from minitinybert.parallel import Workers  # noqa: E402
+from minitinybert import machine  # noqa: E402
+from minitinybert.distillation.distill import Intermediate, Prediction  # noqa: E402
+from minitinybert.engine.batch import packed  # noqa: E402
+from minitinybert.engine.parallel import Workers  # noqa: E402
+from minitinybert.model.bert import Bert  # noqa: E402
+from minitinybert.model.config import Config  # noqa: E402
+from minitinybert.training.step import Learner  # noqa: E402
 
-cupy = device.select("cuda")  # and its kernels
+cupy = machine.select("cuda")  # and its kernels
 
 # A case of tests/gpu/test_kernels.py, and the answers to what it draws, in its order. Between them every operation that has a kernel.
 SMALL: dict[str, tuple[Any, ...]] = {

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..batch import Batch, packed, packed_part, padded_to
-from ..random import generator
-from ..ranks import Ranks
+from ..engine.batch import Batch, packed, packed_part, padded_to
+from ..engine.random import generator
+from ..engine.ranks import Ranks
 
 _POOL = 50  # batches' worth of shuffled examples that are sorted by length together
 

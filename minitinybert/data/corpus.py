@@ -33,10 +33,10 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
+from ..engine.ranks import ALONE, Ranks
 from ..errors import InputError
 from ..files import read_json, replacing, write_json
 from ..progress import progress
-from ..ranks import ALONE, Ranks
 
 _FORMAT = 1
 _SHARD_BYTES = 32 << 20  # of text

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..batch import Batch, Masked
+from ..engine.batch import Batch, Masked
+from ..engine.random import row_keys
 from ..errors import InputError
-from ..random import row_keys
 
 
 @dataclass(frozen=True)

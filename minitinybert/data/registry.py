@@ -21,9 +21,9 @@ from pathlib import Path
 
 from platformdirs import user_cache_dir
 
+from ..engine.random import generator
 from ..errors import InputError
 from ..files import replacing
-from ..random import generator
 
 _PYPI = "https://pypi.org/pypi"
 

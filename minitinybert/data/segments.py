@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..batch import Batch, packed, padded_to
+from ..engine.batch import Batch, packed, padded_to
+from ..engine.random import generator, key
 from ..errors import InputError
-from ..random import generator, key
 from .corpus import Corpus
 from .masking import Masking, mask_batch
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..batch import Run
-from ..device import Array, array_module, fused
-from ..memory import added, new
+from ..engine.batch import Run
+from ..engine.device import Array, array_module, fused
+from ..engine.memory import added, new
 from ..ops import attention
 from . import mse
 from .mse import Cache as Cache

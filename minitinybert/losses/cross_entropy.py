@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, array_module, fused
+from ..engine.device import Array, array_module, fused
 
 
 class Cache(NamedTuple):

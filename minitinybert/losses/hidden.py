@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array
+from ..engine.device import Array
 from ..ops import linear
 from . import mse
 

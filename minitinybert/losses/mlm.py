@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, array_module
+from ..engine.device import Array, array_module
 from . import cross_entropy
 
 IGNORE = -100

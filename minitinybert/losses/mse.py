@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, array_module, fused
-from ..memory import new
+from ..engine.device import Array, array_module, fused
+from ..engine.memory import new
 
 
 class Cache(NamedTuple):

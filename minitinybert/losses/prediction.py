@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, fused
+from ..engine.device import Array, fused
 from ..ops import softmax
 from .cross_entropy import log_softmax
 

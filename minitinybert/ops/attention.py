@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from ..batch import Run
-from ..device import Array, array_module, fused
-from ..memory import new
-from ..random import row_keys
+from ..engine.batch import Run
+from ..engine.device import Array, array_module, fused
+from ..engine.memory import new
+from ..engine.random import row_keys
 from . import softmax
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, array_module, fused
-from ..memory import new, row_blocks
-from ..random import bits16
+from ..engine.device import Array, array_module, fused
+from ..engine.memory import new, row_blocks
+from ..engine.random import bits16
 
 
 class Cache(NamedTuple):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, fused
-from ..memory import added
+from ..engine.device import Array, fused
+from ..engine.memory import added
 from . import dropout, embedding, layer_norm
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array
+from ..engine.device import Array
 from . import gelu, linear
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ..device import Array, array_module, erf, fused
-from ..memory import new, row_blocks
+from ..engine.device import Array, array_module, erf, fused
+from ..engine.memory import new, row_blocks
 
 _P = (
     0.7978845305242946,

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, array_module
-from ..memory import new, sum_rows
+from ..engine.device import Array, array_module
+from ..engine.memory import new, sum_rows
 
 
 class Cache(NamedTuple):

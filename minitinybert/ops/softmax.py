@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, array_module
-from ..memory import new, row_blocks
+from ..engine.device import Array, array_module
+from ..engine.memory import new, row_blocks
 from . import dropout
 
 

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitinybert.batch import Batch, Masked
 from minitinybert.data.batching import EncodedExamples, share_of
 from minitinybert.data.corpus import build_shards
 from minitinybert.data.masking import Masking
 from minitinybert.data.segments import Segments
-from minitinybert.ranks import Ranks
+from minitinybert.engine.batch import Batch, Masked
+from minitinybert.engine.ranks import Ranks
 
 from .corpora import draw, words, write
 

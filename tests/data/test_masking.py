@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from minitinybert.batch import packed, padded_to
 from minitinybert.data.masking import Masking, mask_batch, mask_tokens
+from minitinybert.engine.batch import packed, padded_to
 from minitinybert.errors import InputError
 
 CLS, SEP, MASK, V = 2, 3, 4, 1000

@@ -5,6 +5,8 @@ import os
 
 import pytest
 
+from minitinybert import machine
+
 
 def absent():
     """Why there is no device; "" where there is one."""
@@ -14,6 +16,9 @@ def absent():
         return "CuPy is not installed: pip install 'minitinybert[cuda]'"
     return "" if cupy.cuda.is_available() else "CuPy finds no CUDA device"
 
+
+if not absent():
+    machine.select("cuda")  # brings the kernels
 
 collect_ignore_glob = ["test_[!d]*.py"] if absent() else []
 

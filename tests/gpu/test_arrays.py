@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_optim import filled
+from training.test_optim import filled
 
 from minitinybert.audit import assert_close
-from minitinybert.batch import packed
-from minitinybert.device import to_host
-from minitinybert.memory import add_rows
-from minitinybert.optim import PRESETS, Adam
-from minitinybert.parameters import Parameters
-from minitinybert.random import bits16, row_keys
-from minitinybert.ranks import MpiRanks
+from minitinybert.engine.batch import packed
+from minitinybert.engine.device import to_host
+from minitinybert.engine.memory import add_rows
+from minitinybert.engine.random import bits16, row_keys
+from minitinybert.engine.ranks import MpiRanks
+from minitinybert.model.parameters import Parameters
+from minitinybert.training.optim import PRESETS, Adam
 
 pytestmark = pytest.mark.gpu
 

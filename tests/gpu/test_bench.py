@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from gpu.conftest import needs_ampere
-from minitinybert.batch import packed
-from minitinybert.bert import Bert
-from minitinybert.config import Config
-from minitinybert.parallel import Workers
+from minitinybert.engine.batch import packed
+from minitinybert.engine.parallel import Workers
+from minitinybert.model.bert import Bert
+from minitinybert.model.config import Config
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.gpu

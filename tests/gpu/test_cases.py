@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from minitinybert import audit
 from minitinybert.audit import CASES, MODEL_CASES
-from minitinybert.device import on_host
+from minitinybert.engine.device import on_host
 
 pytestmark = pytest.mark.gpu
 named = pytest.mark.parametrize("case", (*CASES, *MODEL_CASES), ids=lambda case: case.name)

@@ -4,14 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
-from test_cli_method import world  # noqa: F401  (a fixture)
-from test_demo import small  # noqa: F401  (a fixture)
-from test_ranks import mpiexec  # noqa: F401  (a fixture)
+from commands.test_cli_method import world  # noqa: F401  (a fixture)
+from commands.test_demo import small  # noqa: F401  (a fixture)
+from engine.test_ranks import mpiexec  # noqa: F401  (a fixture)
 
-from minitinybert import audit, demo
-from minitinybert.audit import assert_close
-from minitinybert.bert import Bert
-from minitinybert.cli import main
+from minitinybert.audit import assert_close, judges
+from minitinybert.commands import demo
+from minitinybert.commands.cli import main
+from minitinybert.model.bert import Bert
 
 pytestmark = pytest.mark.gpu
 SHORT = ("--batch-size", 16, "--log-every", 2, "--lr", 3e-3)
@@ -95,9 +95,9 @@ def test_answers_are_the_cpu_s(capsys, commands, world):  # noqa: F811
 
 def test_the_audit_holds_on_the_device(cupy, capsys, monkeypatch):
     """Of operations and losses and of one model: all models by finite differences are minutes on a device that is simulated."""
-    monkeypatch.setattr(audit, "MODEL_CASES", [replace(case, draws=1) for case in audit.MODEL_CASES if case.name == "distill.prediction"])
+    monkeypatch.setattr(judges, "MODEL_CASES", [replace(case, draws=1) for case in judges.MODEL_CASES if case.name == "distill.prediction"])
     report = run(capsys, "audit", "--device", "cuda")
-    assert report["passed"] and [result["name"] for result in report["results"]] == [c.name for c in (*audit.CASES, *audit.MODEL_CASES)]
+    assert report["passed"] and [result["name"] for result in report["results"]] == [c.name for c in (*judges.CASES, *judges.MODEL_CASES)]
 
 
 def test_a_study_and_the_demo_run_there(cupy, capsys, commands, world, small, tmp_path, monkeypatch):  # noqa: F811

@@ -11,15 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitinybert import heads, memory, optim, random
 from minitinybert.audit import assert_close, norm
-from minitinybert.batch import Run
-from minitinybert.device import _kernel
+from minitinybert.engine import memory, random
+from minitinybert.engine.batch import Run
+from minitinybert.engine.device import _kernel
 from minitinybert.losses import attention as attention_loss
 from minitinybert.losses import cross_entropy, mse, prediction
+from minitinybert.model import heads
 from minitinybert.ops import add_norm, attention, dropout, embed_norm, gelu, layer_norm
+from minitinybert.training import optim
 
-TABLE = pytest.importorskip("minitinybert.kernels.table", reason="needs CuPy", exc_type=ImportError).TABLE
+TABLE = pytest.importorskip("minitinybert.kernels.cuda.table", reason="needs CuPy", exc_type=ImportError).TABLE
 pytestmark = pytest.mark.gpu
 
 # A result is a few sums, in trees, of up to some thousand terms, of which each was rounded a few times; exp and erf err by two units
@@ -358,7 +360,7 @@ def test_a_bias_of_no_rows_has_a_gradient_of_zero(cupy, given):
 @pytest.fixture
 def launched(cupy, monkeypatch):
     """[(kernel's name, arguments, constants)] of what is launched."""
-    from minitinybert.kernels.cuda import Kernel
+    from minitinybert.kernels.cuda.launch import Kernel
 
     seen, launch = [], Kernel.launch
 

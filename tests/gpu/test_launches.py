@@ -8,16 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minitinybert import encoder
-from minitinybert.batch import packed, padded_to
-from minitinybert.bert import Bert
-from minitinybert.config import Config
-from minitinybert.distill import Intermediate, Prediction
-from minitinybert.learner import Learner
-from minitinybert.optim import PRESETS, Adam
-from minitinybert.parallel import Workers
-from minitinybert.random import key, site_keys
-from minitinybert.recipes import RECIPES
+from minitinybert.distillation.distill import Intermediate, Prediction
+from minitinybert.distillation.recipes import RECIPES
+from minitinybert.engine.batch import packed, padded_to
+from minitinybert.engine.parallel import Workers
+from minitinybert.engine.random import key, site_keys
+from minitinybert.model import encoder
+from minitinybert.model.bert import Bert
+from minitinybert.model.config import Config
+from minitinybert.training.optim import PRESETS, Adam
+from minitinybert.training.step import Learner
 
 pytestmark = pytest.mark.gpu
 STUDENT = Config(2000, 312, 4, 12, 1200, max_position_embeddings=64, head="classifier")  # TinyBERT4, but for its vocabulary

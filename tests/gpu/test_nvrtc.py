@@ -31,7 +31,7 @@ def _nvidia(package, pattern):
 def kernels(kind=None):
     """Every kernel of ours, by name: those of CUDA C, or of another `kind`."""
     from minitinybert import kernels
-    from minitinybert.kernels.cuda import Kernel
+    from minitinybert.kernels.cuda.launch import Kernel
 
     modules = [importlib.import_module(f"{kernels.__name__}.{module.name}") for module in pkgutil.iter_modules(kernels.__path__)]
     return {value.name: value for module in modules for value in vars(module).values() if isinstance(value, kind or Kernel)}
@@ -39,8 +39,8 @@ def kernels(kind=None):
 
 def variants():
     """(a kernel's name, dtype, constants): rows of a warp and of a block, in fours and not, and all that a constant may leave out."""
-    from minitinybert.kernels.attention import _sizes
-    from minitinybert.kernels.cuda import BLOCK_SUMS, sharing
+    from minitinybert.kernels.cuda.attention import _sizes
+    from minitinybert.kernels.cuda.launch import BLOCK_SUMS, sharing
 
     wide, all_types = ("float32", "float64"), ("float32", "float64", "float16", *(["bfloat16"] if _has_bfloat16() else []))
     both = lambda **named: [dict(zip(named, values, strict=True)) for values in itertools.product(*named.values())]
@@ -140,7 +140,7 @@ def record(path):
     """In a process of its own: what CuPy generates where a device is at work, then the variants, with CuPy's options."""
     from cupy.cuda import compiler
 
-    from minitinybert.kernels.cuda import OPTIONS, code_of
+    from minitinybert.kernels.cuda.launch import OPTIONS, code_of
 
     seen = []
 
@@ -168,13 +168,13 @@ def _steps():
     from test_train import CONFIG, examples
 
     from gpu import test_transfers as steps
-    from minitinybert.bert import Bert
-    from minitinybert.device import float_type
-    from minitinybert.distill import Intermediate
-    from minitinybert.learner import Learner
-    from minitinybert.optim import PRESETS, Adam
-    from minitinybert.parallel import Workers
-    from minitinybert.recipes import Recipe
+    from minitinybert.distillation.distill import Intermediate
+    from minitinybert.distillation.recipes import Recipe
+    from minitinybert.engine.parallel import Workers
+    from minitinybert.machine import float_type
+    from minitinybert.model.bert import Bert
+    from minitinybert.training.optim import PRESETS, Adam
+    from minitinybert.training.step import Learner
 
     more = replace(steps.TEACHER, num_attention_heads=2 * CONFIG.num_attention_heads)
     averaged = lambda padding: (
@@ -198,7 +198,7 @@ def _commands(folder):
     from test_cli_method import make_world
 
     from gpu.test_commands import method
-    from minitinybert.cli import main
+    from minitinybert.commands.cli import main
 
     (world := folder / "world").mkdir()
     make_world(world)
@@ -213,8 +213,7 @@ def _cases():
     """Each operation, loss and model that the audit knows, once."""
     import cupy
 
-    from minitinybert.audit import CASES, MODEL_CASES, upstream
-    from minitinybert.audit_case import Draw
+    from minitinybert.audit import CASES, MODEL_CASES, Draw, upstream
 
     for case in (*CASES, *MODEL_CASES):
         draw = Draw(np.random.default_rng(3), large=True)

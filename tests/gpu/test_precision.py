@@ -6,31 +6,31 @@ import sys
 
 import numpy as np
 import pytest
-from test_train import CONFIG, examples
+from training.test_loop import CONFIG, examples
 
 from gpu.conftest import needs_ampere
 from gpu.test_transfers import TEACHER
 from minitinybert.audit import assert_close
-from minitinybert.batch import Run
-from minitinybert.bert import Bert
-from minitinybert.cli import main
-from minitinybert.device import float_type
-from minitinybert.distill import Intermediate, Prediction
-from minitinybert.learner import Learner
+from minitinybert.commands.cli import main
+from minitinybert.distillation.distill import Intermediate, Prediction
+from minitinybert.engine.batch import Run
+from minitinybert.engine.parallel import Workers
 from minitinybert.losses import attention as attention_loss
 from minitinybert.losses import mse, prediction
+from minitinybert.machine import float_type
+from minitinybert.model.bert import Bert
+from minitinybert.model.trace import Trace
 from minitinybert.ops import add_norm, attention, embed_norm, gelu, layer_norm
-from minitinybert.parallel import Workers
-from minitinybert.trace import Trace
+from minitinybert.training.step import Learner
 
 pytestmark = pytest.mark.gpu
 
 PRODUCT = """
 import cupy, numpy as np
-from minitinybert import device
+from minitinybert import machine
 from minitinybert.ops import linear
 if {tf32}:
-    device.allow_tf32("cuda")
+    machine.allow_tf32("cuda")
 x, W = np.random.default_rng(0).standard_normal((2, 64, 64)).astype(np.float32)
 y, cache = linear.forward(cupy.asarray(x), cupy.asarray(W))
 dx, dW, _ = linear.backward(y, cache)

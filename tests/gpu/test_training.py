@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_train import CONFIG, OPTIONS, StopAfter, examples, norm_of
+from training.test_loop import CONFIG, OPTIONS, StopAfter, examples, norm_of
 
 from minitinybert.audit import assert_close
-from minitinybert.bert import Bert
-from minitinybert.distill import Intermediate, Prediction
-from minitinybert.learner import Learner
-from minitinybert.objectives import Supervised
-from minitinybert.parallel import Workers
-from minitinybert.recipes import RECIPES
-from minitinybert.train import Stopped, train
+from minitinybert.distillation.distill import Intermediate, Prediction
+from minitinybert.distillation.objectives import Supervised
+from minitinybert.distillation.recipes import RECIPES
+from minitinybert.engine.parallel import Workers
+from minitinybert.model.bert import Bert
+from minitinybert.training.loop import Stopped, train
+from minitinybert.training.step import Learner
 
 pytestmark = pytest.mark.gpu
 

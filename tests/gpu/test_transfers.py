@@ -6,21 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_train import CONFIG, OPTIONS, examples
+from training.test_loop import CONFIG, OPTIONS, examples
 
-from minitinybert import evaluation
-from minitinybert import train as train_module
-from minitinybert.batch import Batch
-from minitinybert.bert import Bert
 from minitinybert.data.masking import Masking, mask_batch
-from minitinybert.distill import Intermediate, Prediction
+from minitinybert.distillation.distill import Intermediate, Prediction
+from minitinybert.distillation.objectives import MaskedLM, Supervised
+from minitinybert.distillation.recipes import RECIPES
+from minitinybert.engine.batch import Batch
+from minitinybert.engine.parallel import Workers
 from minitinybert.errors import InputError
-from minitinybert.learner import Learner
-from minitinybert.objectives import MaskedLM, Supervised
-from minitinybert.optim import PRESETS, Adam
-from minitinybert.parallel import Workers
-from minitinybert.recipes import RECIPES
-from minitinybert.train import train
+from minitinybert.model.bert import Bert
+from minitinybert.training import evaluation, loop
+from minitinybert.training.loop import train
+from minitinybert.training.optim import PRESETS, Adam
+from minitinybert.training.step import Learner
 
 pytestmark = pytest.mark.gpu
 OPERATORS = {
@@ -129,9 +128,9 @@ def test_a_step_copies_its_batch_and_nothing_else(cupy, watched, name):
 
 def test_the_loop_reads_losses_only_where_it_logs(cupy, monkeypatch, tmp_path):
     """Of 12 steps, after 6 and after 12, those of six at once; the checkpoints fall on these."""
-    done, read, step = [], train_module.to_host, Adam.step
+    done, read, step = [], loop.to_host, Adam.step
     monkeypatch.setattr(cupy.ndarray, "__float__", None)
-    monkeypatch.setattr(train_module, "to_host", lambda x: (done.append("read") if x.shape == (6,) else None) or read(x))
+    monkeypatch.setattr(loop, "to_host", lambda x: (done.append("read") if x.shape == (6,) else None) or read(x))
     monkeypatch.setattr(Adam, "step", lambda *given: done.append("step") or step(*given))
     with Workers(1) as workers:
         learner = Learner(Bert.new(CONFIG, 7).to(cupy), Supervised(), workers, seed=3)

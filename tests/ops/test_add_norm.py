@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from minitinybert.memory import BLOCK
+from minitinybert.engine.memory import BLOCK
 from minitinybert.ops import add_norm, dropout, layer_norm
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitinybert.batch import Run
+from minitinybert.engine.batch import Run
 from minitinybert.ops import attention
 
 HEADS, D = 2, 6

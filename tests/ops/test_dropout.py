@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from minitinybert.engine.random import row_keys
 from minitinybert.ops import dropout
-from minitinybert.random import row_keys
 
 
 def keys(*shape):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from minitinybert.memory import BLOCK
+from minitinybert.engine.memory import BLOCK
 from minitinybert.ops import gelu
 
 GRID = np.linspace(-12, 12, 200_001)

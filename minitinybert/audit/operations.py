@@ -1,0 +1,274 @@
+"""What the audit knows of each operation and loss: its equation, inputs worth drawing, how it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..engine.batch import Run
+from ..engine.device import Array
+from ..losses import attention as attention_loss
+from ..losses import cross_entropy, hidden, mlm, mse, prediction
+from ..losses import embedding as embedding_loss
+from ..ops import add_norm, attention, dropout, embed_norm, embedding, feed_forward, gelu, layer_norm, linear, softmax
+from .case import Case, Draw, Inputs
+
+
+def _named(names: str, backward: Callable[..., Any]) -> Callable[[dict[str, Array], Any], dict[str, Array]]:
+    """The gradients that `backward(dy, cache)` returns, by their inputs' names in its order."""
+
+    def call(dy: dict[str, Array], cache: Any) -> dict[str, Array]:
+        gradients = backward(next(iter(dy.values())), cache)
+        named = zip(names.split(), gradients if isinstance(gradients, tuple) else (gradients,), strict=True)
+        return {name: gradient for name, gradient in named if gradient is not None}
+
+    return call
+
+
+def _operation(module: ModuleType, formula: str, names: str, draw: Callable[[Draw], Inputs], backward: Any = None, **more: Any) -> Case:
+    """y, cache = module.forward(…), looked up when it is called, as module.backward is where no other is given."""
+
+    def forward(**inputs: Any) -> tuple[dict[str, Array], Any]:
+        y, cache = module.forward(**inputs)
+        return {"y": y}, cache
+
+    named = _named(names, backward or (lambda dy, cache: module.backward(dy, cache)))
+    return Case(module.__name__.removeprefix("minitinybert."), formula, draw, forward, named, **more)
+
+
+def _loss(module: ModuleType, formula: str, names: str, draw: Callable[[Draw], Inputs]) -> Case:
+    """loss, cache = module.forward(…), dloss a Python number."""
+
+    def forward(**inputs: Any) -> tuple[dict[str, Array], Any]:
+        loss, cache = module.forward(**inputs)
+        return {"loss": loss}, cache
+
+    backward = _named(names, lambda dloss, cache: module.backward(float(dloss), cache))
+    return Case(module.__name__.removeprefix("minitinybert."), formula, draw, forward, backward)
+
+
+# ---------------------------------------------------------------------------------------------------------------- operations
+
+
+def _linear(draw: Draw) -> Inputs:
+    d_in, d_out = draw.integer(1, 9), draw.integer(1, 9)
+    arrays = {"x": draw.normal(*draw.rows(), d_in), "W": draw.normal(d_out, d_in)}
+    return Inputs(arrays | ({"b": draw.normal(d_out)} if draw.yes() else {}), {})
+
+
+def _embedding(draw: Draw) -> Inputs:
+    d, V, positions, segments = draw.integer(1, 9), draw.integer(1, 9), draw.integer(1, 5), draw.integer(1, 2)
+    rows = draw.rows()
+    tables = {"W": draw.normal(V, d), "P": draw.normal(positions, d), "S": draw.normal(segments, d)}
+    ids = {"word_ids": draw.ids(V, *rows), "position_ids": draw.ids(positions, *rows), "segment_ids": draw.ids(segments, *rows)}
+    return Inputs(ids | tables, {})
+
+
+def _ramp(draw: Draw, d: int) -> np.ndarray:
+    """Keeps a row away from constant, where σ, and with it every difference quotient, jumps."""
+    return draw.rng.permutation(np.linspace(-1, 1, d))
+
+
+def _norm(draw: Draw, d: int) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    eps = draw.choice([1e-12, 1e-5, 1e-2]) if d > 1 else 1e-2  # of one number σ = √ε alone: 1/σ would magnify rounding
+    return {"gain": 1 + draw.normal(d), "bias": draw.normal(d)}, {"eps": eps}
+
+
+def _layer_norm(draw: Draw) -> Inputs:
+    d = draw.integer(1, 9)
+    x = draw.normal(*draw.rows(), d) + 3 * _ramp(draw, d)
+    arrays, settings = _norm(draw, d)
+    return Inputs({"x": x, **arrays}, settings)
+
+
+def _embed_norm(draw: Draw) -> Inputs:
+    arrays, _ = _embedding(draw)
+    d = arrays["W"].shape[1]
+    arrays["W"] += 5 * _ramp(draw, d)
+    norm, settings = _norm(draw, d)
+    return Inputs({**arrays, **norm, "keys": draw.keys(*arrays["word_ids"].shape)}, {**settings, "p": draw.choice([0.0, 0.1, 0.5])})
+
+
+def _embed_norm_backward(dy: Array, cache: embed_norm.Cache) -> tuple[Array, ...]:
+    """To the tables, too."""
+    de, dgain, dbias = embed_norm.backward(dy, cache)
+    return *embedding.backward(de, cache.lookup), dgain, dbias
+
+
+def _add_norm(draw: Draw) -> Inputs:
+    norm, p = _layer_norm(draw), draw.choice([0.0, 0.1, 0.5])
+    x = norm.arrays["x"].reshape(-1, norm.arrays["x"].shape[-1])
+    T, d = x.shape
+    arrays = {"a": 0.1 * draw.normal(T, d), "b": 0.1 * draw.normal(d), "x": x, "keys": draw.keys(T)}
+    return Inputs(arrays | {name: norm.arrays[name] for name in ("gain", "bias")}, norm.settings | {"p": p})
+
+
+def _gelu(draw: Draw) -> Inputs:
+    f = draw.integer(1, 9)
+    arrays = {"x": draw.normal(*draw.rows(), f, scale=2.0)}
+    return Inputs(arrays | ({"b": draw.normal(f)} if draw.yes() else {}), {"approximate": draw.choice(["none", "tanh"])})
+
+
+def _softmax(draw: Draw) -> Inputs:
+    rows, L = draw.rows(), draw.integer(1, 9)
+    s = draw.normal(*rows, L, scale=2.0)
+    arrays = {"s": s, "keys": draw.keys(*rows)}
+    if draw.yes():
+        arrays["bias"] = np.where(draw.mask(rows[0], *[1] * (len(rows) - 1), L), 0.0, -1e9)
+    return Inputs(arrays, {"rate": draw.choice([0.0, 0.1, 0.5])})
+
+
+def _dropout(draw: Draw) -> Inputs:
+    rows = draw.rows()
+    x = {"x": draw.normal(*rows, draw.integer(1, 9))}
+    return Inputs(x | {"keys": draw.keys(*rows)}, {"p": draw.choice([0.0, 0.1, 0.5, 0.9])})
+
+
+def _attention(draw: Draw) -> Inputs:
+    heads, d_k = draw.integer(1, 3), draw.integer(1, 5)
+    runs, start = [], 0
+    for _ in range(draw.integer(1, 3)):
+        run = Run(start, draw.integer(1, 3), draw.integer(1, 6))
+        runs.append(list(run))
+        start = run.stop
+    queries = start if draw.yes() else sum(n for _, n, _ in runs)  # every token asks, or the first of each sentence
+    arrays = {"q": draw.normal(queries, heads * d_k), "kv": draw.normal(start, 2 * heads * d_k)}
+    if draw.yes():
+        arrays["attention_mask"] = np.concatenate([draw.mask(n, L).reshape(-1) for _, n, L in runs])
+    if draw.yes():
+        arrays["keys"] = draw.keys(queries)
+    return Inputs(arrays, {"runs": runs, "heads": heads, "p": draw.choice([0.1, 0.5])})
+
+
+def _attention_forward(runs: list[list[int]], **inputs: Any) -> tuple[dict[str, Array], Any]:
+    context, scores, cache = attention.forward(runs=[Run(*run) for run in runs], **inputs)
+    return {"context": context, "scores": scores}, cache
+
+
+def _attention_backward(dy: dict[str, Array], cache: attention.Cache) -> dict[str, Array]:
+    """A gradient of the scores alone comes with a context nobody looks at: zeros."""
+    dcontext = dy["context"] if "context" in dy else cache.q * 0
+    return dict(zip(("q", "kv"), attention.backward(dcontext, cache, dy.get("scores")), strict=True))
+
+
+def _feed_forward(draw: Draw) -> Inputs:
+    d, f = draw.integer(1, 7), draw.integer(1, 9)
+    arrays = {"x": draw.normal(*draw.rows(), d), "W1": draw.normal(f, d), "b1": draw.normal(f)}
+    return Inputs(arrays | {"W2": draw.normal(d, f)}, {"approximate": draw.choice(["none", "tanh"])})
+
+
+# ---------------------------------------------------------------------------------------------------------------- losses
+
+
+def _count(draw: Draw) -> dict[str, Any]:
+    """A whole batch's count, of which these inputs are a part; or none."""
+    return {"count": float(draw.integer(1, 50))} if draw.yes() else {}
+
+
+def _mse(draw: Draw) -> Inputs:
+    rows, d = draw.rows(), draw.integer(1, 9)
+    mask = {"mask": draw.mask(*rows, draw.choice([1, d]))} if draw.yes() else {}
+    return Inputs({"x": draw.normal(*rows, d), "y": draw.normal(*rows, d), **mask}, _count(draw))
+
+
+def _scores(draw: Draw) -> Inputs:
+    n, h, L = draw.integer(1, 3), draw.integer(1, 4), draw.integer(1, 6)
+    arrays = {"scores_S": draw.normal(n, h, L, L, scale=3.0), "scores_T": draw.normal(n, h, L, L, scale=3.0)}
+    if draw.yes():
+        real = draw.mask(n, 1, L)
+        arrays["mask"] = real[..., :, None] & real[..., None, :]
+    return Inputs(arrays, _count(draw))
+
+
+def _hidden(draw: Draw) -> Inputs:
+    """With a projection (with or without its bias), or of equal widths without one."""
+    rows, d, d_student = draw.rows(), draw.integer(1, 9), draw.integer(1, 9)
+    projection = draw.integer(0, 2)
+    d_student = d_student if projection else d
+    arrays = {"H_S": draw.normal(*rows, d_student), "H_T": draw.normal(*rows, d)}
+    if projection:
+        arrays["W"] = draw.normal(d, d_student)
+    if projection == 2:
+        arrays["b"] = draw.normal(d)
+    if draw.yes():
+        arrays["mask"] = draw.mask(*rows)
+    return Inputs(arrays, _count(draw))
+
+
+def _projected(module: ModuleType, formula: str) -> Case:
+    case = _loss(module, formula, "H_S W b", _hidden)
+    forward = case.forward
+    return Case(case.name, formula, _hidden, lambda W=None, **inputs: forward(W=W, **inputs), case.backward)
+
+
+def _prediction(draw: Draw) -> Inputs:
+    B, C = draw.integer(1, 5), draw.integer(1, 5)
+    logits = {"z_S": draw.normal(B, C, scale=2.0), "z_T": draw.normal(B, C, scale=2.0)}
+    return Inputs(logits, {"temperature": draw.choice([1.0, 2.0, 0.7]), **_count(draw)})
+
+
+def _cross_entropy(draw: Draw) -> Inputs:
+    n, C = draw.integer(1, 6), draw.integer(1, 5)
+    return Inputs({"z": draw.normal(n, C, scale=2.0), "labels": draw.ids(C, n)}, _count(draw))
+
+
+def _mlm(draw: Draw) -> Inputs:
+    rows, V = draw.rows(), draw.integer(1, 9)
+    labels = np.where(draw.rng.random(rows) < 0.5, draw.ids(V, *rows), mlm.IGNORE)
+    return Inputs({"z": draw.normal(*rows, V, scale=2.0), "labels": labels}, _count(draw))
+
+
+CASES: tuple[Case, ...] = (
+    _operation(linear, "y = x Wᵀ + b", "x W b", _linear),
+    _operation(embedding, "y_t = W[id_t] + P[position_t] + S[segment_t]", "W P S", _embedding),
+    _operation(layer_norm, "y = γ x̂ + β,  x̂ = (x − μ)/σ", "x gain bias", _layer_norm),
+    _operation(
+        embed_norm,
+        "y = dropout(LayerNorm(W[id_t] + P[position_t] + S[segment_t]))",
+        "W P S gain bias",
+        _embed_norm,
+        _embed_norm_backward,
+        given=lambda cache: {"keep": cache.dropout.keep, "scale": cache.dropout.scale},
+    ),
+    _operation(
+        add_norm,
+        "y = LayerNorm(x + dropout(a + b))",
+        "a b x gain bias",
+        _add_norm,
+        given=lambda cache: {"keep": cache.dropout.keep, "scale": cache.dropout.scale},
+    ),
+    _operation(gelu, "y = v Φ(v),  y = ½v(1 + tanh(u)),  v = x + b", "x b", _gelu),
+    _operation(
+        softmax,
+        "y = dropout(p),  p_i = e^{s_i} / Σ_j e^{s_j}",
+        "s",
+        _softmax,
+        given=lambda cache: {"keep": cache.dropout.keep, "scale": cache.dropout.scale},
+    ),
+    _operation(
+        dropout,
+        "y = x m/(1 − p)",
+        "x",
+        _dropout,
+        given=lambda cache: {"keep": cache.keep, "scale": cache.scale},
+    ),
+    Case(
+        "ops.attention",
+        "A = q kᵀ/√d_k,  P = softmax(A + mask),  c = dropout(P) v",
+        _attention,
+        _attention_forward,
+        _attention_backward,
+        given=lambda cache: {"keep": [w.dropout.keep for w in cache.weights], "scale": cache.weights[0].dropout.scale},
+    ),
+    _operation(feed_forward, "y = GELU(x W₁ᵀ + b₁) W₂ᵀ", "x W1 b1 W2", _feed_forward),
+    _loss(mse, "L = (1/n) Σ_i m_i (x_i − y_i)²", "x", _mse),
+    _loss(attention_loss, "L_attn = (1/h) Σ_i MSE(A_i^S, A_i^T)", "scores_S", _scores),
+    _projected(hidden, "L_hidn = MSE(H^S W_h, H^T)"),
+    _projected(embedding_loss, "L_embd = MSE(E^S W_e, E^T)"),
+    _loss(prediction, "L_pred = CE(z^T/t, z^S/t) = −(1/n) Σ_b Σ_c p^T_bc log p^S_bc", "z_S", _prediction),
+    _loss(cross_entropy, "L = −(1/n) Σ_b log p_b,y_b", "z", _cross_entropy),
+    _loss(mlm, "L = −(1/n) Σ over masked positions of log p_{y}", "z", _mlm),
+)

@@ -1,0 +1,255 @@
+"""The commands' arguments. What each command does with them is in cli.py."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..distillation.recipes import RECIPES
+from .ablation.variants import VARIANTS
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="minitinybert", description=_DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _demo(commands)
+    _convert(commands)
+    _finetune(commands)
+    _pretrain(commands)
+    _augment(commands)
+    _distill(commands)
+    _ablate(commands)
+    _evaluate(commands)
+    _predict(commands)
+    _audit(commands)
+    return parser
+
+
+_DESCRIPTION = "TinyBERT from scratch on NumPy and CuPy: fine-tune a teacher, distil a student, prove every gradient."
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong on one line, as all of the package does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def _command(commands: Any, name: str, help: str, threads: bool = True) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=help, description=help, formatter_class=_Help)
+    parser.add_argument("--device", default="cpu", metavar="cpu|cuda|cuda:N", help="where the arrays live")
+    parser.add_argument("--tf32", action="store_true", help="on a GPU: float32 matrices are multiplied on tensor cores, in TF32")
+    if threads:
+        parser.add_argument("--threads", type=_positive, default=None, help="threads on the CPU (without it: one a core)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--json", action="store_true", help="results as JSON on standard output")
+    return parser
+
+
+def _task_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", required=True, metavar="NAME", help="cola sst-2 mrpc sts-b qqp mnli qnli rte wnli, or custom")
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the task's directory: train, dev (and test) files")
+    _custom_options(parser)
+
+
+def _custom_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--text-columns", metavar="A[,B]", help="--task custom: the text's column, or a pair's two")
+    parser.add_argument("--label-column", metavar="NAME", help="--task custom: the label's column")
+    parser.add_argument("--labels", metavar="A,B,…", help="--task custom: the labels in order (without it: those of the training file)")
+    parser.add_argument("--regression", action="store_true", help="--task custom: the labels are numbers, whole ones too")
+
+
+_OF_RECIPE = " (without it: the recipe's for the task)"
+
+
+def _length_option(parser: argparse.ArgumentParser, default: int | None = 128) -> None:
+    more = "" if default else _OF_RECIPE
+    parser.add_argument("--max-length", type=_positive, default=default, metavar="L", help=f"word pieces a text (or pair) is cut to{more}")
+
+
+def _training_options(parser: argparse.ArgumentParser, batch_size: int | None = 32) -> None:
+    more = "" if batch_size else _OF_RECIPE
+    parser.add_argument("--batch-size", type=_positive, default=batch_size, metavar="B", help=f"examples a step{more}")
+    parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps over which the learning rate rises")
+    parser.add_argument("--log-every", type=_positive, default=50, metavar="STEPS", help="a line in metrics.jsonl")
+    parser.add_argument("--save-every", type=_positive, default=500, metavar="STEPS", help="a checkpoint, also at each epoch")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, where there is one")
+
+
+def _teacher_dtype_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--teacher-dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the frozen teacher, on a GPU"
+    )
+
+
+def _finetune(commands: Any) -> None:
+    parser = _command(commands, "finetune", "fine-tune a BERT on a task: the teacher")
+    parser.add_argument("--model", required=True, metavar="DIR|ID", help="a model directory, or a Hugging Face id")
+    _task_options(parser)
+    _length_option(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--epochs", type=float, default=3.0)
+    parser.add_argument("--lr", type=float, default=5e-5)
+    parser.add_argument("--optimizer", choices=("adamw", "bert-adam"), default="adamw")
+    _training_options(parser)
+
+
+def _pretrain(commands: Any) -> None:
+    parser = _command(commands, "pretrain", "masked-language-model training on raw text")
+    parser.add_argument("--model", required=True, metavar="DIR|ID|SHAPE", help="weights to go on from, or a shape for random ones")
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument("--tokenizer", type=Path, metavar="DIR", help="of a tokenizer.json or vocab.txt, where --model is a shape")
+    words.add_argument("--train-vocabulary", type=_positive, metavar="N", help="or a vocabulary of N word pieces from the corpus")
+    _corpus_options(parser)
+    _length_option(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--mask-rate", type=float, default=0.15, help="share of the positions that are predicted")
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--optimizer", choices=("adamw", "bert-adam"), default="adamw")
+    _training_options(parser)
+
+
+def _corpus_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument("--corpus", required=required, nargs="+", metavar="FILE", help="a sentence a line, a blank line between documents")
+    parser.add_argument("--plain-text", action="store_true", help="the corpus has paragraphs, not a sentence a line")
+    parser.add_argument("--pairs", action="store_true", help="examples of two segments, half of them from another document")
+    parser.add_argument("--static", action="store_true", help="the same examples and masks at every epoch")
+    parser.add_argument("--shards", type=Path, metavar="DIR", help="where the tokenised corpus is kept (without it: in --out)")
+    parser.add_argument("--processes", type=_positive, default=1, help="that tokenise")
+
+
+def _augment(commands: Any) -> None:
+    parser = _command(commands, "augment", "a task's training data with words replaced (paper, Algorithm 1)", threads=False)
+    parser.add_argument("--mlm", required=True, metavar="DIR|ID", help="a BERT with its masked-language-model head")
+    parser.add_argument("--vectors", required=True, metavar="FILE|NAME", help="GloVe, word2vec or fastText; README lists the formats")
+    _task_options(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="gets a longer train file, and the task's other files")
+    parser.add_argument("--recipe", choices=("paper", "huawei-2019"), default="paper", help="Algorithm 1, or the released code's variant")
+    parser.add_argument("--copies", type=_positive, metavar="N", help="augmented rows an example (without it: the recipe's own)")
+    parser.add_argument("--probability", type=float, default=0.4, help="p_t: how likely a word is replaced")
+    parser.add_argument("--candidates", type=_positive, default=15, help="K: how many words BERT or GloVe may choose from")
+    parser.add_argument("--no-original", action="store_true", help="leave the rows of the original out")
+    parser.add_argument("--provenance", action="store_true", help="write provenance.jsonl: each row's source and every replacement")
+    parser.add_argument("--processes", type=_positive, metavar="N", help="that replace words (without it: one a core)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+
+
+def _distill(commands: Any) -> None:
+    distill = commands.add_parser("distill", help="distil a student from a teacher: general, then on a task")
+    stages = distill.add_subparsers(dest="what", required=True, metavar="general|task")
+    general = _command(stages, "general", "general distillation: a pre-trained teacher, raw text, no labels")
+    general.add_argument("--teacher", required=True, metavar="DIR|ID", help="a BERT that was pre-trained, not fine-tuned")
+    _teacher_dtype_option(general)
+    general.add_argument("--student", required=True, metavar="DIR|SHAPE", help="a model directory, or a shape: 4L-312D-12H-1200F")
+    _corpus_options(general)
+    _length_option(general)
+    general.add_argument("--out", required=True, type=Path, metavar="DIR")
+    _recipe_option(general)
+    general.add_argument("--epochs", type=float, default=3.0)
+    general.add_argument("--lr", type=float, default=1e-4)
+    _training_options(general, None)
+    parser = _command(stages, "task", "task-specific distillation: intermediate layers, then prediction")
+    parser.add_argument("--teacher", required=True, metavar="DIR|ID", help="a BERT fine-tuned on the task")
+    _teacher_dtype_option(parser)
+    parser.add_argument("--student", required=True, metavar="DIR|SHAPE", help="a model directory, or a shape: 4L-312D-12H-1200F")
+    _task_options(parser)
+    _length_option(parser, None)
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--stage", choices=("intermediate", "prediction", "both"), default="both", help="prediction goes on from the other")
+    parser.add_argument("--prediction-data", type=Path, metavar="DIR", help="another directory for the prediction step: STS-B's original")
+    _two_step_options(parser)
+    _training_options(parser, None)
+
+
+def _two_step_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--intermediate-epochs", type=float, metavar="N", help="passes over the data" + _OF_RECIPE)
+    parser.add_argument("--intermediate-lr", type=float, metavar="LR", help="learning rate" + _OF_RECIPE)
+    parser.add_argument("--epochs", type=float, metavar="N", help="of the prediction step" + _OF_RECIPE)
+    parser.add_argument("--lr", type=float, metavar="LR", help="of the prediction step" + _OF_RECIPE)
+    parser.add_argument("--cache-gb", type=_size, default=4.0, metavar="GB", help="at most this much disk for the teacher's answers")
+    _recipe_option(parser)
+
+
+def _ablate(commands: Any) -> None:
+    parser = _command(commands, "ablate", "the paper's ablations (tables 2-4) on one task, over several seeds")
+    parser.add_argument("--teacher", required=True, metavar="DIR|ID", help="a BERT fine-tuned on the task")
+    parser.add_argument("--student", required=True, metavar="SHAPE", help="such as 4L-312D-12H-1200F")
+    _task_options(parser)
+    _length_option(parser, None)
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--augmented", type=Path, metavar="DIR", help="what augment made of --data")
+    parser.add_argument("--general-teacher", metavar="DIR|ID", help="a BERT that was only pre-trained, with --corpus")
+    _corpus_options(parser, required=False)
+    parser.add_argument("--general-epochs", type=float, default=3.0)
+    parser.add_argument("--general-lr", type=float, default=1e-4)
+    _two_step_options(parser)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help=f"of {', '.join(v.slug for v in VARIANTS)} (without it: all)")
+    _training_options(parser, None)
+
+
+def _recipe_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", default="default", metavar="NAME|FILE", help=f"{', '.join(RECIPES)}, or a .toml file of switches")
+
+
+def _evaluate(commands: Any) -> None:
+    parser = _command(commands, "evaluate", "a model's metrics on a task's dev files")
+    parser.add_argument("--model", required=True, metavar="DIR|ID")
+    _task_options(parser)
+    _length_option(parser)
+    parser.add_argument("--split", action="append", metavar="NAME", help="another split than dev, such as test; may be repeated")
+
+
+def _predict(commands: Any) -> None:
+    parser = _command(commands, "predict", "a model's answer to each text (a pair: 'first ||| second')")
+    parser.add_argument("--model", required=True, metavar="DIR|ID")
+    parser.add_argument("--file", type=Path, metavar="FILE", help="a text a line instead of TEXT; - for standard input")
+    parser.add_argument("--task", metavar="NAME", help="with --data: whose test file is answered")
+    _custom_options(parser)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the task's directory; its test files are answered")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="with --data: where the leaderboard's files go")
+    parser.add_argument("text", nargs="*", metavar="TEXT")
+    _length_option(parser)
+
+
+def _convert(commands: Any) -> None:
+    parser = _command(commands, "convert", "weights from elsewhere to a model directory")
+    parser.add_argument("source", metavar="SRC", help="a directory, .safetensors, .bin, TensorFlow checkpoint, or Hugging Face id")
+    parser.add_argument("destination", type=Path, metavar="DST")
+    parser.add_argument("--overwrite", action="store_true", help="replace the model that DST holds")
+
+
+def _demo(commands: Any) -> None:
+    parser = _command(commands, "demo", "the whole method on small real data, in minutes")
+    parser.add_argument("--out", type=Path, default=Path("minitinybert-demo"), metavar="DIR")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--teacher", metavar="DIR|ID", help="other weights than the demo's own, such as bert-base-uncased")
+
+
+def _audit(commands: Any) -> None:
+    _command(commands, "audit", "prove every gradient on this machine")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return int(text)
+
+
+def _size(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of 0 or more")
+    return value

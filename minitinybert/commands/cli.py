@@ -1,0 +1,339 @@
+"""The command line: arguments.py says what each command takes, task.py, corpus.py, answer.py, demo.py, ablation/ … do it.
+
+Exit status: 0 success, 1 a failed audit, 2 a usage error or bad input (one line on standard error), 128+n stopped by signal n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..distillation import recipes
+from ..errors import InputError
+from .arguments import build_parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # what overflows shows in the loss, which is looked at
+            return _run(args)
+    except InputError as error:
+        print(f"minitinybert: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("minitinybert: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        print(f"minitinybert: {error.filename or 'a file'}: {error.strerror or error}; check the path and its permissions", file=sys.stderr)
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    from .. import machine
+    from ..engine import ranks
+    from ..training.loop import Stopped
+
+    def work(ours: Any) -> int:
+        args.ranks = ours
+        try:
+            return _COMMANDS[args.command](args)
+        except Stopped as stopped:
+            if ours.first:
+                print(f"minitinybert: {stopped}", file=sys.stderr)
+            return 128 + stopped.signal
+
+    if getattr(args, "tf32", False):
+        machine.allow_tf32(args.device)
+    return ranks.run(args.command, work)
+
+
+def _run_finetune(args: argparse.Namespace) -> int:
+    from ..machine import Machine
+    from .task import finetune
+
+    with Machine(args.device, args.threads, args.ranks) as machine:
+        options = replace(_options(args, args.epochs, args.lr), optimizer=args.optimizer)
+        results = finetune(args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume)
+    return _report(args, {"model": str(args.out), "results": results})
+
+
+def _run_pretrain(args: argparse.Namespace) -> int:
+    from ..machine import Machine
+    from .corpus import pretrain
+
+    with Machine(args.device, args.threads, args.ranks) as machine:
+        options = replace(_options(args, args.epochs, args.lr), optimizer=args.optimizer)
+        results = pretrain(
+            args.model, _text(args), args.out, options, machine, _vocabulary(args), rate=args.mask_rate, resume=args.resume
+        )
+    return _report(args, {"model": str(args.out), "results": results})
+
+
+def _vocabulary(args: argparse.Namespace) -> Any:
+    from ..data.vocabulary import train_vocabulary
+
+    if not args.train_vocabulary:
+        return args.tokenizer
+    if args.ranks.first:
+        train_vocabulary(args.corpus, args.train_vocabulary, args.out / "tokenizer")
+    args.ranks.wait()
+    return args.out / "tokenizer"
+
+
+def _run_augment(args: argparse.Namespace) -> int:
+    from ..augmentation.files import augment
+
+    summary = augment(
+        args.mlm, args.vectors, _task(args), args.data, args.out, args.recipe, args.copies, args.probability, args.candidates,
+        original=not args.no_original, provenance=args.provenance, workers=args.processes, resume=args.resume, seed=args.seed,
+        device=args.device, ranks=args.ranks,
+    )  # fmt: skip
+    if args.json:
+        return _print_json(summary)
+    print("\n".join(f"{name}: {value}" for name, value in summary.items()))
+    return 0
+
+
+def _run_distill(args: argparse.Namespace) -> int:
+    return _run_distill_general(args) if args.what == "general" else _run_distill_task(args)
+
+
+def _run_distill_general(args: argparse.Namespace) -> int:
+    from ..machine import Machine
+    from .corpus import distill_general
+
+    with Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
+        recipe = recipes.load(args.recipe)
+        options = _options(args, args.epochs, args.lr, recipes.general_batch_size(recipe))
+        results = distill_general(args.teacher, args.student, _text(args), args.out, options, machine, recipe, args.resume)
+    return _report(args, {"model": str(args.out), "results": results})
+
+
+def _run_distill_task(args: argparse.Namespace) -> int:
+    from ..machine import Machine
+    from .task import distill_task
+
+    task, recipe = _task(args), recipes.load(args.recipe)
+    max_length, intermediate, prediction = _two_steps(args, task, recipe)
+    with Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
+        results = distill_task(
+            args.teacher,
+            args.student,
+            task,
+            args.data,
+            args.out,
+            machine,
+            stage=args.stage,
+            intermediate=intermediate,
+            prediction=prediction,
+            recipe=recipe,
+            max_length=max_length,
+            resume=args.resume,
+            cache_gb=args.cache_gb,
+            prediction_data=args.prediction_data,
+        )
+    model = args.out / "intermediate" if args.stage == "intermediate" else args.out
+    return _report(args, {"model": str(model), "results": results})
+
+
+def _run_ablate(args: argparse.Namespace) -> int:
+    from ..machine import Machine
+    from .ablation import study
+    from .ablation.report import format_table
+
+    task, recipe = _task(args), recipes.load(args.recipe)
+    max_length, intermediate, prediction = _two_steps(args, task, recipe)
+    general = _options(args, args.general_epochs, args.general_lr, recipes.general_batch_size(recipe))
+    with Machine(args.device, args.threads, args.ranks) as machine:
+        report = study.run(
+            args.teacher,
+            task,
+            args.data,
+            args.out,
+            machine,
+            student_shape=args.student,
+            general_teacher=args.general_teacher,
+            corpus=_text(args, args.max_length or 128) if args.corpus else None,
+            augmented=args.augmented,
+            seeds=args.seeds,
+            variants=args.variants,
+            recipe=recipe,
+            general=general,
+            intermediate=intermediate,
+            prediction=prediction,
+            max_length=max_length,
+            cache_gb=args.cache_gb,
+            resume=args.resume,
+        )
+    if args.json:
+        return _print_json(report)
+    print(format_table(report))
+    return 0
+
+
+def _run_evaluate(args: argparse.Namespace) -> int:
+    from ..machine import Machine
+    from .answer import evaluate
+
+    with Machine(args.device, args.threads, args.ranks) as machine:
+        results = evaluate(args.model, _task(args), args.data, machine, args.max_length, args.split)
+    return _report(args, {"model": args.model, "results": results})
+
+
+def _run_predict(args: argparse.Namespace) -> int:
+    from ..machine import Machine
+    from .answer import predict, predict_test
+
+    if sum(map(bool, (args.text, args.file, args.data))) != 1 or (args.data and not (args.task and args.out)):
+        raise InputError("predict needs either TEXT…, or --file, or --task, --data and --out for a task's test files")
+    if not args.data and (args.task or args.out):
+        raise InputError("predict: --task and --out go with --data, for a task's test files")
+    with Machine(args.device, args.threads, args.ranks) as machine:
+        if args.data:
+            files = predict_test(args.model, _task(args), args.data, args.out, machine, args.max_length)
+            return _print_json(files) if args.json else print("\n".join(files)) or 0
+        answers = predict(args.model, args.text or _lines(args.file), machine, args.max_length)
+    if args.json:
+        return _print_json(answers)
+    for answer in answers:
+        label = answer["label"] if "label" in answer else f"{answer['score']:.4f}"
+        sure = f"\t{answer['probabilities'][label]:.4f}" if "label" in answer else ""
+        print(f"{label}{sure}\t{answer['text']}")
+    return 0
+
+
+def _run_convert(args: argparse.Namespace) -> int:
+    from ..model.bert import Bert
+    from ..weights.convert import convert
+
+    Bert.load(args.source)  # what no other command could open is not written
+    summary = convert(args.source, args.destination, args.overwrite)
+    if args.json:
+        return _print_json(summary)
+    print("\n".join(f"{name}: {value}" for name, value in summary.items()))
+    return 0
+
+
+def _run_demo(args: argparse.Namespace) -> int:
+    from ..machine import Machine
+    from . import demo
+
+    with Machine(args.device, args.threads, args.ranks) as machine:
+        report = demo.run(args.out, machine, args.seed, args.resume, args.teacher)
+    if args.json:
+        return _print_json(report)
+    print(demo.format_report(report))
+    return 0
+
+
+def _run_audit(args: argparse.Namespace) -> int:
+    from .. import audit, machine
+
+    results = audit.run(machine.select(args.device), args.seed)
+    if args.json:
+        _print_json(audit.to_json(results))
+    else:
+        print(audit.format_table(results))
+    return 0 if all(result.passed for result in results) else 1
+
+
+def _options(args: argparse.Namespace, epochs: float, lr: float, batch_size: int = 0) -> Any:
+    """batch_size: where the command line names none."""
+    from ..training.loop import Options
+
+    size = args.batch_size or batch_size
+    return Options(epochs, size, lr, args.warmup, seed=args.seed, log_every=args.log_every, save_every=args.save_every)
+
+
+def _two_steps(args: argparse.Namespace, task: Any, recipe: recipes.Recipe) -> tuple[int, Any, Any]:
+    """Length and both steps' options of task-specific distillation: the recipe's for the task, where the command line does not say."""
+    plan = recipes.hyperparameters_of(recipe, task.name, len(task.text_columns) > 1)
+    given = lambda value, otherwise: otherwise if value is None else value
+    epochs = given(args.intermediate_epochs, plan.intermediate_epochs), given(args.epochs, plan.prediction_epochs)
+    rates = given(args.intermediate_lr, plan.intermediate_lr), given(args.lr, plan.prediction_lr)
+    first, second = (_options(args, *step, plan.batch_size) for step in zip(epochs, rates, strict=True))
+    return args.max_length or plan.max_length, first, second
+
+
+def _lines(file: Path) -> list[str]:
+    """The texts of a file (- for standard input), one a line."""
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise InputError(f"{file}: holds no text")
+    return lines
+
+
+def _text(args: argparse.Namespace, max_length: int | None = None) -> Any:
+    from .corpus import Text
+
+    return Text(args.corpus, max_length or args.max_length, args.pairs, not args.static, not args.plain_text, args.shards, args.processes)
+
+
+def _task(args: argparse.Namespace) -> Any:
+    from ..data import glue
+
+    if args.task == "custom":
+        return _custom_task(args)
+    if args.task.lower() not in glue.TASKS:
+        raise InputError(f"--task {args.task}: choose one of {', '.join(glue.TASKS)}, or custom")
+    return glue.TASKS[args.task.lower()]
+
+
+def _custom_task(args: argparse.Namespace) -> Any:
+    """Of one's own files. What a model is to answer has that model's labels; else they are the training file's."""
+    from ..data import glue
+    from .classifiers import labels_of
+
+    answers = args.command in ("evaluate", "predict")
+    if not args.text_columns or not (args.label_column or args.command == "predict"):
+        raise InputError("--task custom needs --text-columns and --label-column")
+    columns = [name.strip() for name in args.text_columns.split(",")]
+    labels = [label.strip() for label in args.labels.split(",")] if args.labels else labels_of(args.model) if answers else None
+    regression = True if args.regression or (answers and labels is None) else None
+    return glue.custom_task(args.data, columns, args.label_column or "label", labels, regression)
+
+
+def _report(args: argparse.Namespace, report: dict[str, Any]) -> int:
+    if args.json:
+        return _print_json(report)
+    for split, values in report["results"].items():
+        print(f"{report['model']}\t{split}\t" + "\t".join(f"{name} {value:.4f}" for name, value in values.items()))
+    return 0
+
+
+def _print_json(value: Any) -> int:
+    print(json.dumps(value, indent=2))
+    return 0
+
+
+_COMMANDS = {
+    "demo": _run_demo,
+    "convert": _run_convert,
+    "finetune": _run_finetune,
+    "pretrain": _run_pretrain,
+    "augment": _run_augment,
+    "distill": _run_distill,
+    "ablate": _run_ablate,
+    "evaluate": _run_evaluate,
+    "predict": _run_predict,
+    "audit": _run_audit,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

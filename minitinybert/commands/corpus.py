@@ -1,0 +1,224 @@
+"""Learning from raw text: masked-language-model training, and general distillation from a teacher that was only pre-trained.
+
+    files ─▶ build_shards ─▶ Segments ─┬▶ pretrain:         MaskedLM on 15 % of the positions           ─▶ an MLM directory
+                                       └▶ distill_general:  embedding + hidden + attention losses       ─▶ a student directory
+
+General distillation has no prediction loss (paper, section 3.2).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.batching import by_length
+from ..data.corpus import Corpus, build_shards
+from ..data.masking import Masking
+from ..data.segments import Segments
+from ..data.tokenizer import Tokenizer
+from ..distillation.distill import Intermediate
+from ..distillation.objectives import MaskedLM
+from ..distillation.recipes import DEFAULT, Recipe
+from ..engine.device import array_module, to_host
+from ..engine.parallel import Workers
+from ..engine.ranks import ALONE, Ranks
+from ..errors import InputError
+from ..files import check_apart
+from ..losses import cross_entropy
+from ..machine import Machine
+from ..model.bert import Bert
+from ..model.config import Config, is_shape, parse_shape
+from ..training.loop import Options, digest, train
+from ..training.step import Learner
+from .classifiers import known_projections
+
+_DEV_SHARE, _DEV_MOST = 0.05, 2000  # sentences at the corpus's end that are kept from training
+_ROWS = 2048  # tokens a batch in evaluation
+
+
+@dataclass(frozen=True)
+class Text:
+    """The corpus, and how examples are made of it."""
+
+    files: Sequence[str | Path]
+    max_length: int = 128
+    pairs: bool = False  # A/B pairs with two segments, as BERT's; False: single segments
+    dynamic: bool = True  # segments, pairs and masks chosen anew at every epoch
+    one_sentence_a_line: bool = True  # False: plain text
+    shards: Path | None = None  # where the tokenised corpus is kept; None: in the run's directory
+    processes: int = 1  # that tokenise
+
+    def corpus(self, tokenizer: Tokenizer, out: Path, ranks: Ranks = ALONE) -> Corpus:
+        """The tokenised corpus: made, gone on with, or found finished."""
+        return build_shards(
+            self.files, tokenizer.tokenizer, self.shards or out / "corpus", self.processes, self.one_sentence_a_line, ranks=ranks
+        )
+
+    def check_fits(self, config: Config) -> None:
+        """InputError where the examples are not what a model of `config` has rows for."""
+        if self.max_length > config.max_position_embeddings:
+            raise InputError(f"--max-length {self.max_length}: the model has {config.max_position_embeddings} positions")
+        if self.pairs and config.type_vocab_size < 2:
+            raise InputError("pairs need a model with two token types, and this one has one; use single segments")
+
+    def segments(self, corpus: Corpus, tokenizer: Tokenizer, seed: int, masking: Masking | None, **settings: Any) -> Segments:
+        ids = tokenizer.cls_id, tokenizer.sep_id
+        return Segments(corpus, *ids, self.max_length, seed, self.pairs, self.dynamic, masking, **settings)
+
+
+# ----------------------------------------------------------------------------------------------------- masked language model
+
+
+def pretrain(
+    model: str,
+    text: Text,
+    out: Path,
+    options: Options,
+    machine: Machine,
+    tokenizer: Path | None = None,
+    rate: float = 0.15,
+    resume: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Train a masked language model; `out` holds the one best on held-out text.
+
+    model: a directory (one without such a head gets a fresh one), or a shape for random weights, and `tokenizer` the directory of its
+    tokenizer.json or vocab.txt. Returns {"dev": mlm_metrics} of the corpus's last sentences, which are not trained on.
+    """
+    out = Path(out)
+    check_apart(out, model)
+    if not 0 < rate < 1:
+        raise InputError(f"--mask-rate {rate}: a share of the positions between 0 and 1 is needed")
+    student, fresh = _mlm_model(model, tokenizer, options.seed)
+    words = Tokenizer.load(student.tokenizer_files)
+    words.check_fits(student.config.vocab_size)
+    text.check_fits(student.config)
+    corpus = text.corpus(words, out, machine.workers.ranks)
+    cut = len(corpus) - min(_DEV_MOST, round(_DEV_SHARE * len(corpus)))
+    if cut == len(corpus):
+        raise InputError(f"the corpus has {len(corpus)} sentences; at least {round(1 / _DEV_SHARE)} are needed")
+    if fresh:
+        student.parameters["cls.predictions.bias"][...] = log_frequencies(corpus.counts(cut, student.config.vocab_size))
+    masking = mlm_masking(words, rate)
+    training = text.segments(corpus, words, options.seed, masking, last=cut)
+    held_out = replace(text, pairs=False, dynamic=False)
+    only_masks = replace(masking, mask_share=1.0, random_share=0.0)
+    dev = held_out.segments(corpus, words, options.seed, only_masks, first=cut, short=0.0)
+    learner = Learner(student.to(machine.xp), MaskedLM(), machine.workers, seed=options.seed)
+    judge = lambda m: mlm_metrics(m, dev, machine.workers)
+    train(learner, training, options, out, judge, "log_likelihood", resume, "pretrain")
+    return {"dev": mlm_metrics(Bert.load(out).to(machine.xp), dev, machine.workers)}
+
+
+def log_frequencies(counts: np.ndarray) -> np.ndarray:
+    """ln P of each word of a vocabulary with one more of each counted, (V,) float64: what a head that does not know the context should say.
+
+    A fresh head's bias starts there. From zero, Adam, which moves no bias by more than the learning rate a step, would get there late.
+    """
+    return np.log((counts + 1) / (counts.sum() + len(counts)))
+
+
+def mlm_masking(tokenizer: Tokenizer, rate: float = 0.15) -> Masking:
+    special = tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id
+    return Masking(tokenizer.mask_id, tokenizer.vocab_size, special, rate)
+
+
+def mlm_metrics(model: Bert, examples: Segments, workers: Workers) -> dict[str, float]:
+    """Means over the masked positions: the log-likelihood of the word (in nats), and how often it is among the model's 1 or 10 most
+    probable ("top1", "top10"). No dropout."""
+    xp = array_module(model.parameters.flat)
+
+    def sums(indices: np.ndarray) -> np.ndarray:
+        batch = model.place(examples.batch(indices))
+        assert batch.masked is not None
+        trace, _ = model.forward_batch(batch, hidden=(), scores=(), positions=batch.masked.rows, keep_cache=False)
+        entropy, _ = cross_entropy.forward(trace.logits, batch.masked.labels, 1)
+        own = xp.take_along_axis(trace.logits, batch.masked.labels[:, None], axis=-1)  # type: ignore[arg-type]
+        rank = to_host((trace.logits > own).sum(axis=-1))
+        return np.array([len(rank), -float(entropy), (rank < 1).sum(), (rank < 10).sum()])
+
+    n, *totals = np.sum(workers.map_over_ranks(sums, by_length(examples.lengths(0), _ROWS)), axis=0)
+    return {name: float(total / n) for name, total in zip(("log_likelihood", "top1", "top10"), totals, strict=True)}
+
+
+def _mlm_model(model: str, tokenizer: Path | None, seed: int) -> tuple[Bert, bool]:
+    """A checkpoint, with a fresh head where it has none for words, or random weights of a shape and a tokenizer; and if it is fresh."""
+    if is_shape(model):
+        if tokenizer is None:
+            raise InputError(f"--model {model}: random weights need a vocabulary; give --tokenizer DIR or --train-vocabulary N")
+        words = Tokenizer.load(tokenizer)
+        config = Config(vocab_size=words.vocab_size, pad_token_id=words.pad_id, head="mlm", pooler=False)
+        fresh = Bert.new(replace(config, **parse_shape(model)), seed)
+        return Bert(fresh.config, fresh.parameters, words.files), True
+    loaded = Bert.load(model)
+    if tokenizer is not None:
+        raise InputError(f"--model {model}: has a vocabulary of its own; leave --tokenizer and --train-vocabulary out")
+    if loaded.config.head == "mlm":
+        return loaded, False
+    fresh = Bert.new(replace(loaded.config, head="mlm", pooler=False), seed)
+    for name in fresh.parameters:
+        if not name.startswith("cls."):
+            fresh.parameters[name][...] = loaded.parameters[name]
+    return Bert(fresh.config, fresh.parameters, loaded.tokenizer_files), True
+
+
+# ------------------------------------------------------------------------------------------------------ general distillation
+
+
+def distill_general(
+    teacher: str,
+    student: str,
+    text: Text,
+    out: Path,
+    options: Options,
+    machine: Machine,
+    recipe: Recipe = DEFAULT,
+    resume: bool = False,
+    weights: Mapping[str, float] | None = None,
+) -> dict[str, dict[str, float]]:
+    """General distillation (paper section 3.2): embedding, hidden and attention losses on raw text, none of the prediction layer.
+
+    teacher: a BERT that was pre-trained, with any head; student: a directory, or a shape for random weights, with the teacher's
+    tokenizer; weights: λ of the terms (for ablations). The encoder is saved to `out`. Returns {"train": the last mean losses}.
+    """
+    out = Path(out)
+    check_apart(out, teacher, student)
+    master = Bert.load(teacher, head="none")
+    pupil = _general_student(student, master, options.seed)
+    words = Tokenizer.load(pupil.tokenizer_files)
+    words.check_fits(pupil.config.vocab_size)
+    words.check_same_vocabulary(Tokenizer.load(master.tokenizer_files))
+    text = replace(text, pairs=text.pairs or recipe.corpus_pairs)
+    text.check_fits(pupil.config)
+    text.check_fits(master.config)
+    objective = Intermediate(pupil.config, master.config, recipe, weights)
+    pad_id = words.pad_id if recipe.padding == "count" else None
+    corpus = text.corpus(words, out, machine.workers.ranks)
+    examples = text.segments(corpus, words, options.seed, _corruption(recipe, words), pad_id=pad_id)
+    frozen, known = machine.frozen(master), known_projections(student, recipe)
+    learner = Learner(pupil.to(machine.xp), objective, machine.workers, frozen, options.seed, recipe.teacher_dropout, projections=known)
+    options = replace(options, optimizer=recipe.optimizer)
+    conditions = {**machine.conditions(recipe), "teacher's weights": digest(to_host(frozen.parameters.flat))}
+    train(learner, examples, options, out, resume=resume, description="distill general", conditions=conditions)
+    return {"train": _last_losses(out)}
+
+
+def _general_student(student: str, teacher: Bert, seed: int) -> Bert:
+    if not is_shape(student):
+        return Bert.load(student, head="none")
+    fresh = Bert.new(replace(teacher.config, **parse_shape(student), head="none", pooler=False), seed)
+    return Bert(fresh.config, fresh.parameters, teacher.tokenizer_files)
+
+
+def _corruption(recipe: Recipe, tokenizer: Tokenizer) -> Masking | None:
+    rate = {"none": None, "one": 0.0, "mlm": 0.15}[recipe.corpus_masking]
+    return None if rate is None else mlm_masking(tokenizer, rate)
+
+
+def _last_losses(out: Path) -> dict[str, float]:
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return next((row["losses"] for row in reversed(rows) if "losses" in row), {})

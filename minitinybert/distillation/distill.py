@@ -1,0 +1,183 @@
+"""TinyBERT's distillation (paper section 3): the layer map and the two objectives of task-specific distillation.
+
+Student layer m learns from teacher layer g(m), with g(0) = 0 the embeddings and g(M+1) = N+1 the prediction (eqs. 6 and 11):
+
+    L = Σ_m L_layer(m)      L_layer = λ_embd L_embd (m = 0),  λ_hidn L_hidn + λ_attn L_attn (0 < m ≤ M),  L_pred (m = M+1)
+
+The paper has a λ_m for each layer, all of them 1; here a λ belongs to a term and is the same in every layer.
+The first step learns m ≤ M (`Intermediate`), the second m = M+1 (`Prediction`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from ..engine.batch import Batch
+from ..engine.device import Array
+from ..engine.memory import added
+from ..errors import InputError
+from ..losses import attention, embedding, hidden, mse, prediction
+from ..losses.attention import Target
+from ..model.config import Config
+from ..model.encoder import Attend
+from ..model.parameters import Slot
+from ..model.trace import Trace
+from .objectives import Objective, Terms, View
+from .recipes import DEFAULT, Recipe
+
+
+def layer_map(strategy: str | Sequence[int], M: int, N: int) -> tuple[int, ...]:
+    """g(1) … g(M): the teacher's layer for each of the student's. M student layers, N teacher layers.
+
+    "uniform" g(m) = m·N/M (rounded where M does not divide N), "top" g(m) = m + N − M, "bottom" g(m) = m, or M numbers in 1 … N.
+    """
+    if isinstance(strategy, str):
+        if M > N:
+            raise InputError(f"the student has {M} layers, the teacher {N}: a {strategy} map needs no more than the teacher's")
+        maps = {
+            "uniform": tuple((2 * m * N + M) // (2 * M) for m in range(1, M + 1)),
+            "top": tuple(m + N - M for m in range(1, M + 1)),
+            "bottom": tuple(range(1, M + 1)),
+        }
+        if strategy not in maps:
+            raise InputError(f"layer map {strategy!r}: choose uniform, top, bottom, or a list such as 3,6,9,12")
+        return maps[strategy]
+    if len(strategy) != M or not all(1 <= n <= N for n in strategy):
+        raise InputError(f"layer map {list(strategy)}: {M} teacher layers between 1 and {N} are needed, one for each student layer")
+    return tuple(strategy)
+
+
+def projection_names(kind: str, M: int) -> list[str]:
+    """Which learned map each of hidden[0…M] goes through; none where `kind` is "none".
+
+    "split": W_e for the embeddings, one W_h for all layers (paper). "shared": one for all (`fit_dense`, released code).
+    "layer": one each (`fit_denses.m`, its second version).
+    """
+    return {
+        "split": ["fit_dense_embedding"] + ["fit_dense_hidden"] * M,
+        "shared": ["fit_dense"] * (M + 1),
+        "layer": [f"fit_denses.{m}" for m in range(M + 1)],
+        "none": [],
+    }[kind]
+
+
+class Intermediate(Objective):
+    """The first step: embedding, hidden and attention losses of every student layer (eqs. 7–9), as the recipe has them.
+
+    weights: λ of the terms "embedding", "hidden" and "attention"; 0 leaves a term out. InputError where head counts or widths
+    differ and the recipe does not say what then.
+    """
+
+    def __init__(self, student: Config, teacher: Config, recipe: Recipe = DEFAULT, weights: Mapping[str, float] | None = None):
+        M = student.num_hidden_layers
+        self.M, self.recipe = M, recipe
+        self.map = layer_map(recipe.layer_map, M, teacher.num_hidden_layers)
+        self.heads = attention.HeadPairs(student.num_attention_heads, teacher.num_attention_heads)
+        self.weights = {"embedding": 1.0, "hidden": 1.0, "attention": 1.0, **(weights or {})}
+        if self.weights["attention"] and not _heads_fit(self.heads, recipe.heads):
+            self.weights["attention"] = 0.0
+        equal = student.hidden_size == teacher.hidden_size
+        self.names = projection_names("none" if equal and not recipe.project_equal_widths else recipe.projection, M)
+        if not self.names and not equal:
+            raise InputError(f"widths {student.hidden_size} and {teacher.hidden_size} differ: a projection is needed")
+        self.slots = _projection_slots(self.names, recipe.projection_bias, teacher.hidden_size, student.hidden_size)
+        layers = [0] * bool(self.weights["embedding"]) + list(range(1, M + 1)) * bool(self.weights["hidden"])
+        self.hidden_pairs = [(m, (0, *self.map)[m]) for m in layers]
+        self.score_pairs = [(m, n - 1) for m, n in enumerate(self.map)] if self.weights["attention"] else []
+        views = [View(frozenset(p[i] for p in self.hidden_pairs), frozenset(p[i] for p in self.score_pairs)) for i in (0, 1)]
+        self.student_view, self.teacher_view = views
+
+    def attend(self, batch: Batch, teacher: Trace | None) -> dict[int, Attend]:
+        """With the attention loss on the way, where there are as many heads."""
+        if not self.heads.same:
+            return {}
+        target = lambda n: self._target(teacher.scores[n], batch)  # type: ignore[union-attr,index]
+        return {m: partial(attention.attend, target=target(n)) for m, n in self.score_pairs}
+
+    def _target(self, scores: Array, batch: Batch) -> Target:
+        """A mean over the entries whose query and key are real, or over all where padding counts."""
+        counts = self.recipe.padding == "count"
+        count = self.heads.pairs * (batch.totals.row_pairs if counts else batch.totals.pairs)
+        return Target(scores, self.weights["attention"], count, counts)
+
+    def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
+        assert teacher is not None
+        dtrace = Trace(hidden=[None] * (self.M + 1), scores=[None] * self.M)
+        losses: dict[str, list[Array]] = defaultdict(list)  # what each layer adds to each
+        dprojections: dict[str, list[Array]] = defaultdict(list)
+        for m, n in self.hidden_pairs:
+            self._hidden(m, student.hidden[m], teacher.hidden[n], batch, parameters, losses, dtrace, dprojections)  # type: ignore[index]
+        for m, n in self.score_pairs:
+            compared = (student.compared or {}).get(m)
+            if compared is None:
+                target = self._target(teacher.scores[n], batch)  # type: ignore[index]
+                compared = attention.compare(student.scores[m], target, batch.runs, self.heads, batch.attention_mask)  # type: ignore[index]
+            dtrace.scores[m] = compared.dscores  # type: ignore[index]
+            losses["attention"].append(compared.loss)
+        sums = lambda parts: {name: added(*values) for name, values in parts.items()}
+        return Terms(sums(losses), dtrace, sums(dprojections))
+
+    def _hidden(self, m, H_S, H_T, batch, parameters, losses, dtrace, dprojections) -> None:
+        """L_embd at m = 0, L_hidn above; a mean over the real tokens, or over all rows where padding counts."""
+        term, loss_of = ("embedding", embedding) if m == 0 else ("hidden", hidden)
+        mask, rows = batch.attention_mask, batch.totals.tokens
+        if self.recipe.padding == "count":
+            mask, rows = None, batch.totals.rows
+        W = b = None
+        if self.names:
+            W, b = parameters[self.names[m] + ".weight"], parameters.get(self.names[m] + ".bias")
+        loss, cache = loss_of.forward(H_S, H_T, W, b, mask, rows * H_T.shape[-1])
+        dtrace.hidden[m], dW, db = loss_of.backward(self.weights[term], cache)
+        losses[term].append(mse.weighted(self.weights[term], loss))
+        if W is not None:
+            dprojections[self.names[m] + ".weight"].append(dW)
+        if b is not None:
+            dprojections[self.names[m] + ".bias"].append(db)
+
+
+class Prediction(Objective):
+    """The second step: soft cross-entropy with the teacher's logits (eq. 10); mean squared error with them for regression.
+
+    A batch that carries the teacher's logits (`extra["teacher_logits"]`) needs no teacher trace.
+    """
+
+    student_view = View(logits=True)
+    teacher_view = View(logits=True)
+
+    def __init__(self, recipe: Recipe = DEFAULT, regression: bool = False):
+        self.recipe, self.regression = recipe, regression
+
+    def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
+        z_S, n = student.logits, batch.totals.sentences
+        z_T: Array = batch.extra["teacher_logits"] if teacher is None else teacher.logits  # type: ignore[index]
+        if self.regression:
+            if self.recipe.regression_target == "labels":
+                z_T = batch.labels[:, None].astype(z_S.dtype)  # type: ignore[union-attr,index]
+            error, cache = mse.forward(z_S, z_T, count=n)
+            return Terms({"prediction": error}, Trace(logits=mse.backward(1.0, cache)), {})
+        count = n * z_S.shape[-1] if self.recipe.prediction_mean == "elements" else n  # type: ignore[union-attr]
+        loss, c = prediction.forward(z_S, z_T, self.recipe.temperature, count)
+        return Terms({"prediction": loss}, Trace(logits=prediction.backward(1.0, c)), {})
+
+
+def _heads_fit(heads: attention.HeadPairs, choice: str) -> bool:
+    """Whether the recipe's choice leaves an attention loss; InputError where it is "refuse", or groups do not come out even."""
+    if heads.same:
+        return True
+    differ = f"the student has {heads.S} attention heads, the teacher {heads.T}"
+    if choice == "refuse":
+        raise InputError(f"{differ}: give the student as many, or set heads to drop (no attention loss) or average (groups)")
+    if choice == "average" and max(heads.S, heads.T) % heads.pairs:
+        raise InputError(f"{differ}: groups to average need one number to be a multiple of the other")
+    return choice == "average"
+
+
+def _projection_slots(names: Sequence[str], bias: bool, d: int, d_student: int) -> tuple[Slot, ...]:
+    slots: list[Slot] = []
+    for name in dict.fromkeys(names):
+        slots.append(Slot(name + ".weight", (d, d_student)))
+        if bias:
+            slots.append(Slot(name + ".bias", (d,)))
+    return tuple(slots)

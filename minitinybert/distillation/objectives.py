@@ -1,0 +1,111 @@
+"""What is learned, apart from the network that learns it: an objective takes traces and gives losses and the trace's gradient.
+
+    attend = objective.attend(batch, teacher)         # what the student's scores go through as it makes them, if anything
+    losses, dtrace, dprojections = objective(student, batch, teacher, parameters)
+
+`losses` are the terms by name (0-d arrays, weighted, the batch's share of them), `dtrace` is what `Bert.backward` injects,
+`dprojections` the gradients of the objective's own parameters by name. The Transformer knows none of this.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..engine.batch import Batch, check_range
+from ..engine.device import Array
+from ..losses import cross_entropy, mse
+from ..model.config import Config
+from ..model.encoder import Attend
+from ..model.parameters import Slot
+from ..model.trace import Trace
+
+
+class View(NamedTuple):
+    """Which parts of a trace an objective looks at."""
+
+    hidden: frozenset[int] = frozenset()
+    scores: frozenset[int] = frozenset()
+    logits: bool = False
+    masked: bool = False  # of a masked language model's logits only the masked rows'
+
+    def arguments(self, batch: Batch) -> dict[str, Any]:
+        """The keyword arguments of `Bert.forward_batch`."""
+        positions = batch.masked.rows if self.masked and batch.masked is not None else None
+        return {"hidden": self.hidden, "scores": self.scores, "logits": self.logits, "positions": positions}
+
+
+class Terms(NamedTuple):
+    """What an objective says of a batch, or of its part of one: what it costs, and the way down."""
+
+    losses: dict[str, Array]  # by term, each with its λ: their sum is what is learned
+    dtrace: Trace  # the gradient of that sum with respect to the student's trace
+    dprojections: Mapping[str, Array]  # and with respect to the objective's own parameters, by name
+
+
+class Objective(ABC):
+    """What `Learner` learns by: a subclass has a view of the student's trace, one of the teacher's where it asks a teacher, and `__call__`.
+
+    It says beforehand what it looks at, so that no more is worked out or kept, and is then a function of traces: called for each share of
+    a batch, from several threads, it changes nothing of itself. A teacher's trace is in the teacher's dtype. Means are sums over the
+    `totals` of the whole batch; the gradient's scores are flat, as the trace's; every slot has its gradient.
+    """
+
+    student_view: View
+    teacher_view: View | None = None  # None: no teacher is run
+    slots: tuple[Slot, ...] = ()  # the objective's own parameters, which the optimiser trains along
+
+    def check(self, batch: Batch, student: Config) -> None:
+        """InputError where labels of a host batch are none of the student's. (A GPU would read whatever lies there.)"""
+        return
+
+    def attend(self, batch: Batch, teacher: Trace | None) -> dict[int, Attend]:
+        """By layer, what the student is to attend with (`Bert.forward_batch`), for an objective that can do its work on scores as they
+        are made. It takes a trace with scores as well."""
+        return {}
+
+    @abstractmethod
+    def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms: ...
+
+
+class Supervised(Objective):
+    """Fine-tuning: cross-entropy with the batch's labels, or mean squared error where they are numbers (one logit)."""
+
+    student_view = View(logits=True)
+
+    def __init__(self, regression: bool = False):
+        self.regression = regression
+
+    def check(self, batch: Batch, student: Config) -> None:
+        if not self.regression and isinstance(batch.labels, np.ndarray):
+            check_range("labels", batch.labels, student.num_labels, "classes")
+
+    def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
+        n = batch.totals.sentences
+        if self.regression:
+            labels = batch.labels.astype(student.logits.dtype)[:, None]  # type: ignore[union-attr]
+            loss, cache = mse.forward(student.logits, labels, count=n)
+            return Terms({"mse": loss}, Trace(logits=mse.backward(1.0, cache)), {})
+        entropy, c = cross_entropy.forward(student.logits, batch.labels, n)
+        return Terms({"cross_entropy": entropy}, Trace(logits=cross_entropy.backward(1.0, c)), {})
+
+
+class MaskedLM(Objective):
+    """Masked language modelling (BERT, section 3.1): cross-entropy with the words at the masked rows; logits exist for these alone.
+
+    losses/mlm.py is the same loss on the logits of all rows.
+    """
+
+    student_view = View(logits=True, masked=True)
+
+    def check(self, batch: Batch, student: Config) -> None:
+        if batch.masked is not None and isinstance(batch.masked.labels, np.ndarray):
+            check_range("masked labels", batch.masked.labels, student.vocab_size, "words")
+
+    def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
+        assert batch.masked is not None
+        entropy, c = cross_entropy.forward(student.logits, batch.masked.labels, batch.totals.masked)
+        return Terms({"mlm": entropy}, Trace(logits=cross_entropy.backward(1.0, c)), {})

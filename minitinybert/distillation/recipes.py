@@ -1,0 +1,162 @@
+"""Recipes: every choice of the method as one named set of switches. The paper and the code its authors released differ in many.
+
+    paper         what the paper says; where it is silent, ours
+    huawei-2019   what the released code does
+    default       ours: padding in no mean, the teacher without dropout, W_e and W_h apart, one norm for the whole gradient
+
+A TOML file sets switches on top of a recipe that it names:
+
+    recipe = "paper"
+    temperature = 2.0
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The switches. What each one changes stands beside it."""
+
+    projection: str = "split"  # "split": W_e and W_h; "shared": one for all; "layer": one for each of hidden[0…M]; "none"
+    projection_bias: bool = False
+    project_equal_widths: bool = True  # False: compare directly where student and teacher are equally wide
+    padding: str = "exclude"  # "exclude" padding from every mean; "count": pad to the full length, and the padding is in the means
+    teacher_dropout: bool = False  # True: the teacher runs in training mode
+    classifier_relu: bool = False  # True: logits = classifier(relu(pooled)), and no dropout between
+    temperature: float = 1.0  # t of the prediction loss
+    prediction_mean: str = "sentences"  # the prediction loss is a mean over "sentences", or over sentences × classes: "elements"
+    regression_target: str = "teacher"  # "teacher": its number; "labels": the data's
+    heads: str = "refuse"  # where head counts differ: "refuse", "drop" the attention loss, "average" groups of heads
+    layers: str = "uniform"  # the layer map: "uniform", "top", "bottom", or the teacher's layers, "3,6,9,12"
+    optimizer: str = "adamw"  # "adamw"; "bert", no bias correction; "bert-adam", nor one norm clipped but each tensor by itself
+    intermediate_schedule: str = "linear"  # of the learning rate: "linear", up over the warm-up, then down to 0; or "constant"
+    carry_projections: bool = True  # False: general distillation's W_e and W_h are drawn anew for the task's
+    corpus_masking: str = "none"  # of general distillation's text: "none", "one" position a sequence, "mlm" 15 %
+    corpus_pairs: bool = False  # general distillation's examples: single segments, or pairs of two as BERT's
+    hyperparameters: str = "paper"  # epochs, learning rates, lengths and batches of `hyperparameters_of`: "paper" or "released"
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"recipe: {name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
+        if not 0 < self.temperature < math.inf:
+            raise InputError(f"recipe: temperature is {self.temperature!r}; a number above 0 is needed")
+        if self.layers not in ("uniform", "top", "bottom") and not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", self.layers, re.ASCII):
+            raise InputError(f"recipe: layers is {self.layers!r}; choose uniform, top, bottom, or teacher layers such as 3,6,9,12")
+
+    @property
+    def layer_map(self) -> str | list[int]:
+        """As `distill.layer_map` takes it."""
+        return self.layers if self.layers.isalpha() else [int(part) for part in self.layers.split(",")]
+
+
+_CHOICES = {
+    "projection": ("split", "shared", "layer", "none"),
+    "padding": ("exclude", "count"),
+    "prediction_mean": ("sentences", "elements"),
+    "regression_target": ("teacher", "labels"),
+    "heads": ("refuse", "drop", "average"),
+    "optimizer": ("adamw", "bert", "bert-adam"),
+    "intermediate_schedule": ("linear", "constant"),
+    "corpus_masking": ("none", "one", "mlm"),
+    "hyperparameters": ("paper", "released"),
+}
+
+DEFAULT = Recipe()
+RECIPES = {
+    "default": DEFAULT,
+    "paper": Recipe(optimizer="bert"),
+    "huawei-2019": Recipe(
+        projection="shared",
+        projection_bias=True,
+        padding="count",
+        teacher_dropout=True,
+        classifier_relu=True,
+        prediction_mean="elements",
+        regression_target="labels",
+        optimizer="bert-adam",
+        intermediate_schedule="constant",
+        corpus_masking="one",
+        corpus_pairs=True,
+        hyperparameters="released",
+    ),
+}
+
+
+class Hyperparameters(NamedTuple):
+    """What is set by task (paper, section 4.2): lengths in word pieces, batches in examples."""
+
+    max_length: int
+    batch_size: int
+    intermediate_epochs: float
+    intermediate_lr: float
+    prediction_epochs: float
+    prediction_lr: float
+
+
+def hyperparameters_of(recipe: Recipe, task: str, pairs: bool) -> Hyperparameters:
+    """Of task-specific distillation, by the task's name and whether its examples are `pairs` of sentences.
+
+    paper: 20 epochs of the intermediate step (10 for the large tasks, 50 for CoLA), 64 word pieces a sentence, 128 a pair. It tries
+    batches of 16 and 32 and 1, 2 and 3e-5 for the prediction step; these are the larger ones. released: the README of the released code.
+    """
+    if recipe.hyperparameters == "released":
+        return Hyperparameters(128, 32, 10.0, 5e-5, 3.0, 3e-5)
+    epochs = {"mnli": 10.0, "qqp": 10.0, "qnli": 10.0, "cola": 50.0}.get(task, 20.0)
+    return Hyperparameters(128 if pairs else 64, 32, epochs, 5e-5, 3.0, 3e-5)
+
+
+def general_batch_size(recipe: Recipe) -> int:
+    """Of general distillation: 256 in the released code's README; the paper does not say."""
+    return 256 if recipe.hyperparameters == "released" else 32
+
+
+def load(name: str) -> Recipe:
+    """A recipe by name, or from a .toml file. InputError names an unknown recipe or switch, and a value of the wrong kind."""
+    if name in RECIPES:
+        return RECIPES[name]
+    path = Path(name)
+    if path.suffix != ".toml":
+        raise InputError(f"--recipe {name}: choose one of {', '.join(RECIPES)}, or a .toml file")
+    try:
+        switches = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not TOML ({error})") from None
+    base = switches.pop("recipe", "default")
+    if not isinstance(base, str) or base not in RECIPES:
+        raise InputError(f"{path}: recipe is {base!r}; choose one of {', '.join(RECIPES)}")
+    return change(RECIPES[base], switches, str(path))
+
+
+def change(recipe: Recipe, switches: dict[str, Any], where: str) -> Recipe:
+    """The recipe with some switches set otherwise; InputError where one is unknown or of another type."""
+    kinds = {f.name: type(getattr(recipe, f.name)) for f in fields(Recipe)}
+    if isinstance(switches.get("layers"), list):  # as one writes a list in TOML
+        switches = {**switches, "layers": ",".join(map(str, switches["layers"]))}
+    for name, value in switches.items():
+        if name not in kinds:
+            raise InputError(f"{where}: no switch {name!r}; there are {', '.join(kinds)}")
+        if kinds[name] is float and type(value) is int:
+            switches = {**switches, name: float(value)}
+        elif type(value) is not kinds[name]:
+            raise InputError(f"{where}: {name} is {value!r}; a {kinds[name].__name__} is needed")
+    try:
+        return replace(recipe, **switches)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None

@@ -1,0 +1,92 @@
+"""NumPy or CuPy: one source for both. The module of an array, moving arrays, and the few operations the two spell differently.
+
+Operations never name a device: `xp = array_module(x)` and go on. Everything that differs between the two libraries is here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import scipy.special
+
+from ..errors import InputError
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+F = TypeVar("F", bound=Callable[..., Any])
+
+KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {}  # by the operation each replaces on CuPy's arrays: machine.py brings them
+
+
+def fused(operation: F) -> F:
+    """`operation` as it is written on NumPy's arrays. On CuPy's, where KERNELS has one for it, a kernel of the same signature."""
+
+    @functools.wraps(operation)
+    def on_its_device(*arguments: Any, **options: Any) -> Any:
+        return (operation if _on_host((*arguments, *options.values())) is not False else _kernel(operation))(*arguments, **options)
+
+    return cast(F, on_its_device)
+
+
+def _on_host(arguments: tuple[Any, ...]) -> bool | None:
+    """Where the first array lies, of an operation's arguments or of a cache among them; None: there is none."""
+    for a in arguments:
+        if isinstance(a, np.ndarray):
+            return True
+        if isinstance(a, tuple):
+            found = _on_host(a)
+            if found is not None:
+                return found
+        elif hasattr(a, "dtype") and not isinstance(a, np.generic):
+            return False
+    return None
+
+
+def _kernel(operation: Callable[..., Any]) -> Callable[..., Any]:
+    if not KERNELS:
+        raise InputError("the kernels of CuPy's arrays are not there yet: take CuPy from minitinybert.machine.select")
+    return KERNELS.get(operation, operation)
+
+
+def array_module(x: Array) -> Any:
+    """numpy or cupy, whichever made `x`."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        return np
+    import cupy
+
+    return cupy
+
+
+def to_host(x: Array) -> np.ndarray:
+    """`x` as a NumPy array; copies only from a device."""
+    return x if isinstance(x, np.ndarray) else np.asarray(x.get() if hasattr(x, "get") else x)
+
+
+def on_host(value: Any) -> Any:
+    """Lists and dicts of arrays, all of them on the host; what is no array stays as it is."""
+    if isinstance(value, dict):
+        return {name: on_host(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [on_host(part) for part in value]
+    return to_host(value) if hasattr(value, "get") else value
+
+
+def add_product(a: Array, b: Array, out: Array) -> None:
+    """out += a b, of matrices."""
+    if array_module(a) is np:
+        out += a @ b
+        return
+    from cupy.cublas import gemm
+
+    gemm("N", "N", a, b, out=out, beta=1.0)
+
+
+def erf(x: Array) -> Array:
+    """The error function of every element, same shape and dtype."""
+    if array_module(x) is np:
+        return scipy.special.erf(x)
+    from cupyx.scipy.special import erf as cupy_erf
+
+    return cupy_erf(x)

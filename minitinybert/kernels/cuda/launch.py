@@ -1,0 +1,323 @@
+"""What the kernels share: how CUDA C is compiled for a dtype, how rows are shared out among threads, sums over columns.
+
+T is the dtype of the arrays, A that of the arithmetic (float for T narrower than it). A row of D elements belongs to a group of G
+threads, a warp or a block of 256; thread `lane` has the four columns from 4·lane, and on in strides of 4·G, N fours in all. Four
+16-bit random numbers come of one 64-bit word (random.py), hence the four. Every sum has one order: results are the same at every run.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import cupy
+import numpy as np
+
+from ...engine.device import Array
+
+MIX = r"""
+typedef unsigned long long u64;
+// random.mix
+__device__ inline u64 mix(u64 z) {
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+    return z ^ (z >> 31);
+}
+"""
+
+PRELUDE = (
+    MIX
+    + r"""
+typedef unsigned char u8;
+#ifndef INFINITY  // NVRTC has no <math.h>
+#define INFINITY __int_as_float(0x7f800000)
+#endif
+
+template <typename S> struct alignas(4 * sizeof(S)) Four { S at[4]; };
+
+// Four neighbours of a row, of which n lie in it: in one access where all rows are aligned (ALIGNED).
+template <typename S, typename V> __device__ inline void load(const S* p, int n, V (&v)[4]) {
+    if (ALIGNED) {
+        const Four<S> four = *(const Four<S>*)p;
+        for (int c = 0; c < 4; ++c) v[c] = V(four.at[c]);
+    } else {
+        for (int c = 0; c < 4; ++c) v[c] = c < n ? V(p[c]) : V(0);
+    }
+}
+template <typename S, typename V> __device__ inline void store(S* p, int n, const V (&v)[4]) {
+    if (ALIGNED) {
+        Four<S> four;
+        for (int c = 0; c < 4; ++c) four.at[c] = S(v[c]);
+        *(Four<S>*)p = four;
+    } else {
+        for (int c = 0; c < 4; ++c) if (c < n) p[c] = S(v[c]);
+    }
+}
+
+// The four numbers of random.bits16 from column 4·word on, and whether the one at `place` is kept.
+__device__ inline u64 draw(u64 key, int word) { return mix(key + (u64)(word + 1) * 0x9E3779B97F4A7C15ull); }
+__device__ inline bool keeps(u64 drawn, int place, unsigned threshold) { return ((drawn >> (16 * place)) & 0xffff) >= threshold; }
+__device__ inline void scale_kept(A (&v)[4], const u8 (&kept)[4], A scale) {
+    for (int c = 0; c < 4; ++c) v[c] = kept[c] ? v[c] * scale : A(0);
+}
+// v m/(1 − p): m drawn, and put into `keep` where there is an array for it; or m as it was put there.
+__device__ inline void drop(A (&v)[4], u64 key, int word, unsigned threshold, A scale, u8* keep, int n) {
+    const u64 drawn = draw(key, word);
+    u8 kept[4];
+    for (int c = 0; c < 4; ++c) kept[c] = keeps(drawn, c, threshold);
+    if (keep) store(keep, n, kept);
+    scale_kept(v, kept, scale);
+}
+__device__ inline void drop_again(A (&v)[4], A scale, const u8* keep, int n) {
+    u8 kept[4];
+    load(keep, n, kept);
+    scale_kept(v, kept, scale);
+}
+"""
+)
+
+ROWS = r"""
+#define LANE ((int)threadIdx.x % G)
+#define GROUP (blockIdx.x * (BLOCK / G) + threadIdx.x / G)
+#define EACH_ROW(row) for (int row = GROUP; row < rows; row += gridDim.x * (BLOCK / G))
+#define EACH_FOUR_IN_MEMORY(j) for (int j = 4 * LANE; j < D; j += 4 * G)  // of rows too wide to be held
+#define EACH_FOUR(i, j) _Pragma("unroll") for (int i = 0, j = 4 * LANE; i < N; ++i, j += 4 * G) if (j < D)
+
+struct Sum { __device__ static A of(A x, A y) { return x + y; } };
+struct Max { __device__ static A of(A x, A y) { return x > y ? x : y; } };
+
+// Over the warp's threads, the block's, the group's; each gets the result.
+template <typename F> __device__ inline A over_warp(A v) {
+    for (int other = 16; other; other >>= 1) v = F::of(v, __shfl_xor_sync(0xffffffffu, v, other));
+    return v;
+}
+template <typename F> __device__ inline A over_block(A v) {
+    v = over_warp<F>(v);
+    __shared__ A of_warp[BLOCK / 32];
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = v;
+    __syncthreads();
+    A all = of_warp[0];
+    for (int w = 1; w < BLOCK / 32; ++w) all = F::of(all, of_warp[w]);
+    return all;
+}
+template <typename F> __device__ inline A over_row(A v) { return G == 32 ? over_warp<F>(v) : over_block<F>(v); }
+"""
+
+LAST = r"""
+// Whether this block is the last of `blocks` to come here: it sees what the others wrote before. The counter is 0 again afterwards.
+__device__ inline bool comes_last(unsigned* counter, unsigned blocks) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) last = atomicInc(counter, blocks - 1) == blocks - 1;
+    __syncthreads();
+    if (last) __threadfence();
+    return last;
+}
+"""
+
+COLUMNS = (
+    LAST
+    + r"""
+// A block has four columns a thread, from j on, and every gridDim.y-th row of them. Σ over the rows of what the threads have summed up of
+// theirs, into out: by the last block of these columns to come.
+__device__ inline void sum_over_rows(A (&sum)[4], T* out, A* parts, unsigned* counters, int j, int D) {
+    A part[4];
+    if (j < D) store(parts + (size_t)blockIdx.y * D + j, D - j, sum);
+    if (!comes_last(counters + blockIdx.x, gridDim.y) || j >= D) return;
+    for (int c = 0; c < 4; ++c) sum[c] = 0;
+#pragma unroll 16
+    for (int p = 0; p < (int)gridDim.y; ++p) {
+        load(parts + (size_t)p * D + j, D - j, part);
+        for (int c = 0; c < 4; ++c) sum[c] += part[c];
+    }
+    store(out + j, D - j, sum);
+}
+"""
+)
+
+SUMS = (
+    LAST
+    + r"""
+// Σ parts over a block; each of its threads gets the result.
+__device__ inline A total_of(const A* parts, int count) {
+    A sum = 0;
+    for (int i = threadIdx.x; i < count; i += BLOCK) sum += parts[i];
+    return over_block<Sum>(sum);
+}
+// Σ of what each thread of the grid brings, by a part for each block: true in the last block to come, whose threads get the result.
+__device__ inline bool sum_over_grid(A& sum, A* parts, unsigned* counter) {
+    const int block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x, blocks = gridDim.x * gridDim.y * gridDim.z;
+    sum = over_block<Sum>(sum);
+    if (threadIdx.x == 0) parts[block] = sum;
+    if (!comes_last(counter, blocks)) return false;
+    sum = total_of(parts, blocks);
+    return true;
+}
+"""
+)
+BLOCK_SUMS = {"G": 256, "BLOCK": 256, "ALIGNED": 0}  # the constants of kernels of sums alone
+
+_GROUP_WIDTH = 1024  # wider rows get a block
+_SOME_GROUPS = 1024  # of a kernel whose groups sum up columns each: two warps for each of a large GPU's schedulers
+
+
+class Kernel:
+    """CUDA C, compiled for a dtype and constants when it is first launched with them."""
+
+    def __init__(self, name: str, source: str):
+        self.name, self.source = name, source
+
+    def launch(self, grid: tuple[int, ...], block: tuple[int, ...], dtype: Any, arguments: tuple[Any, ...], **constants: Any) -> None:
+        """Arguments are arrays (contiguous), None for no array, NumPy scalars, and Python's: int is int, float is A.
+        Constants are integers, and dtypes for types."""
+        function, arithmetic = _compiled(self.source, self.name, np.dtype(dtype), tuple(constants.items()))
+        function(grid, block, tuple([a if type(a) is cupy.ndarray else _argument(a, arithmetic) for a in arguments]))
+
+    def by_rows(self, rows: int, width: int, dtype: Any, arguments: tuple[Any, ...], groups: int | None = None, **constants: Any) -> None:
+        """A group of threads a row; or `groups`, as `groups_of` gives them, with several rows each."""
+        if not rows or not width:
+            return
+        shared = sharing(width)
+        grid = -(-(rows if groups is None else groups) * shared["G"] // shared["BLOCK"])
+        self.launch((grid,), (shared["BLOCK"],), dtype, arguments, **shared, ALIGNED=in_fours(width, arguments), **constants)
+
+
+def in_fours(width: int, arguments: tuple[Any, ...]) -> bool:
+    """Whether every four of every row lies where one access reads it. Integers (keys, labels) are read one by one, wherever they lie."""
+    if width % 4:
+        return False
+    arrays = (a for a in arguments if isinstance(a, cupy.ndarray))
+    return not any(a.data.ptr % (4 * a.itemsize) for a in arrays if a.size and a.dtype.kind not in "iu")
+
+
+def groups_of(rows: int, width: int) -> int:
+    """How many groups share out so many rows where each sums up its own."""
+    shared = sharing(width)
+    in_block = shared["BLOCK"] // shared["G"]
+    return -(-min(rows, _SOME_GROUPS) // in_block) * in_block
+
+
+def sharing(width: int) -> dict[str, int]:
+    """Threads a row, threads a block, fours a thread."""
+    G, block = (32, 128) if width <= _GROUP_WIDTH else (256, 256)
+    return {"G": G, "BLOCK": block, "N": -(-width // (4 * G))}
+
+
+_TYPES = {  # T, A, and what has to be included for T
+    "float32": ("float", "float", ""),
+    "float64": ("double", "double", ""),
+    "float16": ("__half", "float", "#include <cuda_fp16.h>\n"),
+    "bfloat16": ("__nv_bfloat16", "float", "#include <cuda_bf16.h>\n"),
+    "int32": ("int", "", ""),
+    "int64": ("long long", "", ""),
+}
+
+
+OPTIONS = ("-std=c++14",)
+
+
+@functools.cache
+def _compiled(source: str, name: str, dtype: np.dtype, constants: tuple[tuple[str, Any], ...]) -> tuple[Any, Any]:
+    return cupy.RawKernel(code_of(source, dtype, dict(constants)), name, OPTIONS), parts_dtype(dtype)
+
+
+def code_of(source: str, dtype: np.dtype, constants: dict[str, Any]) -> str:
+    """What the compiler gets of a kernel's source. A constant that is a dtype is a type there, all others are integers."""
+    types = {"T": dtype, **{key: value for key, value in constants.items() if isinstance(value, np.dtype)}}
+    named = {key: _TYPES[value.name] for key, value in types.items()}
+    header = "".join(sorted({include for _, _, include in named.values()})) + f"typedef {named['T'][1]} A;\n"
+    header += "".join(f"typedef {name} {key};\n" for key, (name, _, _) in named.items())
+    header += "".join(f"constexpr int {key} = {int(value)};\n" for key, value in constants.items() if key not in named)
+    return header + PRELUDE + (ROWS if "G" in constants else "") + source
+
+
+_NULL = np.uintp(0)
+
+
+def _argument(a: Any, arithmetic: Any) -> Any:
+    if a is None:
+        return _NULL
+    if isinstance(a, float):
+        return arithmetic(a)
+    return np.int32(a) if isinstance(a, int) else a
+
+
+_COLUMNS = Kernel(
+    "column_sums",
+    r"""
+extern "C" __global__ void column_sums(const A* parts, T* first, T* second, T* third, int rows, int width, int D) {
+    __shared__ A of_lane[16][33];
+    const int column = blockIdx.x * 32 + threadIdx.x;
+    A sum = 0;
+    if (column < width)
+        for (int row = threadIdx.y; row < rows; row += 16) sum += parts[(size_t)row * width + column];
+    of_lane[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y || column >= width) return;
+    for (int lane = 1; lane < 16; ++lane) sum += of_lane[lane][threadIdx.x];
+    (column < D ? first : column < 2 * D ? second : third)[column % D] = T(sum);
+}
+""",
+)
+
+
+def sum_columns(parts: Array, out: tuple[Array, ...]) -> None:
+    """parts (groups, k·d) -> k of `out` (d,): the sums over the groups, side by side. Formula: parts.sum(axis=0)."""
+    width, d = parts.shape[1], len(out[0])
+    targets = (*out, None, None)[:3]
+    if width:
+        _COLUMNS.launch((-(-width // 32),), (32, 16), out[0].dtype, (parts, *targets, len(parts), width, d), ALIGNED=0)
+
+
+def counters() -> Array:
+    """Zeros for `comes_last`, of the current device and stream: on one stream, a kernel has them when the one before is done."""
+    return _counters(cupy.cuda.runtime.getDevice(), cupy.cuda.get_current_stream().ptr)
+
+
+@functools.cache
+def _counters(device: int, stream: int) -> Array:
+    return cupy.zeros(1024, np.uint32)
+
+
+BY_COLUMNS = 128  # threads a block, with four columns each
+COLUMN_PARTS = 128  # of sums over rows: one block adds up those of its columns
+
+
+def by_columns(
+    kernel: Kernel, arrays: tuple[Array | None, ...], rows: int, width: int, dtype: Any, row_blocks: int, **constants: int
+) -> None:
+    """Blocks that have four columns a thread, and up to `row_blocks` of them to share the rows."""
+    if rows and width:
+        grid = -(-width // (4 * BY_COLUMNS)), min(rows, row_blocks)
+        kernel.launch(grid, (BY_COLUMNS,), dtype, (*arrays, rows, width), ALIGNED=in_fours(width, arrays), **constants)
+
+
+def sums_over_rows(rows: int, width: int, dtype: Any, out: Array | None) -> tuple[Array, Array]:
+    """The array for sums over `rows` rows (width,), `out` where given, 0 where there are no rows; and one for the blocks' parts."""
+    out = cupy.empty(width, dtype) if out is None else out
+    if not rows:
+        out[...] = 0
+    return out, cupy.empty((min(rows, COLUMN_PARTS), width), parts_dtype(dtype))
+
+
+def ids(*arrays: Array) -> list[Array]:
+    """Integers as kernels read them: contiguous, of 32 or 64 bits."""
+    return [a if a.dtype in (np.int32, np.int64) else a.astype(np.int64) for a in contiguous(*arrays)]
+
+
+def contiguous(*arrays: Array | None) -> list[Any]:
+    """Each as kernels need them: copied where it has gaps."""
+    return [a if a is None else cupy.ascontiguousarray(a) for a in arrays]
+
+
+def outputs(out: tuple[Array | None, ...] | None, shapes: tuple[Any, ...], dtype: Any) -> list[Array]:
+    """The arrays of `out`, new ones where it has none."""
+    given = out or (None,) * len(shapes)
+    return [cupy.empty(shape, dtype) if o is None else o for o, shape in zip(given, shapes, strict=True)]
+
+
+def parts_dtype(dtype: Any) -> Any:
+    """A, for the sums of groups."""
+    return np.float64 if np.dtype(dtype) == np.float64 else np.float32

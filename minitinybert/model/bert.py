@@ -1,0 +1,360 @@
+"""BERT: embeddings, encoder layers, and the heads (pooler and classifier, masked language model), forward and backward by hand.
+
+    model = minitinybert.load("some/directory")
+    trace, cache = model.forward(input_ids, attention_mask)         # trace: what distillation looks at
+    gradients = model.backward(cache, Trace(logits=dlogits))        # any part of a trace's gradient, injected where it arose
+
+Dropout sites are numbered: 0 the embeddings, 3l+1 … 3l+3 layer l's (probabilities, attention output, feed-forward output), last the
+classifier's input; each draws its mask from (key of the step, site, sentence, position).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import weights
+from ..engine.batch import Batch, check_range, padded
+from ..engine.device import Array, array_module, to_host
+from ..engine.memory import new
+from ..engine.random import generator, site_keys
+from ..errors import InputError
+from ..ops import embed_norm, embedding
+from . import encoder, heads
+from .config import Config
+from .parameters import Layout, Parameters, Slot
+from .trace import Trace
+
+
+class Cache(NamedTuple):
+    batch: Batch
+    embedding: embed_norm.Cache
+    layers: list[encoder.Cache]
+    classifier: heads.ClassifierCache | None
+    mlm: heads.MlmCache | None
+
+
+class Bert:
+    """A BERT with hand-written gradients. `parameters` is one flat array; `tokenizer_files` go along when it is saved."""
+
+    def __init__(self, config: Config, parameters: Parameters, tokenizer_files: Mapping[str, Path] | None = None):
+        self.config, self.parameters = config, parameters
+        self.tokenizer_files = dict(tokenizer_files or {})
+
+    # ------------------------------------------------------------------------------------------------ making, loading, saving
+
+    @classmethod
+    def new(cls, config: Config, seed: int = 0, dtype: Any = np.float32) -> Bert:
+        """A model with BERT's random weights: N(0, initializer_range), gains 1, biases 0."""
+        parameters = Parameters.zeros(layout(config), dtype)
+        for name in parameters:
+            _initialise(name, parameters[name], config.initializer_range, seed)
+        return cls(config, parameters)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        head: str | None = None,
+        labels: Sequence[str] | None = None,
+        seed: int = 0,
+        dtype: Any = np.float32,
+        fresh_head: bool = False,
+    ) -> Bert:
+        """From any source that `weights.read` reads. head: "none", "classifier" or "mlm" instead of the checkpoint's own.
+
+        A pooler or classifier that the checkpoint does not have (or has for another number of `labels`) starts with random weights;
+        the classifier does always with `fresh_head`.
+        InputError names a tensor that is missing otherwise, or has the wrong shape.
+        """
+        checkpoint = weights.read(path)
+        config = Config.from_hf(checkpoint.config, f"{path}/config.json")
+        head = head or config.head
+        has_pooler = "bert.pooler.dense.weight" in checkpoint.tensors
+        config = replace(config, head=head, pooler=head == "classifier" or (head == "none" and has_pooler))
+        if labels is not None:
+            config = replace(config, id2label=dict(enumerate(labels)))
+        model = cls.new(config, seed, dtype)
+        model.tokenizer_files = dict(checkpoint.tokenizer_files)
+        tensors = checkpoint.tensors
+        if fresh_head:
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
+        model._fill(tensors, str(path), fresh=("pooler.", "classifier.") if head == "classifier" else ())
+        return model
+
+    def _fill(self, tensors: Mapping[str, np.ndarray], where: str, fresh: tuple[str, ...]) -> None:
+        for name in self.parameters:
+            view = self.parameters[name]
+            short = name.removeprefix("bert.")
+            source = tensors.get(name if short.startswith(("cls.", "classifier.")) else "bert." + short)
+            if source is None and name == "cls.predictions.bias":
+                source = tensors.get("cls.predictions.decoder.bias")
+            if source is None or source.shape != view.shape:
+                if short.startswith(fresh) and fresh and (source is None or short.startswith("classifier.")):
+                    continue
+                problem = "is missing" if source is None else f"has shape {source.shape}, config.json says {view.shape}"
+                raise InputError(f"{where}: tensor {name} {problem}; are the weights and config.json of the same model?")
+            view[...] = source
+        self._check_tied(tensors, where)
+
+    def _check_tied(self, tensors: Mapping[str, np.ndarray], where: str) -> None:
+        decoder = tensors.get("cls.predictions.decoder.weight")
+        words = tensors["bert.embeddings.word_embeddings.weight"]
+        if self.config.head == "mlm" and decoder is not None and not np.array_equal(decoder, words):
+            raise InputError(f"{where}: cls.predictions.decoder.weight differs from the word embeddings; a tied decoder is needed")
+
+    def save(self, path: str | Path) -> None:
+        """A directory in Hugging Face's layout, which `minitinybert.load` and `transformers` open; written beside, then renamed.
+
+        W_e and W_h go along under the released code's names, for distillation to go on with; whoever opens a model passes them over.
+        """
+        tensors = {name: to_host(self.parameters[name]) for name in self.parameters}
+        if self.config.head == "mlm":
+            tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"]
+            tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
+        raw = {**self.config.to_hf(), "dtype": str(self.parameters.flat.dtype)}
+        weights.write(Path(path), raw, tensors, self.tokenizer_files)
+
+    def to(self, xp: Any) -> Bert:
+        """The model with its parameters in `xp` (numpy or cupy)."""
+        return self if array_module(self.parameters.flat) is xp else Bert(self.config, self.parameters.to(xp), self.tokenizer_files)
+
+    def astype(self, dtype: Any) -> Bert:
+        """The model with its parameters in `dtype`."""
+        same = self.parameters.flat.dtype == np.dtype(dtype)
+        return self if same else Bert(self.config, self.parameters.astype(dtype), self.tokenizer_files)
+
+    def for_reading(self) -> Bert:
+        """The model for forward passes alone, quicker where they have few rows: see `Parameters.for_reading`."""
+        return Bert(self.config, self.parameters.for_reading(), self.tokenizer_files)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(self.parameters[name].size for name in self.parameters if not name.startswith("fit_dense"))
+
+    @property
+    def num_encoder_parameters(self) -> int:
+        """Of the encoder layers alone: what makes a student cheap to run (a look-up costs next to nothing)."""
+        return sum(self.parameters[name].size for name in self.parameters if "encoder.layer." in name)
+
+    # ------------------------------------------------------------------------------------------------ forward
+
+    def forward(self, input_ids: Array, attention_mask: Array | None = None, token_type_ids: Array | None = None) -> tuple[Trace, Cache]:
+        """Without dropout, on a rectangle. input_ids, attention_mask (1 real, 0 padding), token_type_ids: (B, L) integers.
+
+        Returns a Trace with hidden (B, L, d), scores (B, h, L, L), pooled (B, d), logits (B, C) or (B, L, V), and the cache for
+        `backward`. InputError for ids out of range, sentences longer than the position table, and shapes that differ.
+        """
+        as_host = lambda a: None if a is None else to_host(a)
+        batch = padded(to_host(input_ids), as_host(attention_mask), as_host(token_type_ids))
+        trace, cache = self.forward_batch(self.place(batch))
+        _, B, L = batch.runs[0]
+        hidden = [x.reshape(B, L, -1) for x in trace.hidden or ()]
+        scores = [A.reshape(B, -1, L, L) for A in trace.scores or ()]
+        logits = trace.logits.reshape(B, L, -1) if cache.mlm is not None else trace.logits  # type: ignore[union-attr]
+        return Trace(hidden[0], hidden, scores, trace.pooled, logits), cache
+
+    def place(self, batch: Batch) -> Batch:
+        """The batch on the parameters' device, checked before it leaves the host."""
+        self.check(batch)
+        return batch.to(array_module(self.parameters.flat))
+
+    def check(self, batch: Batch) -> None:
+        """InputError unless every id of a host batch has its row in the tables. (A GPU would read whatever lies there.) One that is on
+        a device was checked before, and is not asked again."""
+        if not isinstance(batch.input_ids, np.ndarray):
+            return
+        for name, ids, rows in (
+            ("input_ids", batch.input_ids, self.config.vocab_size),
+            ("token_type_ids", batch.token_type_ids, self.config.type_vocab_size),
+            ("position_ids", batch.position_ids, self.config.max_position_embeddings),
+        ):
+            check_range(name, ids, rows)
+
+    def forward_batch(
+        self,
+        batch: Batch,
+        dropout_key: int | None = None,
+        hidden: Container[int] | None = None,
+        scores: Container[int] | None = None,
+        positions: Array | None = None,
+        logits: bool = True,
+        keep_cache: bool = True,
+        attend: Mapping[int, encoder.Attend] | None = None,
+    ) -> tuple[Trace, Any]:
+        """A Batch, padded or packed, as `place` gives it; hidden (T, d) and flat scores in the trace.
+
+        dropout_key       random.key(seed, step) for training; None: no dropout
+        hidden, scores    which of hidden[0…M] and scores[0…M-1] to hand out (the rest None, and not computed where nothing else needs
+                          them); None: all
+        positions (n,)    rows of which a masked language model's logits are wanted; None: all
+        logits            False: no head at all
+        keep_cache        False: for a forward pass alone; the cache comes back as None
+        attend            by layer, what stands for `ops.attention.forward` there (with a cache): what it gives in the place of the scores
+                          is in trace.compared, and every token asks
+        """
+        c, p, M = self.config, self.parameters, self.config.num_hidden_layers
+        keys = _SiteKeys(dropout_key, batch, 3 * M + 2)
+        wanted = lambda i, which: which is None or i in which
+        attend = attend or {}
+        looked_at = lambda l: l in attend or wanted(l, scores)
+        with_head = logits and (c.pooler or c.head == "mlm")
+        # Of the last layer a classifier looks at the [CLS] rows alone; without a head, the last layer looked at is the last to run.
+        cls_only = with_head and c.head != "mlm" and not wanted(M, hidden) and not looked_at(M - 1)
+        depth = M if with_head else max([l + 1 for l in range(M) if wanted(l + 1, hidden) or looked_at(l)], default=0)
+        x, cache_embedding = self._embed(batch, keys(0), keep_cache)
+        hidden_seen: list[Any] = [None] * (M + 1)
+        scores_seen: list[Any] = [None] * M
+        hidden_seen[0], layers = (x if wanted(0, hidden) else None), []
+        compared: dict[int, Any] = {}
+        trace = Trace(embedding=hidden_seen[0], hidden=hidden_seen, scores=scores_seen, compared=compared)
+        for l in range(depth):
+            drop = encoder.Dropout(c.hidden_dropout_prob, c.attention_probs_dropout_prob, keys.of_layer(l))
+            rows = batch.cls_rows if cls_only and l == M - 1 else None
+            x, A, cache = encoder.forward(
+                x,
+                encoder.LayerArrays.of(p, l),
+                batch,
+                c.num_attention_heads,
+                c.layer_norm_eps,
+                c.gelu_approximation,
+                drop,
+                rows,
+                keep_cache,
+                wanted(l, scores),
+                attend.get(l),
+            )
+            hidden_seen[l + 1] = x if wanted(l + 1, hidden) else None
+            (compared if l in attend else scores_seen)[l] = A
+            if keep_cache:
+                layers.append(cache)
+            del A, cache
+        classifier = mlm = None
+        if c.pooler and logits:
+            first = x if cls_only else x[batch.cls_rows]
+            trace.pooled, trace.logits, classifier = heads.classify(first, p, c, keys(3 * M + 1, batch.cls_rows))
+        if c.head == "mlm" and logits:
+            trace.logits, mlm = heads.predict_words(x, positions, p, c, keep_cache)
+        return trace, Cache(batch, cache_embedding, layers, classifier, mlm) if keep_cache else None
+
+    def _embed(self, batch: Batch, keys: Array | None, keep_cache: bool) -> tuple[Array, embed_norm.Cache]:
+        c, p = self.config, self.parameters
+        ids = batch.input_ids, batch.position_ids, batch.token_type_ids
+        dropped = c.hidden_dropout_prob, keys
+        return embed_norm.forward(*ids, *tables(p), *_embedding_norm(p), c.layer_norm_eps, *dropped, keep_cache)
+
+    # ------------------------------------------------------------------------------------------------ backward
+
+    def backward(self, cache: Cache, dtrace: Trace, out: Parameters | None = None) -> Parameters:
+        """The gradients of all parameters by name, from the gradient of the loss with respect to the trace (absent parts: zero).
+
+        Every row of every table has its true gradient, [PAD]'s too (transformers leaves its look-ups out: `padding_idx`).
+        dtrace's arrays are shaped as the trace's. `out`, a Parameters of the model's layout, is overwritten and returned.
+        """
+        grads = self.parameters.zeros_like() if out is None else out
+        if out is not None:
+            out.flat.fill(0)
+        self.look_up_backward(self.backward_to_look_up(cache, dtrace, grads), cache.embedding.lookup, grads)
+        return grads
+
+    def backward_to_look_up(self, cache: Cache, dtrace: Trace, grads: Parameters) -> Array:
+        """All of `backward` but the tables of the embeddings: the gradient of what was looked up in them, (T, d)."""
+        M = self.config.num_hidden_layers
+        dtrace = dtrace.astype(self.parameters.flat.dtype)
+        dhidden: list[Any] = list(dtrace.hidden or [None] * (M + 1))
+        dscores: list[Any] = list(dtrace.scores or [None] * M)
+        if len(dhidden) != M + 1 or len(dscores) != M:
+            raise InputError(f"dtrace has {len(dhidden)} hidden and {len(dscores)} scores; the model's trace has {M + 1} and {M}")
+        cls_only = bool(cache.layers) and cache.layers[-1].rows is not None
+        terms: tuple[Array, ...] = (self._heads_backward(cache, dtrace, cls_only, grads),)  # they add up to a layer's output's gradient
+        for l in reversed(range(len(cache.layers))):
+            if dhidden[l + 1] is not None:
+                terms = *terms, dhidden[l + 1].reshape(terms[0].shape)
+            flat = None if dscores[l] is None else dscores[l].reshape(-1)
+            terms = encoder.backward(terms, flat, cache.layers[l], encoder.LayerArrays.of(grads, l))
+        terms = *terms, *(term.reshape(terms[0].shape) for term in (dhidden[0], dtrace.embedding) if term is not None)
+        de, _, _ = embed_norm.backward(terms[0], cache.embedding, _embedding_norm(grads), terms[1:])
+        return de
+
+    def look_up_backward(self, de: Array, cache: embedding.Cache, grads: Parameters) -> None:
+        """The gradient of what was looked up, (T, d), added to the tables'."""
+        embedding.backward(de, cache, tables(grads))
+
+    def _heads_backward(self, cache: Cache, dtrace: Trace, cls_only: bool, grads: Parameters) -> Array:
+        """The gradient of the last layer's output, (T, d), or of its [CLS] rows, (S, d), as far as it comes from the heads."""
+        dfirst, dlogits = None, dtrace.logits if cache.mlm is None else None  # of a classifier
+        if cache.classifier is not None and (dlogits is not None or dtrace.pooled is not None):
+            dfirst = heads.classify_backward(dtrace.pooled, dlogits, cache.classifier, grads)
+            if cls_only:
+                return dfirst
+        dx = new((cache.batch.size if cls_only else len(cache.batch.input_ids), self.config.hidden_size), self.parameters.flat)
+        dx.fill(0)
+        if dfirst is not None:
+            dx[cache.batch.cls_rows] += dfirst
+        if cache.mlm is not None and dtrace.logits is not None:
+            heads.predict_words_backward(dtrace.logits, cache.mlm, dx, grads)
+        return dx
+
+
+def tables(p: Parameters) -> tuple[Array, Array, Array]:
+    """The word, position and segment embeddings. They lie first in the flat array (see `layout`)."""
+    return tuple(p[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type"))  # type: ignore[return-value]
+
+
+def _embedding_norm(p: Parameters) -> tuple[Array, Array]:
+    return p["embeddings.LayerNorm.weight"], p["embeddings.LayerNorm.bias"]
+
+
+class _SiteKeys:
+    """The dropout keys of a step, one a row: called with the site's number (and the rows, else all); None in evaluation."""
+
+    def __init__(self, dropout_key: int | None, batch: Batch, sites: int):
+        self.keys = None if dropout_key is None else site_keys(dropout_key, batch.row_ids, sites)
+
+    def of_layer(self, l: int) -> Any:
+        return (None, None, None) if self.keys is None else self.keys[3 * l + 1 : 3 * l + 4]
+
+    def __call__(self, site: int, rows: Array | None = None) -> Array | None:
+        if self.keys is None:
+            return None
+        return self.keys[site] if rows is None else self.keys[site][rows]
+
+
+def layout(config: Config, extra: Sequence[Slot] = ()) -> Layout:
+    """The tensors of a model by their Hugging Face names (a bare encoder's have no `bert.`), then `extra` ones."""
+    c, d = config, config.hidden_size
+    bert = "" if c.head == "none" else "bert."
+    slots = [
+        Slot(f"{bert}embeddings.word_embeddings.weight", (c.vocab_size, d)),
+        Slot(f"{bert}embeddings.position_embeddings.weight", (c.max_position_embeddings, d)),
+        Slot(f"{bert}embeddings.token_type_embeddings.weight", (c.type_vocab_size, d)),
+        Slot(f"{bert}embeddings.LayerNorm.weight", (d,)),
+        Slot(f"{bert}embeddings.LayerNorm.bias", (d,)),
+    ]
+    for l in range(c.num_hidden_layers):
+        slots += encoder.slots(f"{bert}encoder.layer.{l}.", d, c.intermediate_size)
+    if c.pooler:
+        slots += _dense(f"{bert}pooler.dense", d, d)
+    if c.head == "classifier":
+        slots += _dense("classifier", c.num_labels, d)
+    if c.head == "mlm":
+        slots += [Slot("cls.predictions.bias", (c.vocab_size,)), *_dense("cls.predictions.transform.dense", d, d)]
+        slots += [Slot(f"cls.predictions.transform.LayerNorm.{name}", (d,)) for name in ("weight", "bias")]
+    return Layout([*slots, *extra])
+
+
+def _dense(name: str, rows: int, columns: int) -> list[Slot]:
+    return [Slot(name + ".weight", (rows, columns)), Slot(name + ".bias", (rows,))]
+
+
+def _initialise(name: str, view: Array, std: float, seed: int) -> None:
+    """Keyed by the tensor's name: a model with another head or depth has the same weights where they share a name."""
+    if "LayerNorm.weight" in name:
+        view[...] = 1
+    elif name.endswith(".weight"):
+        draw = generator(seed, *name.removeprefix("bert.").encode()).standard_normal(view.shape, dtype=np.float32)
+        view[...] = draw * std

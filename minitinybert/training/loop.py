@@ -1,0 +1,298 @@
+"""The training loop: batches, steps, a line of metrics now and then, evaluation an epoch, checkpoints, and going on from one.
+
+Everything random is a function of (seed, epoch) or (seed, step), so the state is parameters, moments, step, best result. A run that
+was stopped and resumed ends with bit-identical weights (same machine, same number of threads).
+
+    out/config.json, model.safetensors, …   the best model by the dev metric, or the last where there is none
+    out/metrics.jsonl                        one JSON object a line
+    out/checkpoint/last.safetensors          the state to go on from
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.batching import TrainingExamples, epoch_batches, share_of
+from ..engine.device import array_module, to_host
+from ..errors import InputError
+from ..files import replacing
+from ..model.bert import Bert
+from ..progress import progress
+from .optim import PRESETS, SCHEDULES, Adam
+from .state import load_state, read_state, save_state
+from .step import Learner
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long and how fast. InputError for values out of range."""
+
+    epochs: float = 3.0  # passes over the examples; parts of one too
+    batch_size: int = 32  # examples a step
+    lr: float = 5e-5  # the highest learning rate
+    warmup: float = 0.1  # the share of all steps over which the learning rate rises
+    schedule: str = "linear"
+    optimizer: str = "adamw"
+    seed: int = 0
+    log_every: int = 50  # steps; the losses are read this often
+    save_every: int = 500  # steps, besides every epoch's end
+
+    def __post_init__(self) -> None:
+        for name, choices in (("schedule", SCHEDULES), ("optimizer", PRESETS)):
+            if getattr(self, name) not in choices:
+                raise InputError(f"--{name} {getattr(self, name)}: choose one of {', '.join(choices)}")
+        for name in ("epochs", "batch_size", "lr", "log_every", "save_every"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: a number above 0 is needed")
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"--warmup {self.warmup}: a share of the steps from 0 to 1 is needed")
+
+
+class Stopped(Exception):
+    """The run was asked to stop (SIGINT, SIGTERM) and left a checkpoint. `signal` is the signal's number."""
+
+    def __init__(self, signal_number: int, step: int):
+        super().__init__(f"stopped after step {step}; the same command with --resume goes on from there")
+        self.signal = signal_number
+
+
+@dataclass
+class Progress:
+    """What a checkpoint holds besides arrays."""
+
+    step: int = 0
+    best: float | None = None
+    window: dict[str, float] = field(default_factory=dict)  # sums of the losses since the last line of metrics
+    window_steps: int = 0
+
+
+def train(
+    learner: Learner,
+    examples: TrainingExamples,
+    options: Options,
+    out: Path,
+    evaluate: Callable[[Bert], dict[str, float]] | None = None,
+    metric: str | None = None,
+    resume: bool = False,
+    description: str = "train",
+    extra: dict[str, np.ndarray] | None = None,
+    conditions: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Train `learner.student` on `examples`; returns the last (and best) evaluation, {} without `evaluate`.
+
+    evaluate(model) -> metrics, after every epoch; `metric` names the one that decides which model is kept. `extra`: (n, …) arrays
+    that travel with the examples. `conditions`: what else has to be the same for a run to go on. Raises Stopped on a signal, InputError
+    where `out` holds another run.
+    """
+    run = _Run(learner, examples, options, Path(out), evaluate, metric, extra, conditions)
+    run.start(resume)
+    with _StopSignals() as stop:
+        bar = progress(range(run.at.step, run.total), run.total, description, initial=run.at.step)
+        for step in bar:
+            bar.set(**run.step(step))
+            signal_number = run.ranks.most(stop.signal or 0)  # whoever was asked to stop, all do
+            if signal_number and run.at.step < run.total:
+                run.save()
+                raise Stopped(signal_number, run.at.step)
+    return run.finish()
+
+
+class _Run:
+    def __init__(self, learner, examples, options, out, evaluate, metric, extra, conditions):
+        self.learner, self.examples, self.options, self.out = learner, examples, options, out
+        self.evaluate, self.metric, self.extra = evaluate, metric, extra
+        self.ranks = learner.workers.ranks
+        self.adam = Adam(learner.student.parameters, PRESETS[options.optimizer], learner.workers)
+        self.epoch_steps = -(-len(examples) // options.batch_size)
+        self.total = total_steps(len(examples), options)
+        self.at = Progress()
+        self.settings = self._settings(conditions or {})
+        self.epoch: int | None = None
+        self.means: dict[str, float] = {}
+        self.unread: list[dict[str, Any]] = []  # the losses of the last steps; reading one waits for a GPU, adding them is a launch
+        self.started = time.monotonic()
+
+    def start(self, resume: bool) -> None:
+        """From the checkpoint, where there is one and it is asked for; refuses to write over another run."""
+        path = self.out / "checkpoint" / "last.safetensors"
+        if resume and path.exists():
+            state = load_state(path, self.adam)
+            _same_run(state["settings"], self.settings, path)
+            self.at = Progress(**state["progress"])
+            if self.ranks.first:
+                _keep_lines(self.out / "metrics.jsonl", self.at.step)
+            else:
+                self.at.window = {}
+        else:
+            self._check_free(path, resume)
+            if self.ranks.first:
+                _keep_lines(self.out / "metrics.jsonl", 0)  # of a run that ended before its first checkpoint
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.ranks.wait()  # nobody writes before all have looked
+
+    def _check_free(self, checkpoint: Path, resume: bool) -> None:
+        """InputError where `out` holds a run that is not to be gone on with, or a model that no run of ours left there."""
+        begun = checkpoint.exists() or (self.out / "metrics.jsonl").exists()
+        if begun and not resume:
+            raise InputError(f"{self.out}: holds a run already; choose a new --out, or go on with --resume")
+        if not begun and (self.out / "model.safetensors").exists():
+            raise InputError(f"{self.out}: holds a model, which this run would replace; choose a new --out")
+
+    def step(self, step: int) -> dict[str, float]:
+        """Step number `step`, and what is due after it; the last mean losses."""
+        epoch, index = divmod(step, self.epoch_steps)
+        if epoch != self.epoch:
+            self.epoch, self.lengths = epoch, self.examples.lengths(epoch)
+            self.batches = epoch_batches(self.lengths, self.options.batch_size, self.options.seed, epoch)
+        share = share_of(self.ranks, self.examples, self.batches[index], self.lengths, self.extra, epoch)
+        losses, gradients = self.learner.gradients_of_share(share, step)
+        self.adam.step(gradients, self.rate(step))
+        self.unread.append(losses)
+        self.at.window_steps += 1
+        self.at.step = step + 1
+        if self.at.step % self.options.log_every == 0:
+            self.log()  # before a checkpoint is saved, whose window then begins anew
+        if self.at.step % self.epoch_steps == 0 or self.at.step == self.total:
+            self.end_of_epoch()
+        elif self.at.step % self.options.save_every == 0:
+            self.save()
+        return self.means
+
+    def rate(self, step: int) -> float:
+        o = self.options
+        return o.lr * SCHEDULES[o.schedule](step, self.total, round(o.warmup * self.total))
+
+    def log(self) -> None:
+        """The mean losses since the last line, to metrics.jsonl."""
+        self._gather()
+        self.means = {name: total / self.at.window_steps for name, total in self.at.window.items()}
+        self.at.window, self.at.window_steps = {}, 0
+        row = {"step": self.at.step, "epoch": round(self.at.step / self.epoch_steps, 4), "lr": self.rate(self.at.step - 1)}
+        self._write({**row, "seconds": round(time.monotonic() - self.started, 1), "losses": self.means})
+
+    def end_of_epoch(self) -> None:
+        if self.at.step == self.total and 2 * self.at.window_steps >= min(self.options.log_every, self.total):
+            self.log()  # a shorter rest would be too noisy a mean
+        self._gather()  # a model whose loss is no number is not kept
+        if self.evaluate is not None:
+            result = self.evaluate(self.learner.student)
+            self._write({"step": self.at.step, "dev": result})
+            if self.at.best is None or result[self.metric] > self.at.best:
+                self.at.best = result[self.metric]
+                self._save_model()
+        self.save()
+
+    def finish(self) -> dict[str, float]:
+        if self.evaluate is None:
+            self._save_model()
+        self.ranks.wait()  # the files are there for all
+        return {self.metric: self.at.best or 0.0} if self.evaluate is not None else {}
+
+    def _save_model(self) -> None:
+        if self.ranks.first:
+            self.learner.student.save(self.out)
+
+    def save(self) -> None:
+        self._gather()
+        if not self.ranks.first:
+            return
+        state = {"progress": asdict(self.at), "settings": self.settings}
+        save_state(self.out / "checkpoint" / "last.safetensors", self.adam, state)
+
+    def _gather(self) -> None:
+        """The sums of the losses since the last line, over all ranks, to the first of them. Here, and only here, losses are read.
+        InputError where one is no number any more."""
+        for name in dict.fromkeys(name for losses in self.unread for name in losses):
+            values = [losses[name] for losses in self.unread if name in losses]
+            for value in to_host(array_module(values[0]).stack(values)).tolist():
+                _add_to(self.at.window, {name: value})
+        self.unread = []
+        total: dict[str, float] = {}
+        for part in self.ranks.gather(self.at.window):
+            _add_to(total, part)
+        bad = [name for name, value in total.items() if not math.isfinite(value)]
+        if bad:
+            raise InputError(f"step {self.at.step}: the loss {bad[0]} is not a number any more; try a smaller --lr")
+        self.at.window = total if self.ranks.first else {}
+
+    def _settings(self, conditions: Mapping[str, Any]) -> dict[str, Any]:
+        """What must be the same for a run to go on; worked out before anything is learned."""
+        steering = {k: v for k, v in asdict(self.options).items() if k not in ("log_every", "save_every")}
+        student = self.learner.student
+        counted = {"examples": len(self.examples), "shape": student.config.shape}
+        return {**conditions, **steering, **self.examples.settings, **counted, "starting weights": digest(to_host(student.parameters.flat))}
+
+    def _write(self, row: dict[str, Any]) -> None:
+        if not self.ranks.first:
+            return
+        with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _add_to(totals: dict[str, float], values: Mapping[str, float]) -> None:
+    for name, value in values.items():
+        totals[name] = totals.get(name, 0.0) + value
+
+
+def finished(out: Path, examples: TrainingExamples, options: Options) -> bool:
+    """Whether `out` holds the state of a run over these examples that has no step left."""
+    path = Path(out) / "checkpoint" / "last.safetensors"
+    if not path.exists():
+        return False
+    return read_state(path)["progress"]["step"] >= total_steps(len(examples), options)
+
+
+def total_steps(examples: int, options: Options) -> int:
+    return max(1, round(options.epochs * -(-examples // options.batch_size)))
+
+
+def digest(weights: np.ndarray) -> str:
+    """A few characters that tell contents apart: a run goes on with the same weights, wherever they lie."""
+    return hashlib.blake2b(np.ascontiguousarray(weights).view(np.uint8).data, digest_size=6).hexdigest()
+
+
+def _same_run(then: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    for name, value in json.loads(json.dumps(now)).items():
+        if then.get(name) != value:
+            raise InputError(f"{path}: --resume needs the same {name}: {then.get(name)} when the run began, {value} now")
+
+
+def _keep_lines(path: Path, step: int) -> None:
+    """Drop the lines of steps after `step`: they will be written again."""
+    if not path.exists():
+        return
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and json.loads(line)["step"] <= step]
+    with replacing(path) as beside:
+        beside.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+class _StopSignals:
+    """Within the block, the first SIGINT or SIGTERM is only noted in `signal`; a second one acts as usual."""
+
+    def __enter__(self) -> _StopSignals:
+        self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._previous[number] = signal.signal(number, self._note)
+            except ValueError:  # not the main thread: whoever is, deals with signals
+                break
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.signal = number
+        signal.signal(number, self._previous[number])
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,162 @@
+"""Adam over the flat parameters, learning-rate schedules, gradient clipping.
+
+    m ← β₁ m + (1 − β₁) g        v ← β₂ v + (1 − β₂) g²
+    AdamW (Loshchilov and Hutter 2019):   θ ← θ − lr (m̂/(√v̂ + ε) + λθ),   m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ)
+    BERT's own and the released code's BertAdam:   θ ← θ − lr (m/(√v + ε) + λθ)        no bias correction
+
+λ, the decoupled weight decay, spares biases and LayerNorm: `flat[:layout.decay_end]` decays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from ..engine.device import Array, array_module, fused
+from ..engine.memory import new
+from ..engine.parallel import Workers
+from ..model.parameters import Parameters
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+_CHUNK = 64 * 1024  # elements: five arrays' chunks stay in the cache
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """The constants of the formulas above; `max_norm` bounds the gradient's Euclidean norm before the step."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.01  # λ
+    bias_correction: bool = True
+    clip: str = "global"  # "global", "tensor" (each tensor by itself) or "none"
+    max_norm: float = 1.0
+
+
+PRESETS = {
+    "adamw": AdamSettings(),
+    "bert": AdamSettings(eps=1e-6, bias_correction=False),
+    "bert-adam": AdamSettings(eps=1e-6, bias_correction=False, clip="tensor"),
+}
+
+
+class Adam:
+    """The state (m, v, both of the parameters' layout, and t) and the step. One object for AdamW and BertAdam."""
+
+    def __init__(self, parameters: Parameters, settings: AdamSettings = PRESETS["adamw"], workers: Workers | None = None):
+        self.parameters, self.settings, self.workers = parameters, settings, workers
+        self.m, self.v, self.t = parameters.zeros_like(), parameters.zeros_like(), 0
+        self.bounds = array_module(parameters.flat).asarray(np.array(parameters.layout.bounds, np.int64))
+
+    def step(self, grads: Parameters, lr: float) -> None:
+        """θ, m, v in place. `grads` has the parameters' layout; clipping each tensor scales it in place, else it stays what it is."""
+        factor = self._clip(grads)
+        self.t += 1
+        decay_end = self.parameters.layout.decay_end
+
+        def of(part: slice) -> None:
+            theta, gradient, m, v = (p.flat[part] for p in (self.parameters, grads, self.m, self.v))
+            update(theta, gradient, m, v, factor, lr, decay_end - part.start, self.t, self.settings)
+
+        self._on_all(self._chunks(), of)
+
+    def _on_all(self, chunks: Sequence[A], function: Callable[[A], B]) -> list[B]:
+        """function of every chunk, each thread a stretch of them (a task a chunk would cost more than the chunk)."""
+        if self.workers is None:
+            return [function(chunk) for chunk in chunks]
+        step = max(1, -(-len(chunks) // self.workers.threads))
+        stretches = [chunks[i : i + step] for i in range(0, len(chunks), step)]
+        return [b for part in self.workers.map(lambda stretch: [function(chunk) for chunk in stretch], stretches) for b in part]
+
+    def _chunks(self) -> list[slice]:
+        """Stretches of the flat arrays; all of them on a GPU."""
+        size, decay_end = self.parameters.layout.size, self.parameters.layout.decay_end
+        if array_module(self.parameters.flat) is not np:
+            return [slice(0, size)]
+        regions = ((0, decay_end), (decay_end, size))
+        return [slice(i, min(i + _CHUNK, last)) for first, last in regions for i in range(first, last, _CHUNK)]
+
+    def _clip(self, grads: Parameters) -> Array | None:
+        """The factor that brings the whole gradient's norm to max_norm at most; None where there is none."""
+        if self.settings.clip == "global":
+            parts = [grads.flat[part] for part in self._chunks()]
+            if len(parts) == 1:
+                return norm_factor(parts[0], self.settings.max_norm)
+            return clip_factor(self._on_all(parts, lambda g: g @ g), self.settings.max_norm)
+        if self.settings.clip == "tensor":
+            clip_tensors(grads.flat, self.bounds, self.settings.max_norm)
+        return None
+
+
+@fused
+def update(
+    theta: Array, gradient: Array, m: Array, v: Array, factor: Array | None, lr: float, decay_end: int, t: int, settings: AdamSettings
+) -> None:
+    """Step t of Adam in place on stretches of the flat arrays, of which [:decay_end] decays (none of it where that is negative)."""
+    beta1, rest1, beta2, rest2, root, eps, rate, shrink = adam_scalars(settings, lr, t)
+    xp = array_module(theta)
+    g, scaled = new(theta.shape, theta), new(theta.shape, theta)
+    xp.multiply(gradient, 1.0 if factor is None else factor, out=g)
+    m *= beta1
+    m += xp.multiply(g, rest1, out=scaled)
+    v *= beta2
+    v += xp.multiply(xp.multiply(g, g, out=g), rest2, out=scaled)
+    change = xp.sqrt(v, out=g)
+    change *= root
+    change += eps
+    xp.divide(m, change, out=change)
+    change *= rate
+    if decay_end > 0 and shrink != 1:
+        theta[:decay_end] *= shrink
+    theta -= change
+
+
+def adam_scalars(s: AdamSettings, lr: float, t: int) -> tuple[float, ...]:
+    """β₁, 1 − β₁, β₂, 1 − β₂, 1/√c₂, ε, lr/c₁, 1 − lr λ, with the bias corrections c of step t."""
+    c1, c2 = (1 - s.beta1**t, 1 - s.beta2**t) if s.bias_correction else (1.0, 1.0)
+    return s.beta1, 1 - s.beta1, s.beta2, 1 - s.beta2, 1 / math.sqrt(c2), s.eps, lr / c1, 1 - lr * s.weight_decay
+
+
+@fused
+def norm_factor(g: Array, max_norm: float) -> Array:
+    """`clip_factor` of a whole gradient."""
+    return clip_factor([g @ g], max_norm)
+
+
+@fused
+def clip_tensors(flat: Array, bounds: Array, max_norm: float) -> None:
+    """Each tensor flat[start:stop] by itself, in place; bounds (tensors, 2) int64."""
+    for start, stop in bounds:
+        g = flat[start:stop]
+        g *= clip_factor([g @ g], max_norm)
+
+
+def clip_factor(squares: Sequence[Array], max_norm: float) -> Array:
+    """What scales a gradient, whose parts have these sums of squares, to a Euclidean norm of max_norm at most: a 0-d array on the
+    gradient's device, which the host does not read."""
+    xp, total = array_module(squares[0]), squares[0]
+    for square in squares[1:]:
+        total = total + square
+    return xp.minimum(max_norm / (xp.sqrt(total) + 1e-6), 1).astype(squares[0].dtype)
+
+
+def warmup_linear(step: int, total: int, warmup: int) -> float:
+    """The factor of step 0 … total − 1: up to 1 over `warmup` steps, then down to 0 at `total`."""
+    if step < warmup:
+        return step / max(warmup, 1)
+    return max(0.0, (total - step) / max(total - warmup, 1))
+
+
+def constant(step: int, total: int, warmup: int) -> float:
+    """1, from the first step on: the released code's intermediate step has no warm-up either."""
+    return 1.0
+
+
+SCHEDULES = {"linear": warmup_linear, "constant": constant}

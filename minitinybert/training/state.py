@@ -1,0 +1,62 @@
+"""The state of a run in one file: weights and both moments by tensor names, and the step; written beside, then renamed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..engine.device import array_module, to_host
+from ..errors import InputError
+from ..files import replacing
+from .optim import Adam
+
+_PARTS = ("parameters", "m", "v")
+
+
+def save_state(path: Path, adam: Adam, state: dict[str, Any]) -> None:
+    """Write parameters and moments by name, and `state` (anything JSON holds)."""
+    tensors = {f"{part}/{name}": to_host(values[name]) for part, values in _parts(adam).items() for name in values}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as beside:
+        save_file(tensors, beside, metadata={"state": json.dumps({**state, "t": adam.t})})
+
+
+def load_state(path: Path, adam: Adam) -> dict[str, Any]:
+    """Fill `adam`'s parameters and moments in place; returns the state. InputError names a tensor that does not fit."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            state = json.loads(file.metadata()["state"])
+            names = set(file.keys())
+            for part, values in _parts(adam).items():
+                for name in values:
+                    if f"{part}/{name}" not in names:
+                        raise InputError(f"{path}: no tensor {part}/{name}; use a new --out")
+                    tensor = file.get_tensor(f"{part}/{name}")
+                    if tensor.shape != values[name].shape:
+                        raise InputError(f"{path}: tensor {part}/{name} is {tensor.shape}, the model's {values[name].shape}")
+                    values[name][...] = array_module(values.flat).asarray(tensor)
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise _unreadable(path, error) from None
+    adam.t = state.pop("t")
+    return state
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What `save_state` was given as the state, without the arrays. InputError where it cannot be read."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return json.loads(file.metadata()["state"])
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: not a checkpoint that can be read ({error}); remove it to start again")
+
+
+def _parts(adam: Adam) -> dict[str, Any]:
+    return dict(zip(_PARTS, (adam.parameters, adam.m, adam.v), strict=True))

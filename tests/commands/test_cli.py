@@ -1,0 +1,317 @@
+"""The command line as a user meets it: exit statuses, one line for what was wrong, results as JSON."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from minitinybert.commands import task as task_command
+from minitinybert.commands.cli import main
+from minitinybert.distillation import recipes
+from minitinybert.errors import InputError
+from minitinybert.model.bert import Bert
+from minitinybert.model.config import Config
+
+WORDS = ["good", "bad", "fine", "awful", "film", "plot", "actor", "scene", "great", "poor", "the", "a", "is", "was", "very"]
+
+
+def vocabulary():
+    return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """A small random BERT with a tokenizer of a few words."""
+    directory = tmp_path_factory.mktemp("model")
+    (directory / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
+    config = Config(
+        vocab_size=len(vocabulary()),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=128,
+    )
+    fresh = Bert.new(config, 3)
+    fresh.tokenizer_files = {"vocab.txt": directory / "vocab.txt"}
+    fresh.save(directory / "saved")
+    return str(directory / "saved")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """SST-2's layout; the label is whether a good word is there, so that it can be learned."""
+    directory = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for name, n in (("train", 160), ("dev", 40)):
+        lines = ["sentence\tlabel"]
+        for _ in range(n):
+            words = list(rng.choice(WORDS[4:8] + WORDS[10:], rng.integers(1, 7)))
+            label = int(rng.integers(2))
+            words.insert(int(rng.integers(len(words) + 1)), "good" if label else "bad")
+            lines.append(" ".join(words) + f"\t{label}")
+        (directory / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(directory)
+
+
+def run(capsys, *arguments):
+    status = main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_fine_tune_distil_evaluate_predict(capsys, model, data, tmp_path):
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    common = ("--task", "sst-2", "--data", data)
+    status, out, err = run(capsys, "finetune", "--model", model, *common, "--out", teacher, "--epochs", 12, "--lr", 3e-3, "--json")
+    assert status == 0, err
+    assert json.loads(out)["results"]["dev"]["accuracy"] > 0.9
+    status, out, err = run(
+        capsys, "distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", *common, "--out", student,
+        "--intermediate-epochs", 8, "--intermediate-lr", 5e-3, "--epochs", 12, "--lr", 1e-2, "--log-every", 5, "--json",
+    )  # fmt: skip
+    assert status == 0, err
+    distilled = json.loads(out)["results"]["dev"]["accuracy"]
+    assert distilled > 0.8
+    status, out, _ = run(capsys, "evaluate", "--model", student, *common, "--json")
+    assert status == 0 and json.loads(out)["results"]["dev"]["accuracy"] == distilled
+    status, out, _ = run(capsys, "predict", "--model", student, "good film", "bad plot", "--json")
+    assert status == 0 and [a["label"] for a in json.loads(out)] == ["1", "0"]
+    status, out, _ = run(capsys, "predict", "--model", student, "good film")
+    assert status == 0 and out.split("\t")[0] == "1" and out.endswith("good film\n")
+    losses = [json.loads(line) for line in (student / "intermediate" / "metrics.jsonl").read_text().splitlines()]
+    assert set(losses[0]["losses"]) == {"embedding", "hidden", "attention"}
+    assert losses[-1]["losses"]["hidden"] < 0.8 * losses[0]["losses"]["hidden"]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("finetune", "--model", "{nowhere}", "--task", "sst-2", "--data", "{data}", "--out", "{out}"), "nowhere"),
+        (("finetune", "--model", "{model}", "--task", "sst-3", "--data", "{data}", "--out", "{out}"), "sst-3"),
+        (("finetune", "--model", "{model}", "--task", "sst-2", "--data", "{nowhere}", "--out", "{out}"), "nowhere"),
+        (("finetune", "--model", "{model}", "--task", "sst-2", "--data", "{data}", "--out", "{out}", "--lr", "0"), "--lr 0"),
+        (
+            ("finetune", "--model", "{model}", "--task", "sst-2", "--data", "{data}", "--out", "{out}", "--max-length", "999"),
+            "128 positions",
+        ),
+        (("finetune", "--model", "{model}", "--task", "sst-2", "--data", "{data}", "--out", "{out}", "--device", "tpu"), "--device tpu"),
+        (("evaluate", "--model", "{model}", "--task", "sst-2", "--data", "{data}"), "no classifier"),
+        (("predict", "--model", "{model}", "text"), "no classifier"),
+        (
+            ("distill", "task", "--teacher", "{model}", "--student", "{model}", "--task", "sst-2", "--data", "{data}", "--out", "{out}"),
+            "no classifier",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(capsys, model, data, tmp_path, arguments, words):
+    places = {"model": model, "data": data, "out": tmp_path / "out", "nowhere": tmp_path / "nowhere"}
+    status, out, err = run(capsys, *(a.format(**places) for a in arguments))
+    assert status == 2 and out == ""
+    assert err.startswith("minitinybert: ") and err.count("\n") == 1 and words in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("finetune", "--batch-size", "abc"), "abc is not a whole number above 0"),
+        (("distill", "task", "--cache-gb", "nan"), "nan is not a number of 0 or more"),
+        (("evaluate",), "the following arguments are required"),
+        (("no-such-command",), "no-such-command"),
+    ],
+)
+def test_usage_errors_are_one_line_and_status_2(capsys, arguments, words):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.count("\n") == 1 and words in err and "--help" in err
+
+
+def test_an_out_that_is_a_file_or_is_read_from_is_one_line(capsys, model, data, tmp_path):
+    (tmp_path / "file").touch()
+    common = ("finetune", "--model", model, "--task", "sst-2", "--data", data, "--out")
+    for out in (tmp_path / "file", model, data):
+        status, _, err = run(capsys, *common, out)
+        assert status == 2 and err.startswith("minitinybert: ") and err.count("\n") == 1 and str(out) in err
+    status, _, err = run(capsys, "convert", model, tmp_path / "copy")
+    assert status == 0, err
+    status, _, err = run(capsys, "convert", model, tmp_path / "copy")
+    assert status == 2 and "--overwrite" in err
+    assert run(capsys, "convert", model, tmp_path / "copy", "--overwrite")[0] == 0
+
+
+def test_a_run_is_not_written_over(capsys, model, data, tmp_path):
+    arguments = ("finetune", "--model", model, "--task", "sst-2", "--data", data, "--out", tmp_path / "out", "--epochs", 1)
+    assert run(capsys, *arguments)[0] == 0
+    status, _, err = run(capsys, *arguments)
+    assert status == 2 and "--resume" in err
+    assert run(capsys, *arguments, "--resume")[0] == 0
+
+
+def test_help_of_every_command():
+    commands = [
+        "demo",
+        "convert",
+        "finetune",
+        "pretrain",
+        "augment",
+        "distill general",
+        "distill task",
+        "ablate",
+        "evaluate",
+        "predict",
+        "audit",
+    ]
+    for command in map(str.split, commands):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--help"])
+        assert stop.value.code == 0
+
+
+def test_the_command_is_a_module_too():
+    done = subprocess.run([sys.executable, "-m", "minitinybert", "no-such-command"], capture_output=True, text=True)
+    assert done.returncode == 2 and "no-such-command" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def teacher(model, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("teacher") / "fine-tuned"
+    arguments = ["finetune", "--model", model, "--task", "sst-2", "--data", data, "--out", str(out), "--epochs", "12", "--lr", "3e-3"]
+    assert main(arguments) == 0
+    return out
+
+
+def test_a_teacher_with_its_labels_the_wrong_way_round_is_found_out_before_training(capsys, teacher, data, tmp_path):
+    wrong = Bert.load(teacher)
+    for name in ("classifier.weight", "classifier.bias"):
+        wrong.parameters[name][...] = wrong.parameters[name][::-1].copy()
+    wrong.save(tmp_path / "wrong")
+    arguments = ("distill", "task", "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data, "--out", tmp_path / "out")
+    status, _, err = run(capsys, *arguments, "--teacher", tmp_path / "wrong")
+    assert status == 2 and "constant answer" in err.splitlines()[-1] and not (tmp_path / "out").exists()
+
+
+def test_labels_of_another_order_are_put_right(capsys, teacher, data, tmp_path):
+    """Outputs and id2label both the other way round: the same answers."""
+    turned = Bert.load(teacher)
+    for name in ("classifier.weight", "classifier.bias"):
+        turned.parameters[name][...] = turned.parameters[name][::-1].copy()
+    turned = Bert(replace(turned.config, id2label={0: "1", 1: "0"}), turned.parameters, turned.tokenizer_files)
+    turned.save(tmp_path / "turned")
+    results = []
+    for path in (teacher, tmp_path / "turned"):
+        status, out, err = run(capsys, "evaluate", "--model", path, "--task", "sst-2", "--data", data, "--json")
+        assert status == 0, err
+        results.append(json.loads(out)["results"]["dev"]["accuracy"])
+    assert results[0] == results[1] > 0.9
+
+
+def test_test_files_are_answered_for_the_leaderboard(capsys, teacher, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "test.tsv").write_text("index\tsentence\n0\tgood film\n1\tbad plot\n2\tthe good actor\n")
+    out = tmp_path / "out"
+    arguments = ("predict", "--model", teacher, "--task", "sst-2", "--data", tmp_path / "data", "--out", out)
+    status, shown, err = run(capsys, *arguments)
+    assert status == 0 and shown.strip() == str(out / "SST-2.tsv"), err
+    assert (out / "SST-2.tsv").read_text() == "index\tprediction\n0\t1\n1\t0\n2\t1\n"
+    assert run(capsys, "predict", "--model", teacher)[0] == 2
+
+
+def test_own_data_are_answered_by_the_models_labels(capsys, teacher, tmp_path):
+    """No training file is needed to evaluate, and no labels to predict; texts may come from a file."""
+    columns = ("--task", "custom", "--data", tmp_path, "--text-columns", "text")
+    (tmp_path / "dev.csv").write_text("text,kind\ngood film,1\nbad plot,0\nbad film,1\n")
+    (tmp_path / "test.tsv").write_text("text\nbad plot\ngood film\n")
+    (tmp_path / "texts").write_text("bad plot\n\nthe good actor\n")
+    status, out, err = run(capsys, "evaluate", "--model", teacher, *columns, "--label-column", "kind", "--json")
+    assert status == 0 and json.loads(out)["results"]["dev"]["accuracy"] == pytest.approx(2 / 3), err
+    status, out, err = run(capsys, "predict", "--model", teacher, *columns, "--out", tmp_path / "out")
+    assert status == 0 and (tmp_path / "out" / "custom.tsv").read_text() == "index\tprediction\n0\t0\n1\t1\n", err
+    status, out, err = run(capsys, "predict", "--model", teacher, "--file", tmp_path / "texts", "--json")
+    assert status == 0 and [a["label"] for a in json.loads(out)] == ["0", "1"], err
+    status, _, err = run(capsys, "evaluate", "--model", teacher, *columns, "--label-column", "kind", "--labels", "1,2,3")
+    assert status == 2 and err.count("\n") == 1
+
+
+def test_the_second_step_goes_on_from_the_first_ones_model(capsys, teacher, data, tmp_path):
+    out = tmp_path / "out"
+    common = ("distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data, "--out")
+    steps = ("--intermediate-epochs", 1, "--intermediate-lr", 1e-2, "--epochs", 1, "--json")
+    status, shown, err = run(capsys, *common, out, *steps, "--stage", "intermediate")
+    assert status == 0 and json.loads(shown) == {"model": str(out / "intermediate"), "results": {}}, err
+    assert run(capsys, *common, out, *steps, "--stage", "prediction")[0] == 0
+    assert run(capsys, *common, tmp_path / "at-once", *steps)[0] == 0
+    assert run(capsys, *common, tmp_path / "alone", *steps, "--stage", "prediction")[0] == 0
+    flat = [Bert.load(path).parameters.flat.tobytes() for path in (out, tmp_path / "at-once", tmp_path / "alone")]
+    assert flat[0] == flat[1] != flat[2]
+
+
+def test_a_run_that_is_finished_asks_no_teacher(capsys, teacher, data, tmp_path, monkeypatch):
+    arguments = ("distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data)
+    arguments += ("--out", tmp_path / "out", "--intermediate-epochs", 2, "--epochs", 1, "--resume")
+    assert run(capsys, *arguments)[0] == 0
+    monkeypatch.setattr(task_command, "TeacherCache", None)
+    assert run(capsys, *arguments)[0] == 0
+
+
+def test_what_is_missing_is_said_before_hours_are_spent(capsys, teacher, data, tmp_path):
+    (tmp_path / "data").mkdir()
+    arguments = ("distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data)
+    status, _, err = run(capsys, *arguments, "--out", tmp_path / "out", "--prediction-data", tmp_path / "data")
+    assert status == 2 and "no train" in err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "recipe, task, pairs, planned",
+    [
+        ("paper", "cola", False, (64, 32, 50, 5e-5, 3, 3e-5)),
+        ("default", "mnli", True, (128, 32, 10, 5e-5, 3, 3e-5)),
+        ("default", "custom", False, (64, 32, 20, 5e-5, 3, 3e-5)),
+        ("huawei-2019", "cola", False, (128, 32, 10, 5e-5, 3, 3e-5)),
+    ],
+)
+def test_hyperparameters_by_task(recipe, task, pairs, planned):
+    assert recipes.hyperparameters_of(recipes.RECIPES[recipe], task, pairs) == planned
+
+
+def test_the_recipe_says_what_the_command_line_leaves_out(capsys, teacher, data, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(task_command, "distill_task", lambda *_, **given: seen.update(given) or {})
+    arguments = ("distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data, "--out", tmp_path)
+    assert run(capsys, *arguments, "--recipe", "huawei-2019", "--lr", 1e-3, "--batch-size", 8)[0] == 0
+    assert seen["max_length"] == 128 and (seen["intermediate"].epochs, seen["intermediate"].batch_size) == (10, 8)
+    assert (seen["prediction"].lr, seen["prediction"].epochs) == (1e-3, 3)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ('recipe = ["x"]', "recipe is ['x']"),
+        ("temperature = inf", "temperature is inf"),
+        ('layers = "²,1"', "layers is '²,1'"),
+        ('recipe = "paperr"', "recipe is 'paperr'"),
+        ("temprature = 2.0", "no switch 'temprature'; there are projection"),
+        ("temperature = 0", "temperature is 0.0"),
+        ('projection_bias = "yes"', "projection_bias is 'yes'; a bool"),
+        ('projection = "both"', "choose one of split, shared, layer, none"),
+        ('layers = "3;6"', "layers is '3;6'"),
+        ("=", "not TOML"),
+    ],
+)
+def test_bad_recipes_are_refused_by_name(content, words, tmp_path):
+    (tmp_path / "mine.toml").write_text(content)
+    with pytest.raises(InputError) as error:
+        recipes.load(str(tmp_path / "mine.toml"))
+    assert words in str(error.value) and "mine.toml" in str(error.value)
+
+
+def test_a_recipe_file_changes_what_it_names_and_no_more(tmp_path):
+    (tmp_path / "mine.toml").write_text('recipe = "huawei-2019"\ntemperature = 2\nlayers = [2, 4]\n')
+    mine = recipes.load(str(tmp_path / "mine.toml"))
+    assert mine == replace(recipes.RECIPES["huawei-2019"], temperature=2.0, layers="2,4") and mine.layer_map == [2, 4]
+    with pytest.raises(InputError, match="--recipe mine: choose one of default, paper, huawei-2019"):
+        recipes.load("mine")

@@ -1,0 +1,276 @@
+"""Whole tasks by commands.task's functions: a regression, and MNLI with its two dev and two test files; which teachers are refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minitinybert.commands.answer import evaluate, predict, predict_test
+from minitinybert.commands.task import check_teacher, distill_task, finetune, load_teacher
+from minitinybert.commands.task_data import TaskData
+from minitinybert.data.glue import TASKS, read_split
+from minitinybert.data.tokenizer import Tokenizer
+from minitinybert.distillation.recipes import RECIPES
+from minitinybert.errors import InputError
+from minitinybert.machine import Machine
+from minitinybert.model.bert import Bert
+from minitinybert.model.config import Config
+from minitinybert.training.loop import Options
+
+SCALE = ["awful", "bad", "poor", "fine", "good", "great"]
+SAYS = {"bad": "contradiction", "good": "entailment", "fine": "neutral"}
+OTHERS = ["film", "plot", "actor", "scene", "the", "a", "is", "was", "very"]
+STS_B, MNLI = TASKS["sts-b"], TASKS["mnli"]
+LONG, SHORT = Options(epochs=15, batch_size=16, lr=5e-3), Options(epochs=2, batch_size=16, lr=3e-3)
+
+
+def new_model(directory, seed=3, words=(*SCALE, *OTHERS), **sizes):
+    """A small random BERT without dropout, and its tokenizer of a few words."""
+    directory.mkdir()
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    (directory / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48, "initializer_range": 0.1}
+    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = Config(vocab_size=len(vocabulary), max_position_embeddings=128, **small, **none, **sizes)
+    Bert(config, Bert.new(config, seed).parameters, {"vocab.txt": directory / "vocab.txt"}).save(directory / "saved")
+    return str(directory / "saved")
+
+
+def changed(path, out, change):
+    """A copy of a saved model whose classifier's weight and bias are `change(tensor)`, and its path."""
+    model = Bert.load(path)
+    for name in ("classifier.weight", "classifier.bias"):
+        model.parameters[name][...] = change(model.parameters[name].copy())
+    model.save(out)
+    return str(out)
+
+
+def pairs(rng, words):
+    """(first, second) texts; each of `words` is in one second text."""
+    rows = []
+    for word in words:
+        first, second = (list(rng.choice(OTHERS, rng.integers(1, 5))) for _ in range(2))
+        second.insert(int(rng.integers(len(second) + 1)), word)
+        rows.append((" ".join(first), " ".join(second)))
+    return rows
+
+
+def write(path, texts, labels, name):
+    columns = ["index", "sentence1", "sentence2", *([name] if labels is not None else [])]
+    lines = ["\t".join(columns)]
+    for i, row in enumerate(texts):
+        lines.append("\t".join([str(i), *row, *([str(labels[i])] if labels is not None else [])]))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("tasks")
+
+
+@pytest.fixture(scope="module")
+def machine():
+    with Machine("cpu", 1) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def model(root):
+    return new_model(root / "model")
+
+
+# ------------------------------------------------------------------------------------------------------------------ regression
+
+
+@pytest.fixture(scope="module")
+def scores(root):
+    """STS-B's columns; the score is said by a word of the second text."""
+    directory, rng = root / "sts-b", np.random.default_rng(0)
+    directory.mkdir()
+    for split, n in (("train", 120), ("dev", 24), ("test", 8)):
+        numbers = rng.integers(0, len(SCALE), n)
+        labels = None if split == "test" else np.clip(numbers + rng.choice([-0.25, 0, 0.25], n), 0, 5)
+        write(directory / f"{split}.tsv", pairs(rng, [SCALE[i] for i in numbers]), labels, "score")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def scorer(root, model, scores, machine):
+    results = finetune(model, STS_B, scores, root / "scorer", LONG, machine)
+    assert results["dev"]["pearson"] > 0.9
+    return str(root / "scorer")
+
+
+def asked(data, split, task=STS_B):
+    examples = read_split(task, data, split)
+    return [f"{a} ||| {b}" for a, b in zip(examples.texts, examples.pairs, strict=True)], examples.labels
+
+
+def answers(model, texts, machine):
+    return np.array([answer["score"] for answer in predict(model, texts, machine)])
+
+
+def is_a_scorer(path):
+    config = Bert.load(path).config
+    return config.num_labels == 1 and config.problem_type == "regression" and config.id2label == {0: "score"}
+
+
+@pytest.mark.parametrize("recipe", ["default", "huawei-2019"])
+def test_a_regression_from_teacher_to_student(scorer, scores, machine, tmp_path, recipe):
+    assert is_a_scorer(scorer)
+    out, n = tmp_path / "student", 120
+    more = {"intermediate": LONG, "prediction": Options(epochs=40, batch_size=n, lr=1e-2, log_every=1), "recipe": RECIPES[recipe]}
+    results = distill_task(scorer, "2L-16D-2H-24F", STS_B, scores, out, machine, max_length=16, **more)
+    assert is_a_scorer(out) and is_a_scorer(out / "intermediate")
+    assert results["dev"]["pearson"] > 0.6
+    assert evaluate(str(out), STS_B, scores, machine, 16) == results
+    texts, labels = asked(scores, "dev")
+    assert np.corrcoef(answers(str(out), texts, machine), labels)[0, 1] == pytest.approx(results["dev"]["pearson"], abs=1e-5)
+    # The first step's loss is over all of the training set, of the student as the intermediate step left it.
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["losses"] for row in rows if "losses" in row]
+    texts, labels = asked(scores, "train")
+    student, teacher = (answers(str(path), texts, machine) for path in (out / "intermediate", scorer))
+    target = {"default": teacher, "huawei-2019": labels}[recipe]
+    assert set(losses[0]) == {"prediction"}
+    assert losses[0]["prediction"] == pytest.approx(np.mean((student - target) ** 2), rel=1e-4)
+    assert losses[-1]["prediction"] < 0.5 * losses[0]["prediction"]
+
+
+def test_scores_are_cut_to_the_scale_for_the_leaderboard_alone(scorer, scores, machine, tmp_path):
+    texts, _ = asked(scores, "test")
+    usual = answers(scorer, texts, machine)
+    for shift in (0, 9, -9):
+        moved = changed(scorer, tmp_path / f"moved {shift}", lambda tensor, shift=shift: tensor + shift * (tensor.ndim == 1))
+        found = answers(moved, texts, machine)
+        np.testing.assert_allclose(found, usual + shift, atol=1e-4)
+        (path,) = predict_test(moved, STS_B, scores, tmp_path / f"answers {shift}", machine)
+        rows = [line.split("\t") for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        assert path.endswith("STS-B.tsv") and rows[0] == ["index", "prediction"]
+        assert [int(index) for index, _ in rows[1:]] == list(range(len(texts)))
+        np.testing.assert_allclose([float(number) for _, number in rows[1:]], np.clip(found, 0, 5), atol=6e-4)
+    assert set(np.clip(found, 0, 5)) == {0}
+
+
+# ------------------------------------------------------------------------------------------------------------------------ MNLI
+
+
+@pytest.fixture(scope="module")
+def entailments(root):
+    """A word of the second text says the label; in dev_mismatched it does in two thirds of the rows, and says another in the rest."""
+    directory, rng = root / "mnli", np.random.default_rng(1)
+    directory.mkdir()
+    words = list(SAYS)
+    for split, n in (("train", 150), ("dev_matched", 30), ("dev_mismatched", 42), ("test_matched", 5), ("test_mismatched", 7)):
+        said = rng.integers(0, 3, n)
+        meant = (said + (np.arange(n) % 3 == 0)) % 3 if split == "dev_mismatched" else said
+        labels = None if split.startswith("test") else [SAYS[words[i]] for i in meant]
+        write(directory / f"{split}.tsv", pairs(rng, [words[i] for i in said]), labels, "gold_label")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def teacher(root, model, entailments, machine):
+    results = finetune(model, MNLI, entailments, root / "teacher", LONG, machine)
+    assert results == evaluate(str(root / "teacher"), MNLI, entailments, machine)
+    return str(root / "teacher")
+
+
+@pytest.fixture(scope="module")
+def of_another_order(root, teacher):
+    """The same teacher, as others order the labels."""
+    turned = Bert.load(changed(teacher, root / "turned rows", lambda tensor: tensor[[1, 2, 0]]))
+    names = {0: "ENTAILMENT", 1: "NEUTRAL", 2: "CONTRADICTION"}
+    Bert(replace(turned.config, id2label=names), turned.parameters, turned.tokenizer_files).save(root / "turned")
+    return str(root / "turned")
+
+
+def test_both_dev_sets_are_judged_by_their_own_labels(teacher, entailments, machine):
+    results = evaluate(teacher, MNLI, entailments, machine)
+    assert list(results) == ["dev_matched", "dev_mismatched"]
+    for split, values in results.items():
+        texts, labels = asked(entailments, split, MNLI)
+        right = [answer["label"] == MNLI.labels[label] for answer, label in zip(predict(teacher, texts, machine), labels, strict=True)]
+        assert values == {"accuracy": pytest.approx(np.mean(right))}
+    assert results["dev_matched"]["accuracy"] > 0.9 and 0.6 < results["dev_mismatched"]["accuracy"] < 0.7
+    assert list(evaluate(teacher, MNLI, entailments, machine, splits=["dev_mismatched"])) == ["dev_mismatched"]
+
+
+def test_a_test_file_s_answers_are_in_its_own_file(teacher, of_another_order, entailments, machine, tmp_path):
+    for model in (teacher, of_another_order):
+        paths = predict_test(model, MNLI, entailments, tmp_path / "out", machine)
+        assert paths == [str(tmp_path / "out" / name) for name in ("MNLI-m.tsv", "MNLI-mm.tsv")]
+        for path, split in zip(paths, MNLI.test_splits, strict=True):
+            words = [next(word for word in SAYS if word in text.split()) for text in asked(entailments, split, MNLI)[0]]
+            expected = [f"{i}\t{SAYS[word]}" for i, word in enumerate(words)]
+            assert Path(path).read_text(encoding="utf-8").splitlines() == ["index\tprediction", *expected]
+
+
+def test_a_teacher_of_another_order_says_and_teaches_the_same(teacher, of_another_order, entailments, machine, tmp_path):
+    assert evaluate(of_another_order, MNLI, entailments, machine) == evaluate(teacher, MNLI, entailments, machine)
+    results = []
+    for i, path in enumerate((teacher, of_another_order)):
+        more = {"intermediate": SHORT, "prediction": SHORT, "max_length": 16}
+        results.append(distill_task(path, "1L-8D-2H-16F", MNLI, entailments, tmp_path / str(i), machine, **more))
+    first, second = (Bert.load(tmp_path / name) for name in "01")
+    assert results[0] == results[1] and first.config == second.config
+    assert first.config.id2label == dict(enumerate(MNLI.labels))
+    np.testing.assert_array_equal(first.parameters.flat, second.parameters.flat)
+
+
+# ------------------------------------------------------------------------------------------------------------ what is refused
+
+
+def files_of(path, task, data):
+    model = Bert.load(path)
+    return TaskData(task, data, Tokenizer.load(model.tokenizer_files), 16, model)
+
+
+def test_a_good_teacher_passes_and_is_told_of(teacher, of_another_order, scorer, entailments, scores, machine, capsys):
+    for path, task, data in ((teacher, MNLI, entailments), (of_another_order, MNLI, entailments), (scorer, STS_B, scores)):
+        found = check_teacher(path, load_teacher(path, task, machine), files_of(path, task, data), machine)
+        assert found == evaluate(path, task, data, machine)[task.dev_splits[0]]
+        assert f"teacher {path} on dev: {task.main_metric} {found[task.main_metric]:.4f}" in capsys.readouterr().err
+
+
+def most_frequent(data):
+    return int(np.bincount(read_split(MNLI, data, "dev_matched").labels).argmax())
+
+
+def test_a_teacher_no_better_than_a_constant_is_refused(teacher, scorer, entailments, scores, machine, tmp_path):
+    constant = lambda tensor: np.eye(3, dtype=np.float32)[most_frequent(entailments)] if tensor.ndim == 1 else 0 * tensor
+    for name, source, task, data, change in (
+        ("rows in another order", teacher, MNLI, entailments, lambda tensor: tensor[[1, 2, 0]]),
+        ("one answer", teacher, MNLI, entailments, constant),
+        ("the other way round", scorer, STS_B, scores, lambda tensor: -tensor),
+        ("one number", scorer, STS_B, scores, lambda tensor: 0 * tensor),
+    ):
+        bad = changed(source, tmp_path / name, change)
+        with pytest.raises(InputError, match=f"{name}: the teacher's dev {task.main_metric} is .*, that of a constant answer "):
+            check_teacher(bad, load_teacher(bad, task, machine), files_of(bad, task, data), machine)
+        with pytest.raises(InputError, match="that of a constant answer"):
+            distill_task(bad, "1L-8D-2H-16F", task, data, tmp_path / "out", machine, max_length=16)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_student_of_another_vocabulary_is_refused(teacher, entailments, machine, tmp_path):
+    for name, words in (("turned", (*OTHERS, *SCALE)), ("shorter", (*SCALE, *OTHERS[:-1]))):
+        student = new_model(tmp_path / name, words=words)
+        with pytest.raises(InputError, match="vocabular"):
+            distill_task(teacher, student, MNLI, entailments, tmp_path / "out", machine, max_length=16)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pairs_for_a_model_without_a_second_segment(model, entailments, machine, tmp_path):
+    single = new_model(tmp_path / "model", type_vocab_size=1)
+    two, one = (files_of(path, MNLI, entailments).split("dev_matched") for path in (model, single))
+    assert all((a == b).all() for a, b in zip(one.input_ids, two.input_ids, strict=True))
+    assert all(types.any() for types in two.token_type_ids) and not any(types.any() for types in one.token_type_ids)
+    results = finetune(single, MNLI, entailments, tmp_path / "teacher", LONG, machine)
+    assert results["dev_matched"]["accuracy"] > 0.9
+    more = {"intermediate": SHORT, "prediction": SHORT, "max_length": 16}
+    results = distill_task(str(tmp_path / "teacher"), "1L-8D-2H-16F", MNLI, entailments, tmp_path / "student", machine, **more)
+    assert Bert.load(tmp_path / "student").config.type_vocab_size == 1 and list(results) == ["dev_matched", "dev_mismatched"]
+    assert predict(str(tmp_path / "teacher"), ["the film ||| is good"], machine)[0]["label"] == "entailment"

@@ -1,0 +1,253 @@
+"""Layer maps by the paper's formulas, projections, and the objectives' gradients by finite differences through both models."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minitinybert.data.batching import EncodedExamples
+from minitinybert.distillation.distill import Intermediate, Prediction, layer_map
+from minitinybert.distillation.objectives import Supervised
+from minitinybert.distillation.recipes import RECIPES, Recipe
+from minitinybert.engine.batch import packed, padded
+from minitinybert.engine.parallel import Workers
+from minitinybert.errors import InputError
+from minitinybert.losses import attention
+from minitinybert.model.bert import Bert
+from minitinybert.model.config import Config
+from minitinybert.training.step import Learner, terms_of
+from minitinybert.training.teacher_cache import Answers, TeacherCache, gigabytes
+
+COMMON = {"vocab_size": 23, "max_position_embeddings": 12, "head": "classifier", "id2label": {0: "a", 1: "b", 2: "c"}}
+STUDENT = Config(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12, **COMMON)
+FOUR_HEADS = Config(hidden_size=12, num_hidden_layers=4, num_attention_heads=4, intermediate_size=20, **COMMON)
+TEACHER = Config(hidden_size=12, num_hidden_layers=4, num_attention_heads=2, intermediate_size=20, **COMMON)
+
+
+def test_the_paper_s_maps():
+    assert layer_map("uniform", 4, 12) == (3, 6, 9, 12)
+    assert layer_map("top", 4, 12) == (9, 10, 11, 12)
+    assert layer_map("bottom", 4, 12) == (1, 2, 3, 4)
+    assert layer_map([2, 2, 12, 1], 4, 12) == (2, 2, 12, 1)
+
+
+@given(st.integers(1, 24), st.integers(1, 24))
+def test_uniform_ends_at_the_top_and_never_goes_back(M, N):
+    if M > N:
+        with pytest.raises(InputError, match="no more than the teacher's"):
+            layer_map("uniform", M, N)
+        return
+    g = layer_map("uniform", M, N)
+    assert len(g) == M and g[-1] == N and g[0] >= 1
+    assert all(a < b for a, b in zip(g, g[1:], strict=False))
+    assert all(abs(n - m * N / M) <= 0.5 for m, n in enumerate(g, 1))
+
+
+@pytest.mark.parametrize("bad", ["middle", [1, 2], [0, 1, 2, 3], [1, 2, 3, 13]])
+def test_bad_maps_are_refused(bad):
+    with pytest.raises(InputError, match="layer map"):
+        layer_map(bad, 4, 12)
+
+
+def test_head_counts_and_widths_that_do_not_fit_are_said():
+    with pytest.raises(InputError, match="2 attention heads, the teacher 3"):
+        Intermediate(STUDENT, Config(**{**TEACHER.__dict__, "num_attention_heads": 3}))
+    with pytest.raises(InputError, match="a projection is needed"):
+        Intermediate(STUDENT, TEACHER, Recipe(projection="none"))
+
+
+def batch_of(lengths, kind):
+    rng = np.random.default_rng(5)
+    ids = [rng.integers(0, 23, n).astype(np.int32) for n in lengths]
+    labels = rng.integers(0, 3, len(ids))
+    if kind == "packed":
+        return packed(ids, [np.zeros_like(i) for i in ids], labels=labels)
+    rectangle, mask = np.zeros((len(ids), 9), int), np.zeros((len(ids), 9), int)
+    for i, row in enumerate(ids):
+        rectangle[i, : len(row)], mask[i, : len(row)] = row, 1
+    return padded(rectangle, mask, labels=labels)
+
+
+OBJECTIVES = {
+    "split": lambda: Intermediate(STUDENT, TEACHER),
+    "shared with bias": lambda: Intermediate(STUDENT, TEACHER, Recipe(layers="top", projection="shared", projection_bias=True)),
+    "one a layer": lambda: Intermediate(STUDENT, TEACHER, Recipe(layers="4,2", projection="layer"), {"attention": 0.5, "hidden": 2.0}),
+    "attention alone": lambda: Intermediate(STUDENT, TEACHER, weights={"hidden": 0, "embedding": 0}),
+    "no attention": lambda: Intermediate(STUDENT, TEACHER, weights={"attention": 0}),
+    "teacher's heads averaged": lambda: Intermediate(STUDENT, FOUR_HEADS, Recipe(heads="average")),
+    "prediction": lambda: Prediction(Recipe(temperature=2.0)),
+    "prediction over elements": lambda: Prediction(Recipe(prediction_mean="elements")),
+    "supervised": Supervised,
+}
+
+
+def learner_of(objective, threads=1, student_config=STUDENT):
+    heads = objective.heads.T if isinstance(objective, Intermediate) else 2
+    student, teacher = Bert.new(student_config, 1, np.float64), Bert.new(replace(TEACHER, num_attention_heads=heads), 2, np.float64)
+    for model in (student, teacher):
+        model.parameters.flat += 0.3 * np.random.default_rng(3).standard_normal(model.parameters.flat.size)
+    return Learner(student, objective, Workers(threads), teacher, seed=4)
+
+
+@pytest.mark.parametrize("kind", ["packed", "padded"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_whole_step_s_gradient_by_finite_differences(name, kind):
+    check_gradient(learner_of(OBJECTIVES[name]()), batch_of([3, 9, 1, 5, 5], kind))
+
+
+@pytest.mark.parametrize("kind", ["packed", "padded"])
+@pytest.mark.parametrize("recipe", ["default", "huawei-2019"])
+def test_scores_compared_as_they_are_made_or_afterwards(recipe, kind):
+    learner = learner_of(Intermediate(STUDENT, TEACHER, RECIPES[recipe], {"attention": 0.7}))
+    batch, objective = batch_of([3, 9, 1, 5, 5], kind), learner.objective
+    teacher, _ = learner.teacher.forward_batch(batch, **objective.teacher_view.arguments(batch))
+    during, _ = terms_of(objective, learner.student, batch, teacher, 7)
+    trace, _ = learner.student.forward_batch(batch, 7, **objective.student_view.arguments(batch))
+    assert not trace.compared and all(A is not None for A in trace.scores)
+    after = objective(trace, batch, teacher, learner.student.parameters)
+    assert during.losses.keys() == after.losses.keys() and all(during.losses[name] == loss for name, loss in after.losses.items())
+    for a, b in zip(during.dtrace.scores, after.dtrace.scores, strict=True):
+        assert a.any() and np.array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "student, recipe",
+    [
+        (STUDENT, RECIPES["huawei-2019"]),
+        (replace(STUDENT, num_attention_heads=8), Recipe(heads="average")),
+        (replace(STUDENT, num_attention_heads=8), Recipe(heads="average", padding="count")),
+        (replace(STUDENT, num_attention_heads=8), Recipe(heads="drop")),
+        (replace(STUDENT, hidden_size=12), Recipe(project_equal_widths=False)),
+    ],
+)
+def test_the_gradient_under_other_recipes(student, recipe):
+    objective = Intermediate(student, TEACHER, recipe)
+    assert bool(objective.slots) == (student.hidden_size != 12)
+    assert bool(objective.score_pairs) == (recipe.heads != "drop")
+    check_gradient(learner_of(objective, student_config=student), batch_of([3, 9, 1, 5, 5], "padded"))
+
+
+def test_what_the_released_code_does_not_see():
+    """Padding, and a real score that is not above −100: 0, and marked as not seen."""
+    A = np.array([[[[-99.9, -100.0, -100.1, 3.0], [-1e4, 0.0, 250.0, -250.0]]]])
+    keys = np.array([[[[True, True, True, False]]]])
+    seen_A, seen = attention.seen(A, keys)
+    assert seen.tolist() == [[[[True, False, False, False], [False, True, True, False]]]]
+    assert seen_A.tolist() == [[[[-99.9, 0.0, 0.0, 0.0], [0.0, 0.0, 250.0, 0.0]]]]
+    assert A[0, 0, 0, 2] == -100.1  # the trace's own scores stay what they are
+
+
+@pytest.mark.parametrize("student", [STUDENT, replace(STUDENT, num_attention_heads=8)], ids=["heads as many", "heads averaged"])
+def test_the_gradient_where_real_scores_are_not_seen(student):
+    """What is compared as 0 does not move: by finite differences, with scores of −100 and less of real keys on both sides."""
+    learner = learner_of(Intermediate(student, TEACHER, replace(RECIPES["huawei-2019"], heads="average")), student_config=student)
+    batch = batch_of([3, 9, 1, 5, 5], "padded")
+    for model in (learner.student, learner.teacher):
+        for name in model.parameters:
+            if name.endswith(("query.weight", "key.weight")):
+                model.parameters[name][...] *= 12
+        scores, heads = model.forward_batch(batch)[0].scores[-1], model.config.num_attention_heads
+        keys = np.broadcast_to(batch.attention_mask.reshape(5, 1, 1, 9), (5, heads, 9, 9))
+        assert 0.01 < (scores.reshape(keys.shape)[keys] <= attention.UNSEEN).mean() < 0.5
+    check_gradient(learner, batch)
+
+
+def test_the_classifier_with_relu():
+    check_gradient(learner_of(Prediction(), student_config=replace(STUDENT, classifier_relu=True)), batch_of([3, 9, 1], "padded"))
+
+
+def check_gradient(learner, batch):
+    """d loss/d(every tensor along a random direction), dropout on, projections among the tensors."""
+    with learner.workers:
+        losses, grads = learner.gradients(batch, step=11)
+        gradient = grads.flat.copy()
+        flat, rng = learner.student.parameters.flat, np.random.default_rng(6)
+        whole = np.linalg.norm(gradient)
+        assert whole > 1e-3
+        for slot in learner.student.parameters.layout.slots:
+            start = learner.student.parameters.layout.offsets[slot.name]
+            part = slice(start, start + int(np.prod(slot.shape)))
+            direction = rng.standard_normal(part.stop - part.start)
+            direction /= np.linalg.norm(direction)
+            values = []
+            for h in (1e-4, -1e-4, 5e-5, -5e-5):
+                kept = flat[part].copy()
+                flat[part] += h * direction
+                values.append(float(sum(learner.gradients(batch, step=11)[0].values())))
+                flat[part] = kept
+            coarse, fine = (values[0] - values[1]) / 2e-4, (values[2] - values[3]) / 1e-4
+            expected = (4 * fine - coarse) / 3
+            assert abs(gradient[part] @ direction - expected) <= 1e-6 * max(abs(expected), 1e-2 * whole), slot.name
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_padding_and_threads_change_nothing(name):
+    results = []
+    for kind, threads in (("packed", 1), ("padded", 1), ("packed", 2), ("padded", 3)):
+        learner = learner_of(OBJECTIVES[name](), threads)
+        with learner.workers:
+            losses, grads = learner.gradients(batch_of([3, 9, 1, 5, 5], kind), step=2)
+        results.append((losses, grads.flat.copy()))
+    reference_losses, reference = results[0]
+    for losses, flat in results[1:]:
+        assert losses.keys() == reference_losses.keys()
+        for term, value in losses.items():
+            assert value == pytest.approx(reference_losses[term], rel=1e-12)
+        assert np.linalg.norm(flat - reference) <= 1e-11 * np.linalg.norm(reference)
+
+
+def test_cached_teacher_logits_stand_in_for_the_teacher():
+    learner = learner_of(Prediction())
+    batch = batch_of([4, 4, 2], "packed")
+    with learner.workers:
+        expected, _ = learner.gradients(batch, 0)
+        trace, _ = learner.teacher.forward_batch(batch)
+        learner.teacher = None
+        found, _ = learner.gradients(batch.with_extra({"teacher_logits": trace.logits}), 0)
+    assert found["prediction"] == pytest.approx(expected["prediction"], rel=1e-12)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_cached_traces_stand_in_for_the_teacher(tmp_path, threads):
+    objective = Intermediate(STUDENT, TEACHER)
+    learner = learner_of(objective, threads)
+    rng = np.random.default_rng(8)
+    ids = [rng.integers(0, 23, n).astype(np.int32) for n in (3, 9, 1, 5, 5, 7, 3)]
+    examples = EncodedExamples(ids, [np.zeros_like(i) for i in ids])
+    batch = examples.batch(np.array([6, 1, 4, 0, 3]))
+    with learner.workers as workers:
+        expected, grads = learner.gradients(batch, 0)
+        before = grads.flat.copy()
+        learner.teacher_cache = TeacherCache(learner.teacher, examples, objective.teacher_view, tmp_path, workers)
+        learner.teacher = None
+        found, grads = learner.gradients(batch, 0)
+    assert np.linalg.norm(grads.flat - before) <= 1e-12 * np.linalg.norm(before)
+    for term in expected:
+        assert found[term] == pytest.approx(expected[term], rel=1e-12)
+    values = learner.teacher_cache.values
+    assert values.nbytes / 1e9 == gigabytes(examples.lengths(), TEACHER, objective.teacher_view, 8)
+    assert np.isfinite(values).all() and (values != 0).mean() > 0.99
+
+
+def test_a_teacher_is_asked_once_for_all_that_look_at_no_more(tmp_path):
+    teacher = Bert.new(TEACHER, 1)
+    examples = EncodedExamples([np.arange(4, dtype=np.int32)] * 3, [np.zeros(4, np.int32)] * 3)
+    everything = Intermediate(STUDENT, TEACHER).teacher_view
+    less = Intermediate(STUDENT, TEACHER, weights={"attention": 0.0}).teacher_view
+    size, asked = gigabytes(examples.lengths(), TEACHER, everything), []
+
+    def ask(view):
+        asked.append(view)
+        return TeacherCache(teacher, examples, view, tmp_path, workers)
+
+    with Workers(1) as workers:
+        answers = Answers(2.5 * size)
+        get = lambda where, view: answers.traces(where, view, size, lambda: ask(view))
+        first = get("a", everything)
+        assert get("a", less) is first and len(asked) == 1
+        second = get("b", less)
+        assert get("b", everything) is not second and len(asked) == 3  # it looks at more
+        assert get("a", everything) is not first and len(asked) == 4  # the oldest gave way
+    assert answers.logits("a", lambda: 1) == answers.logits("a", lambda: 2) == 1

@@ -1,0 +1,221 @@
+"""The loop: stopped and resumed it ends with the same bits; what it leaves can be gone on from; other runs are not harmed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minitinybert.commands.classifiers import known_projections
+from minitinybert.data.batching import EncodedExamples
+from minitinybert.distillation.distill import Intermediate
+from minitinybert.distillation.objectives import Supervised
+from minitinybert.distillation.recipes import Recipe
+from minitinybert.engine.parallel import Workers
+from minitinybert.errors import InputError
+from minitinybert.model.bert import Bert
+from minitinybert.model.config import Config
+from minitinybert.training.loop import Options, Stopped, train
+from minitinybert.training.optim import Adam
+from minitinybert.training.state import load_state
+from minitinybert.training.step import Learner
+
+CONFIG = Config(
+    vocab_size=30, hidden_size=12, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, max_position_embeddings=12,
+    head="classifier",
+)  # fmt: skip
+OPTIONS = Options(epochs=3, batch_size=4, lr=1e-2, log_every=3, save_every=4)
+ALIGNED = Options(epochs=3, batch_size=4, lr=1e-2, log_every=4, save_every=4)  # a line of metrics and a checkpoint at the same steps
+EVERY_LINE = Options(epochs=3, batch_size=4, lr=1e-2, log_every=1, save_every=99)
+
+
+def examples(n=22):
+    rng = np.random.default_rng(1)
+    ids = [rng.integers(0, 30, rng.integers(1, 12)).astype(np.int32) for _ in range(n)]
+    return EncodedExamples(ids, [np.zeros_like(i) for i in ids], rng.integers(0, 2, n))
+
+
+class StopAfter(Supervised):
+    """Sends this process a signal while step `at` is being worked on."""
+
+    def __init__(self, at=None, number=signal.SIGTERM):
+        super().__init__()
+        self.left, self.number = at, number
+
+    def __call__(self, *arguments):
+        if self.left is not None:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), self.number)
+        return super().__call__(*arguments)
+
+
+def fit(out, objective=None, resume=False, options=OPTIONS, evaluate=None, teacher=None, threads=1):
+    with Workers(threads) as workers:
+        learner = Learner(Bert.new(CONFIG, 7), objective or Supervised(), workers, teacher, seed=3)
+        return train(learner, examples(), options, out, evaluate, "norm", resume), learner
+
+
+def metrics_of(out):
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]
+
+
+def norm_of(model):
+    return {"norm": float(np.linalg.norm(model.parameters.flat))}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at", [1, 5, 8, 12, 17])
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, at, number):
+    _, whole = fit(tmp_path / "whole", evaluate=norm_of)
+    with pytest.raises(Stopped) as stopped:
+        fit(tmp_path / "parts", StopAfter(at, number), evaluate=norm_of)
+    assert stopped.value.signal == number and f"after step {at};" in str(stopped.value)
+    _, resumed = fit(tmp_path / "parts", resume=True, evaluate=norm_of)
+    assert (whole.student.parameters.flat == resumed.student.parameters.flat).all()
+    assert Bert.load(tmp_path / "whole").parameters.flat.tobytes() == Bert.load(tmp_path / "parts").parameters.flat.tobytes()
+    rows = [metrics_of(tmp_path / d) for d in ("whole", "parts")]
+    assert rows[0] == rows[1] and len(rows[0]) > 5
+
+
+@pytest.mark.parametrize("at, options", [(10, "ALIGNED"), (3, "EVERY_LINE")])
+def test_a_killed_process_goes_on_from_its_last_checkpoint(tmp_path, at, options):
+    """SIGKILL leaves no time for anything: the run restarts from the last checkpoint, or from the start, and repeats the rest."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2]); import pathlib; from training import test_loop as t;"
+        f"t.fit(pathlib.Path(sys.argv[1]), t.StopAfter({at}, t.signal.SIGKILL), options=t.{options}, evaluate=t.norm_of)"
+    )
+    tests = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "parts", tests], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (tmp_path / "parts" / "metrics.jsonl").read_text()
+    _, resumed = fit(tmp_path / "parts", resume=True, options=globals()[options], evaluate=norm_of)
+    _, whole = fit(tmp_path / "whole", options=globals()[options], evaluate=norm_of)
+    assert (whole.student.parameters.flat == resumed.student.parameters.flat).all()
+    assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
+
+
+def test_a_run_that_was_stopped_before_its_first_line_is_not_written_over(tmp_path):
+    with pytest.raises(Stopped):
+        fit(tmp_path / "out", StopAfter(1))
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+    with pytest.raises(InputError, match="--resume"):
+        fit(tmp_path / "out")
+
+
+def test_a_model_that_no_run_left_is_not_written_over(tmp_path):
+    Bert.new(CONFIG, 1).save(tmp_path / "out")
+    for resume in (False, True):
+        with pytest.raises(InputError, match="holds a model"):
+            fit(tmp_path / "out", resume=resume)
+
+
+def test_other_weights_and_other_data_are_no_run_to_go_on_with(tmp_path):
+    fit(tmp_path / "out")
+    with Workers(1) as workers:
+        other = Learner(Bert.new(CONFIG, 8), Supervised(), workers, seed=3)
+        with pytest.raises(InputError, match="same starting weights"):
+            train(other, examples(), OPTIONS, tmp_path / "out", resume=True)
+        same = Learner(Bert.new(CONFIG, 7), Supervised(), workers, seed=3)
+        changed = examples()
+        changed.input_ids[3][0] += 1
+        with pytest.raises(InputError, match="same training data"):
+            train(same, changed, OPTIONS, tmp_path / "out", resume=True)
+
+
+def test_known_projections_are_gone_on_with(tmp_path):
+    """General distillation's W_e and W_h, saved with the student, begin the task's; of another shape they are drawn anew."""
+    teacher = Bert.new(Config(**{**CONFIG.__dict__, "hidden_size": 16}), 9)
+    make = lambda: Intermediate(CONFIG, teacher.config, Recipe())
+    _, first = fit(tmp_path / "general", make(), teacher=teacher)
+    known = known_projections(str(tmp_path / "general"), Recipe())
+    assert set(known) == {"fit_dense_embedding.weight", "fit_dense_hidden.weight"}
+    assert not known_projections(str(tmp_path / "general"), Recipe(carry_projections=False))
+    assert not known_projections("1L-8D-2H-8F", Recipe())
+    known["fit_dense_embedding.weight"] = known["fit_dense_embedding.weight"][:, :-1]
+    begun, drawn = (Learner(Bert.new(CONFIG, 7), make(), Workers(1), teacher, 5, projections=p).student.parameters for p in (known, None))
+    assert (begun["fit_dense_hidden.weight"] == first.student.parameters["fit_dense_hidden.weight"]).all()
+    assert (begun["fit_dense_embedding.weight"] == drawn["fit_dense_embedding.weight"]).all()
+    assert not (drawn["fit_dense_hidden.weight"] == begun["fit_dense_hidden.weight"]).any()
+
+
+def test_projections_are_trained_and_resumed_too(tmp_path):
+    teacher = Bert.new(Config(**{**CONFIG.__dict__, "hidden_size": 16}), 9)
+    make = lambda: Intermediate(CONFIG, teacher.config, Recipe(projection_bias=True))
+    _, whole = fit(tmp_path / "whole", make(), teacher=teacher)
+    before = Learner(Bert.new(CONFIG, 7), make(), Workers(1), teacher, seed=3).student.parameters["fit_dense_hidden.weight"]
+    assert np.linalg.norm(whole.student.parameters["fit_dense_hidden.weight"] - before) > 0.01
+    saved = Bert.load(tmp_path / "whole")
+    assert not any(name.startswith("fit_dense") for name in saved.parameters)
+    adam = Adam(Learner(Bert.new(CONFIG, 7), make(), Workers(1), teacher, seed=3).student.parameters)
+    state = load_state(tmp_path / "whole" / "checkpoint" / "last.safetensors", adam)
+    assert state["progress"]["step"] == adam.t == 18
+    assert (adam.parameters.flat == whole.student.parameters.flat).all()
+
+
+def test_the_best_model_is_kept_not_the_last(tmp_path):
+    seen = []
+
+    def judge(model):
+        seen.append(model.parameters.flat.copy())
+        return {"norm": [0.2, 0.9, 0.5][len(seen) - 1]}
+
+    result, learner = fit(tmp_path / "out", evaluate=judge)
+    assert result == {"norm": 0.9}
+    kept = Bert.load(tmp_path / "out").parameters
+    assert all((kept[name] == value).all() for name, value in zip(kept, _named(learner, seen[1]), strict=True))
+
+
+def _named(learner, flat):
+    parameters = type(learner.student.parameters)(learner.student.parameters.layout, flat)
+    return [parameters[name] for name in parameters]
+
+
+def test_two_threads_learn_what_one_does(tmp_path):
+    _, one = fit(tmp_path / "one")
+    _, two = fit(tmp_path / "two", threads=2)
+    _, again = fit(tmp_path / "again", threads=2)
+    assert np.linalg.norm(one.student.parameters.flat - two.student.parameters.flat) < 1e-3 * np.linalg.norm(one.student.parameters.flat)
+    assert (two.student.parameters.flat == again.student.parameters.flat).all()
+
+
+@pytest.mark.parametrize("change", [{"lr": 2e-2}, {"batch_size": 5}, {"epochs": 4}, {"seed": 1}])
+def test_resuming_with_other_settings_is_refused_by_name(tmp_path, change):
+    fit(tmp_path / "out")
+    with pytest.raises(InputError, match=f"same {next(iter(change))}"):
+        fit(tmp_path / "out", resume=True, options=Options(**{**OPTIONS.__dict__, **change}))
+
+
+def test_a_damaged_checkpoint_is_one_clear_line(tmp_path):
+    fit(tmp_path / "out")
+    path = tmp_path / "out" / "checkpoint" / "last.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"last\.safetensors: not a checkpoint"):
+        fit(tmp_path / "out", resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    with np.errstate(all="ignore"), pytest.raises(InputError, match="smaller --lr"):
+        fit(tmp_path / "out", options=Options(**{**OPTIONS.__dict__, "lr": 1e30}), evaluate=norm_of)
+    assert not (tmp_path / "out" / "model.safetensors").exists() and not (tmp_path / "out" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("warmup", [float("nan"), -0.1, 1.1])
+def test_warm_up_is_a_share(warmup):
+    with pytest.raises(InputError, match="--warmup"):
+        Options(warmup=warmup)
+
+
+def test_losses_fall_and_time_is_written(tmp_path):
+    start = time.monotonic()
+    fit(tmp_path / "out", options=Options(epochs=12, batch_size=4, lr=1e-2, log_every=6))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["losses"]["cross_entropy"] < 0.6 * rows[0]["losses"]["cross_entropy"]
+    assert rows[-1]["seconds"] <= time.monotonic() - start + 1
+    assert rows[0]["lr"] > 0 and rows[-1]["lr"] < rows[2]["lr"]
