@@ -239,7 +239,7 @@ def right(check: Check, quick: bool) -> None:
     files = ["tests/gpu/test_kernels.py", "tests/gpu/test_arrays.py"] if quick else ["tests/gpu"]
     small = ["--quick"] if quick else []
     jobs: list[tuple[str, list[Any]]] = [("tests", [*PYTEST, "-vv", *spread, *files, *(f"--deselect={test}" for test in SMOKE)])]
-    jobs.append(("a real training", [*PYTHON, HERE / "training.py", *small]))
+    jobs.append(("a real training", [*PYTHON, HERE / "real_training.py", *small]))
     jobs.append(("same bits", [*PYTHON, HERE / "races.py", *small]))
     jobs.append(("audit", [*PYTHON, __file__, "audit", *small]))
     sanitizer = _sanitizer()
