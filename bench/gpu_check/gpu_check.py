@@ -36,7 +36,7 @@ PYTEST = [*PYTHON, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-rf",
 SMOKE = ["tests/gpu/test_kernels.py::test_loops_that_go_round", "tests/gpu/test_training.py"]
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 NO_DEVICE = 3  # exit status of the first stage
-HEAD, TAIL = 600_000, 200_000  # characters of a stage that log.txt has: the files of such a machine may be limited to 16 MB
+HEAD, TAIL = 300_000, 100_000  # characters of a stage that log.txt has: the files of such a machine may be limited to 16 MB
 SANITIZER = "compute-sanitizer"
 
 
@@ -112,7 +112,7 @@ class Check:
 
     def _listen(self, name: str, process: subprocess.Popen) -> str:
         """Logs what a process says, its middle left out where it says much; returns its last line."""
-        size, dropped, last = 0, 0, ""
+        size, at_end, dropped, last = 0, 0, 0, ""
         end: deque[str] = deque()
         for line in process.stdout or ():
             line = line.rstrip()[:4000]
@@ -122,8 +122,9 @@ class Check:
                 self._log(name, line)
                 continue
             end.append(line)
-            while sum(map(len, end)) > TAIL:
-                end.popleft()
+            at_end += len(line) + 1
+            while at_end > TAIL:
+                at_end -= len(end.popleft()) + 1
                 dropped += 1
         if dropped:
             self._log(name, f"[{dropped} lines left out]")
