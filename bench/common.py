@@ -132,14 +132,21 @@ def begin(args: argparse.Namespace) -> dict[str, Any]:
     return about
 
 
-def save(name: str, args: argparse.Namespace, report: Mapping[str, Any], draw: Callable[[plt.Figure], None], size=(8.0, 4.5)) -> Path:
-    """DIR/NAME.json and DIR/NAME.png, each written beside and renamed; returns the first."""
+def write(name: str, args: argparse.Namespace, report: Mapping[str, Any]) -> Path:
+    """DIR/NAME.json, written beside and renamed."""
     path = args.out / f"{name}{'-quick' if args.quick else ''}.json"
     args.out.mkdir(parents=True, exist_ok=True)
     settings = {key: _without_folders(value) for key, value in vars(args).items() if key != "out"}
     beside = path.with_suffix(".partial")
     beside.write_text(json.dumps({"bench": name, "settings": settings, **report}, indent=2) + "\n", encoding="utf-8")
     os.replace(beside, path)
+    return path
+
+
+def save(name: str, args: argparse.Namespace, report: Mapping[str, Any], draw: Callable[[plt.Figure], None], size=(8.0, 4.5)) -> Path:
+    """DIR/NAME.json and DIR/NAME.png, each written beside and renamed; returns the first."""
+    path = write(name, args, report)
+    beside = path.with_suffix(".partial")
     figure = plt.figure(figsize=size, layout="constrained")
     draw(figure)
     figure.savefig(beside, format="png", dpi=150)

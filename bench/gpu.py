@@ -3,22 +3,28 @@
     python bench/gpu.py                                        lengths drawn with SST-2's means
     python bench/gpu.py --data DIR --tokenizer DIR             SST-2's own lengths
     python bench/gpu.py --tf32 --teacher-dtype float16         as `minitinybert distill` has them
+    python bench/gpu.py --cases full --no-compile              one case; what compiles takes minutes
     python bench/gpu.py --quick                                whether it runs
+    python bench/gpu.py --markdown FILE.json ... > gpu.md      a page of what such runs have left; needs no GPU
 
 The step is step.py's, its batches lie on the GPU beforehand. Sentences of several lengths come in batches of about equal ones, which ours
-packs and PyTorch pads to the longest.
+packs and PyTorch pads to the longest. Results are written after each case.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+import traceback
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import begin, measure, save, spread, table
-from roofline import floors
+from common import begin, measure, save, spread, summary, table, write
+from gpu_page import NotAReport, held_by, page, peaks_said
+from roofline import Peaks, floors
 from roofline import student as student_work
 from roofline import teacher as teacher_work
 from step import PARTS, Bench, Job, cases, parsed, step_parser
@@ -33,8 +39,15 @@ from minitinybert.model.bert import Bert
 TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 5e-2}  # of the losses, beside PyTorch's
 
 
-def main() -> None:
+def main() -> int:
     args = _arguments()
+    if args.markdown:
+        try:
+            print(page(args.markdown), end="")
+        except NotAReport as error:
+            print(f"gpu.py: {error}", file=sys.stderr)
+            return 2
+        return 0
     about = begin(args)
     if args.tf32:
         machine.allow_tf32(args.device)
@@ -44,22 +57,30 @@ def main() -> None:
     print(f"{about['device']}, CuPy {xp.__version__}; PyTorch: {about['torch_device'] or 'not asked, it has no CUDA device here'}")
     teacher, student = models(args)
     peaks = device_peaks(xp, args)
-    print(
-        f"peaks: products {', '.join(f'{name} {peak / 1e9:.0f} GFLOP/s' for name, peak in peaks['flops'].items())}; "
-        f"memory {peaks['bytes'] / 1e9:.0f} GB/s; a launch {1e6 * peaks['launch']:.1f} µs"
-    )
+    print(f"peaks: {peaks_said(peaks)}", flush=True)
     with Workers(1) as workers:
         bench = GpuBench(teacher, student, workers, args, xp, peaks)
         agreement = bench.check(TOLERANCE["tf32" if args.tf32 and args.teacher_dtype == "float32" else args.teacher_dtype])
         print(f"teacher {shape(args.teacher, teacher)}; student {shape(args.student, student)}; milliseconds a batch of {args.batch_size}")
         rows: list[dict] = []
-        for case in cases(args, teacher):
-            new = bench.case(*case)
-            _print(new)
-            rows += new
-    report = {"machine": about, "peaks": peaks, "teacher": shape(args.teacher, teacher), "student": shape(args.student, student)}
-    report |= {"agreement": agreement, "torch_compile": bench.compile_says, "rows": rows}
-    save("gpu", args, report, lambda figure: _draw(figure, rows, about), size=(9, 1.5 + 0.42 * len(rows)))
+        failed: dict[str, str] = {}
+        report = {"machine": about, "peaks": peaks, "teacher": shape(args.teacher, teacher), "student": shape(args.student, student)}
+        report |= {"agreement": agreement, "torch_compile": bench.compile_says, "failed": failed, "rows": rows}
+        listed = cases(args, teacher)
+        for number, case in enumerate(listed):
+            write("gpu", args, {**report, "to come": [name for name, *_ in listed[number:]]})
+            try:
+                new = bench.case(*case)
+            except Exception as error:  # memory, a kernel, PyTorch: the other cases may do
+                traceback.print_exc()
+                failed[case[0]] = f"{type(error).__name__}: {error}"
+            else:
+                _print(new)
+                rows += new
+    save("gpu", args, {**report, "to come": []}, lambda figure: _draw(figure, rows, about), size=(9, 1.5 + 0.42 * len(rows)))
+    for name, why in failed.items():
+        print(f"gpu.py: case {name} failed: {why}", file=sys.stderr)
+    return len(failed)
 
 
 def _arguments() -> argparse.Namespace:
@@ -68,6 +89,7 @@ def _arguments() -> argparse.Namespace:
     p.add_argument("--torch-device", help="PyTorch's; none: ours alone (default: --device where PyTorch has CUDA, else none)")
     p.add_argument("--tf32", action="store_true", help="ours and PyTorch multiply float32 on tensor cores")
     p.add_argument("--teacher-dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of both teachers")
+    p.add_argument("--markdown", nargs="+", type=Path, metavar="FILE", help="no measurement: a page of these results on standard output")
     args = parsed(p)
     if args.torch_device is None:
         args.torch_device = args.device if torch.cuda.is_available() else "none"
@@ -89,38 +111,67 @@ def _device(xp: Any, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def device_peaks(xp: Any, args: argparse.Namespace) -> dict[str, Any]:
-    """Of this device, measured now: FLOP/s of a large product in the dtypes of student and teacher, bytes/s of a copy (read and
-    written), seconds a launch of an empty kernel takes the host and the device, one after the other."""
-    n, launches = (128, 10) if args.quick else (8192, 1000)
+    """Of this device, measured now, summaries of some rounds: `flops`, FLOP/s of a large product in the dtypes of student and teacher,
+    as cuBLAS has it; `cores`, FLOP/s of multiply-adds in float32 on CUDA cores; `bytes`, bytes/s of a copy (read and written); `launch`,
+    seconds a launch of an empty kernel takes the host and the device, one after the other. Of random numbers: a device at its limit of
+    power has lower clocks with them than with zeros and ones."""
+    n, launches, rounds = (128, 10, 4) if args.quick else (8192, 1000, 65536)
     wait = lambda: xp.cuda.get_current_stream().synchronize()
+    random = lambda *shape: xp.random.standard_normal(shape, np.float32)
     empty = xp.RawKernel('extern "C" __global__ void nothing() {}', "nothing")
+    multiply_add = xp.RawKernel(MULTIPLY_ADD, "multiply_add")
 
-    def seconds(function) -> float:
+    def seconds(function) -> list[float]:
         def run(_: int) -> None:
             function()
             wait()
 
-        return min(measure({"it": run}, args.pairs, warm_up=2)["it"])
+        return measure({"it": run}, args.pairs, warm_up=2)["it"]
 
+    rates = lambda work, function: summary(work / s for s in seconds(function))
     flops = {}
     for name in sorted({"float32", args.teacher_dtype}):
-        a = xp.ones((n, n), machine.float_type(name))
-        flops[name] = 2 * n**3 / seconds(lambda a=a: a @ a)
-    source = xp.zeros(n * n, np.float32)
+        a, b = (random(n, n).astype(machine.float_type(name)) for _ in range(2))
+        flops[name] = rates(2 * n**3, lambda a=a, b=b: a @ b)
+    blocks, threads, chains = (4, 32, 8) if args.quick else (8 * xp.cuda.Device().attributes["MultiProcessorCount"], 256, 8)
+    x, y = xp.random.random(blocks * threads + chains).astype(np.float32), xp.empty(blocks * threads, np.float32)
+    fused = lambda: multiply_add((blocks,), (threads,), (x, y, np.int32(rounds)))
+    cores = rates(2 * chains * rounds * blocks * threads, fused)
+    source = random(n * n)
     target = xp.empty_like(source)
-    copied = 2 * source.nbytes / seconds(lambda: xp.copyto(target, source))
-    launch = seconds(lambda: [empty((1,), (32,), ()) for _ in range(launches)]) / launches
-    return {"flops": flops, "bytes": copied, "launch": launch}
+    copied = rates(2 * source.nbytes, lambda: xp.copyto(target, source))
+    launch = summary(s / launches for s in seconds(lambda: [empty((1,), (32,), ()) for _ in range(launches)]))
+    return {"flops": flops, "cores": cores, "bytes": copied, "launch": launch}
+
+
+# Eight chains a thread, so that none waits for its last result; each comes to rest at b/(1 − a), 0 ≤ a < 1.
+MULTIPLY_ADD = r"""
+extern "C" __global__ void multiply_add(const float* x, float* y, int rounds) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    const float a = x[i], b = x[i + 1];
+    float v[8], sum = 0;
+#pragma unroll
+    for (int c = 0; c < 8; ++c) v[c] = x[i + c];
+    for (int round = 0; round < rounds; ++round)
+#pragma unroll
+        for (int c = 0; c < 8; ++c) v[c] = fmaf(v[c], a, b);
+#pragma unroll
+    for (int c = 0; c < 8; ++c) sum += v[c];
+    y[i] = sum;
+}
+"""
 
 
 class GpuBench(Bench):
     """step.py's parts where both models lie on a GPU."""
 
+    compiled = {**Bench.compiled, "CUDA graphs": "reduce-overhead"}
+
     def __init__(self, teacher: Bert, student: Bert, workers: Workers, args: argparse.Namespace, xp: Any, peaks: dict[str, Any]):
         options = {"fused": True, "device": args.torch_device, "teacher_dtype": getattr(torch, args.teacher_dtype)}
         super().__init__(teacher, student, workers, args, options)
         self.teacher, self.student = teacher.to(xp).astype(machine.float_type(args.teacher_dtype)), student.to(xp)
-        self.stream, self.peaks = xp.cuda.get_current_stream(), peaks
+        self.stream, self.peaks, self.host = xp.cuda.get_current_stream(), peaks, dict[str, list[float]]()
 
     def check(self, tolerance: float = 1e-4) -> dict[str, float]:
         return {} if self.args.torch_device == "none" else super().check(tolerance)
@@ -135,42 +186,49 @@ class GpuBench(Bench):
             torch.cuda.synchronize(self.args.torch_device)
 
     def _ours(self, batches: list[Batch]) -> dict[str, Job]:
-        jobs = super()._ours(batches)
-        self.host = {part: self._asking(job) for part, job in jobs.items()}
-        return jobs
+        self.host = {part: [] for part in PARTS}
+        return {part: self._noting(job, self.host[part]) for part, job in super()._ours(batches).items()}
 
-    def _asking(self, job: Job) -> float:
-        """Seconds until the host has asked for all of a job, at which the device may still be at work."""
-        seconds = []
-        for number in range(-2, self.args.pairs):
+    def _noting(self, job: Job, seconds: list[float]) -> Job:
+        """The job, which notes the seconds until the host has asked for all of it, at which the device may still be at work."""
+
+        def run(number: int) -> None:
             started = time.perf_counter()
             job(number)
-            seconds.append(self.asked_at - started)
-        return min(seconds[2:])
+            if number >= 0:
+                seconds.append(self.asked_at - started)
+
+        return run
 
     def rectangles(self, sentences: Sentences, batches: list[np.ndarray]) -> dict[str, list[Rectangle]]:
         if self.args.torch_device == "none":
             return {}
         return {"eager": [rectangle(sentences.examples, indices).to(self.args.torch_device) for indices in batches]}
 
-    def work(self, batches: list[Batch]) -> dict[str, dict[str, float]]:
-        total: dict[str, dict[str, float]] = {}
+    def work(self, part: str, batches: list[Batch]) -> dict[str, Any]:
+        """Tokens, what `roofline.floors` says, and when the host has asked for all."""
+        if part == "step":
+            each = [self.work(one, batches) for one in ("teacher", "student")]
+            work = {name: sum(one[name] for one in each) for name in each[0] if name not in ("tokens", "host_ms")}
+            return {"tokens": each[0]["tokens"], **work, "host_ms": self._host_ms(part, batches)}
+        total: dict[str, float] = {}
         for batch in batches:
-            for part, work in self._work(batch).items():
-                total[part] = {name: total.get(part, {}).get(name, 0) + value for name, value in work.items()}
-        return {part: {**work, "host_ms": 1e3 * self.host[part]} for part, work in total.items()}
+            for name, value in {"tokens": batch.totals.tokens, **self._floors(part, batch)}.items():
+                total[name] = total.get(name, 0) + value / len(batches)
+        return {**total, "host_ms": self._host_ms(part, batches)}
 
-    def _work(self, batch: Batch) -> dict[str, dict[str, float]]:
-        """Of one batch, each part: FLOPs, bytes, launches, and the milliseconds of `roofline.floors`."""
+    def _host_ms(self, part: str, batches: list[Batch]) -> dict[str, Any]:
+        return summary(1e3 * s / len(batches) for s in self.host[part])
+
+    def _floors(self, part: str, batch: Batch) -> dict[str, float]:
         sizes = batch.totals.sentences, batch.totals.tokens, batch.totals.pairs
         itemsize = self.teacher.parameters.flat.itemsize
-        asked = list(teacher_work(self.teacher.config, self.student.config, *sizes, itemsize))
-        learned = list(student_work(self.student.config, self.teacher.config, *sizes, itemsize))
-        flops = self.peaks["flops"]
-        at = lambda kernels, dtype: floors(kernels, flops[dtype], self.peaks["bytes"], self.peaks["launch"])
-        parts = {"teacher": at(asked, self.args.teacher_dtype), "student": at(learned, "float32")}
-        parts["step"] = {name: value + parts["student"][name] for name, value in parts["teacher"].items()}
-        return {part: {"tokens": sizes[1], **parts[part]} for part in PARTS}
+        if part == "teacher":
+            kernels, dtype = teacher_work(self.teacher.config, self.student.config, *sizes, itemsize), self.args.teacher_dtype
+        else:
+            kernels, dtype = student_work(self.student.config, self.teacher.config, *sizes, itemsize), "float32"
+        best = [self.peaks["flops"][dtype]["max"], self.peaks["cores"]["max"], self.peaks["bytes"]["max"], self.peaks["launch"]["min"]]
+        return floors(kernels, Peaks(*best))
 
 
 def _print(rows: list[dict]) -> None:
@@ -179,30 +237,33 @@ def _print(rows: list[dict]) -> None:
     for row in rows:
         own = [row["part"], f"{row['ours_ms']['median']:.2f}", f"{row['flops'] / 1e9:.1f}", f"{row['bytes'] / 1e6:.0f}"]
         own += [f"{row['roofline_ms']:.2f}", f"{row['launches']:.0f}", f"{row['launches_ms']:.2f}"]
-        own.append(f"{row['host_ms']:.2f}")
+        own += [f"{row['host_ms']['median']:.2f}", held_by(row)]
         theirs = []
         if row["torch"]:
             theirs = [row["torch"], f"{row['torch_ms']['median']:.2f}", f"{row['ratio']['median']:.2f}", spread(row["ratio"])]
         lines.append([*(own if row["part"] != before else [""] * len(own)), *theirs])
         before = row["part"]
     print(f"\n{rows[0]['case']}")
-    headers = ["", "ours", "GFLOP", "MB", "roofline", "launches", "by launches", "host"]
+    headers = ["", "ours", "GFLOP", "MB", "roofline", "launches", "by launches", "host", "held by"]
     table(lines, headers + (["PyTorch", "", "ours / PyTorch", "pairs"] if rows[0]["torch"] else []))
 
 
 def _draw(figure, rows: list[dict], about: dict[str, Any]) -> None:
     """A bar a measured time, ours and PyTorch's, and marks where the floors are and where the host was done."""
     axes = figure.add_subplot()
+    axes.set_title(f"A distillation step on {about['device']}", fontsize=10)
+    if not rows:
+        return
     labels, place = [], 0
     for number, row in enumerate(rows):
         if number == 0 or (row["case"], row["part"]) != (rows[number - 1]["case"], rows[number - 1]["part"]):
             _bar(axes, place, row["ours_ms"], "C0", "ours")
-            for name, marker, said in (
-                ("roofline_ms", "|", "roofline of our kernels"),
-                ("launches_ms", "x", "their launches"),
-                ("host_ms", "+", "host has asked for all"),
+            for ms, marker, said in (
+                (row["roofline_ms"], "|", "roofline of our kernels"),
+                (row["launches_ms"], "x", "their launches"),
+                (row["host_ms"]["median"], "+", "host has asked for all"),
             ):
-                axes.plot(row[name], place, marker, color="k", markersize=10, label=said, zorder=3)
+                axes.plot(ms, place, marker, color="k", markersize=10, label=said, zorder=3)
             labels.append(f"{row['case']}\n{row['part']}: ours")
             place += 1
         if row["torch"]:
@@ -212,7 +273,6 @@ def _draw(figure, rows: list[dict], about: dict[str, Any]) -> None:
     axes.set_yticks(range(place), labels, fontsize=7)
     axes.invert_yaxis()
     axes.set(xlabel="milliseconds a batch (median, smallest and largest)", xscale="log")
-    axes.set_title(f"A distillation step on {about['device']}", fontsize=10)
     handles, names = axes.get_legend_handles_labels()
     once = dict(zip(names, handles, strict=True))
     figure.legend(once.values(), once.keys(), fontsize=8, loc="outside lower center", ncols=len(once))
@@ -224,4 +284,4 @@ def _bar(axes, place: int, ms: dict[str, Any], color: str, label: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

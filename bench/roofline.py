@@ -1,10 +1,11 @@
 """What a distillation step asks of a GPU at least: every kernel's FLOPs, the bytes it reads and writes once, its launches.
 
-A kernel can be no quicker than its FLOPs at the device's peak, nor than its bytes at its bandwidth (the roofline: Williams, Waterman,
+A kernel can be no quicker than its FLOPs at the peak of the units that it uses (products by cuBLAS may have tensor cores; all else, the
+products of attention too, is ours, in float32 on CUDA cores), nor than its bytes at its bandwidth (the roofline: Williams, Waterman,
 Patterson, CACM 2009; bytes that a cache still holds from the kernel before are quicker); a step can be no quicker than its launches one
-after the other, as long as the host takes to ask for each. The
-kernels are ours, in the order of `Bert.forward_batch` and `backward`; fills and products by cuBLAS count as launches too. Packed batches
-of T tokens and P = Σ L² pairs, every loss of the paper, global clipping.
+after the other, as long as the host takes to ask for each. The kernels are ours, in the order of `Bert.forward_batch` and `backward`;
+fills and products by cuBLAS count as launches too. Packed batches of T tokens and P = Σ L² pairs, every loss of the paper, global
+clipping.
 """
 
 from __future__ import annotations
@@ -20,15 +21,29 @@ class Work(NamedTuple):
     flops: float
     bytes: float
     launches: int = 1
+    products: bool = False  # by cuBLAS
 
 
-def floors(kernels: Iterable[Work], flops_a_second: float, bytes_a_second: float, launch_seconds: float) -> dict[str, float]:
-    """Totals of some kernels, and milliseconds to hold a measured time against: `roofline_ms`, each kernel at the slower of arithmetic
-    and memory, and `launches_ms`, all launches."""
+class Peaks(NamedTuple):
+    """Of a device: FLOP/s of cuBLAS's products and of CUDA cores in float32, bytes/s, and the seconds of a launch."""
+
+    products: float
+    cores: float
+    bytes: float
+    launch: float
+
+
+def floors(kernels: Iterable[Work], peaks: Peaks) -> dict[str, float]:
+    """Totals of some kernels, and milliseconds to hold a measured time against: `launches_ms`, all launches, and `roofline_ms`, each
+    kernel at the slower of arithmetic and memory; of that, `products_ms`, `cores_ms` and `memory_ms` are of the kernels held by each."""
     kernels = list(kernels)
-    slower = (max(work.flops / flops_a_second, work.bytes / bytes_a_second) for work in kernels)
-    totals = {name: sum(getattr(work, name) for work in kernels) for name in Work._fields}
-    return {**totals, "roofline_ms": 1e3 * sum(slower), "launches_ms": 1e3 * totals["launches"] * launch_seconds}
+    totals: dict[str, float] = {name: sum(getattr(work, name) for work in kernels) for name in ("flops", "bytes", "launches")}
+    held = dict.fromkeys(("products_ms", "cores_ms", "memory_ms"), 0.0)
+    for work in kernels:
+        units, peak = ("products_ms", peaks.products) if work.products else ("cores_ms", peaks.cores)
+        arithmetic, memory = work.flops / peak, work.bytes / peaks.bytes
+        held[units if arithmetic > memory else "memory_ms"] += 1e3 * max(arithmetic, memory)
+    return {**totals, "roofline_ms": sum(held.values()), **held, "launches_ms": 1e3 * totals["launches"] * peaks.launch}
 
 
 def teacher(c: Config, student: Config, S: int, T: int, P: int, itemsize: int) -> Iterator[Work]:
@@ -103,4 +118,4 @@ def _layer_backward(c: Config, T: int, P: int, size: int) -> Iterator[Work]:
 def _products(count: int, rows: int, wide: int, narrow: int, size: int) -> Iterator[Work]:
     """Matrix products (rows, narrow) × (narrow, wide), or with any of the three as the result."""
     for _ in range(count):
-        yield Work(2 * rows * wide * narrow, (rows * narrow + narrow * wide + rows * wide) * size)
+        yield Work(2 * rows * wide * narrow, (rows * narrow + narrow * wide + rows * wide) * size, products=True)

@@ -43,6 +43,7 @@ from minitinybert.model.bert import Bert
 from minitinybert.progress import log
 
 PARTS = ("teacher", "student", "step")
+CASES = ("full", "dev", "train")
 Job = Callable[[int], object]
 Jobs = dict[str, dict[str, Job]]
 
@@ -81,6 +82,7 @@ def step_parser(doc: str | None) -> argparse.ArgumentParser:
     p.add_argument("--batch-size", type=int, default=32)
     p.add_argument("--length", type=int, default=128, help="of the case without short sentences")
     p.add_argument("--batches", type=int, default=3, help="batches in a measurement, where lengths differ")
+    p.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="full: all of --length; dev, train: SST-2's lengths")
     p.add_argument("--compile", action=argparse.BooleanOptionalAction, help="torch.compile too, where shapes are fixed (unless --quick)")
     return p
 
@@ -96,10 +98,12 @@ def parsed(p: argparse.ArgumentParser) -> argparse.Namespace:
 
 def cases(args: argparse.Namespace, teacher: Bert) -> list[tuple[str, Sentences, list[np.ndarray]]]:
     """(name, sentences, the batches of one measurement)."""
-    size = args.batch_size
-    long = full(args.length, size, teacher.config, args.seed)
-    listed = [(f"{size}×{args.length}", long, [np.arange(size)])]
+    size, listed = args.batch_size, []
+    if "full" in args.cases:
+        listed.append((f"{size}×{args.length}", full(args.length, size, teacher.config, args.seed), [np.arange(size)]))
     for split, mean in (("dev", 25), ("train", 13)):
+        if split not in args.cases:
+            continue
         sentences = sst2(args, split, mean, 50 * size, teacher)
         batches = sorted_batches(sentences, size, args.batches, args.seed)
         tokens = sum(int(sentences.lengths[batch].sum()) for batch in batches) / len(batches)
@@ -110,11 +114,13 @@ def cases(args: argparse.Namespace, teacher: Bert) -> list[tuple[str, Sentences,
 class Bench:
     """Ours beside PyTorch. torch_options: further arguments of TorchStep."""
 
+    compiled = {"compiled": "default"}  # what a way is called with torch.compile, and its mode
+
     def __init__(self, teacher: Bert, student: Bert, workers: Workers, args: argparse.Namespace, torch_options: Mapping[str, Any]):
         self.teacher, self.student, self.workers, self.args, self.torch_options = teacher, student, workers, args, torch_options
         self.on_host = teacher, student
         self.objective = All(student.config, teacher.config)
-        self.compile_says = "not asked for"
+        self.compile_says: dict[str, str] = {}  # by way, where it was asked for
 
     def check(self, tolerance: float = 1e-4) -> dict[str, float]:
         """Relative difference of each loss and of the whole gradient, without dropout; SystemExit above the tolerance (the gradient: ten
@@ -147,12 +153,11 @@ class Bench:
         jobs |= {way: self._torch(rectangles) for way, rectangles in ways.items()}
         if self.args.compile and ways:
             jobs |= self._compiled(next(iter(ways)), next(iter(ways.values())))
-        work = self.work(packed)
         rows = []
         for part in PARTS:
             seconds = measure({who: parts[part] for who, parts in jobs.items()}, self.args.pairs)
             ms = {who: summary(1000 * s / len(batches) for s in values) for who, values in seconds.items()}
-            about = {"case": name, "part": part, "ours_ms": ms["ours"], **{key: total / len(batches) for key, total in work[part].items()}}
+            about = {"case": name, "part": part, "ours_ms": ms["ours"], **self.work(part, packed)}
             for way in list(jobs)[1:]:
                 rows.append({**about, "torch": way, "torch_ms": ms[way], "ratio": paired(seconds["ours"], seconds[way])})
             if not ways:
@@ -166,13 +171,13 @@ class Bench:
     def wait(self) -> None:
         """For whatever the measured calls have asked a device for."""
 
-    def work(self, batches: list[Batch]) -> dict[str, dict[str, float]]:
-        """What each part has to do for these batches at least."""
-        tokens, pairs = (sum(batch.totals[i] for batch in batches) for i in (1, 2))
+    def work(self, part: str, batches: list[Batch]) -> dict[str, Any]:
+        """What a part, which has been measured, has to do at least for one of these batches, in the mean."""
+        tokens, pairs = (sum(batch.totals[i] for batch in batches) / len(batches) for i in (1, 2))
         learned = step_flops(self.student.config, self.teacher.config, tokens, pairs)
         asked = forward_flops(self.teacher.config, tokens, pairs)
         flops = {"teacher": asked, "student": learned, "step": asked + learned}
-        return {part: {"tokens": tokens, "flops": flops[part]} for part in PARTS}
+        return {"tokens": tokens, "flops": flops[part]}
 
     def rectangles(self, sentences: Sentences, batches: list[np.ndarray]) -> dict[str, list[Rectangle]]:
         """PyTorch's batches: those of fixed shape first."""
@@ -192,30 +197,35 @@ class Bench:
             "step": self._each(whole, batches),
         }
 
-    def _torch(self, batches: Sequence[Rectangle], compiled: bool = False) -> dict[str, Job]:
+    def _torch(self, batches: Sequence[Rectangle], compiled: str | None = None) -> dict[str, Job]:
         teacher, student = self.on_host
         step = TorchStep(self._extended(student), teacher, compiled=compiled, **self.torch_options)
-        known = [step.ask_teacher(batch) for batch in batches]
-        learn = lambda pair: step.learn(*pair)
+        known = [step.ask_teacher(batch).clone() for batch in batches]
+        ask = lambda batch: (step.begin(), step.ask_teacher(batch))
+        learn = lambda pair: (step.begin(), step.learn(*pair))
         return {
-            "teacher": self._each(step.ask_teacher, batches),
+            "teacher": self._each(ask, batches),
             "student": self._each(learn, list(zip(batches, known, strict=True))),
             "step": self._each(step, batches),
         }
 
     def _compiled(self, way: str, batches: Sequence[Rectangle]) -> Jobs:
-        """torch.compile of the teacher's pass and of the student's losses, where it works on this machine."""
-        try:
-            torch._dynamo.reset()
-            jobs = self._torch(batches, compiled=True)
-            for part in jobs.values():
-                part(-1)
-        except Exception as error:  # a missing compiler, an unsupported Python, … : whatever it is, it is said and left out
-            self.compile_says = f"does not work here: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
-            log(f"torch.compile {self.compile_says}")
-            return {}
-        self.compile_says = "works"
-        return {f"{way}, compiled": jobs}
+        """torch.compile of the teacher's pass and of the student's losses, in each mode that works on this machine."""
+        torch._dynamo.reset()
+        jobs: Jobs = {}
+        for name, mode in self.compiled.items():
+            try:
+                parts = self._torch(batches, compiled=mode)
+                for part in [*parts.values()] * 3:  # CUDA graphs: one to warm up, one to record
+                    part(-1)
+            except Exception as error:  # a missing compiler, an unsupported Python, … : whatever it is, it is said and left out
+                said = next(iter(str(error).strip().splitlines()), "")[:200]
+                self.compile_says[name] = f"does not work here: {type(error).__name__}: {said}"
+                log(f"torch.compile, mode {mode}, {self.compile_says[name]}")
+            else:
+                self.compile_says.setdefault(name, "works")
+                jobs[f"{way}, {name}"] = parts
+        return jobs
 
     def _extended(self, student: Bert) -> Bert:
         """With the maps of its losses, as a learner has it."""

@@ -7,6 +7,7 @@ scores, fused Adam where it is faster. It shares the teacher's memory with ours.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
 
@@ -65,6 +66,11 @@ class TorchTrace(NamedTuple):
     def float(self) -> TorchTrace:
         convert = lambda parts: [None if part is None else part.float() for part in parts]
         return TorchTrace(convert(self.hidden), convert(self.scores), self.logits.float())
+
+    def clone(self) -> TorchTrace:
+        """In memory of its own: of a CUDA graph's results the next run takes the place."""
+        convert = lambda parts: [None if part is None else part.clone() for part in parts]
+        return TorchTrace(convert(self.hidden), convert(self.scores), self.logits.clone())
 
 
 class TorchBert:
@@ -128,6 +134,7 @@ class TorchStep:
     released  padding counts in every mean, scores of −100 or less are 0, all layers' scores are formed, as the released code has it.
               (Without: padding is left out, as in ours, so that the losses are equal.)
     terms     "intermediate", "prediction" or both
+    compiled  torch.compile's mode, "reduce-overhead" for CUDA graphs; None: eager
     teacher_dtype  in which the teacher works; what it says is handed on in the student's
     """
 
@@ -138,7 +145,7 @@ class TorchStep:
         terms: Sequence[str] = ("intermediate", "prediction"),
         released: bool = False,
         fused: bool = True,
-        compiled: bool = False,
+        compiled: str | None = None,
         device: str = "cpu",
         teacher_dtype: torch.dtype = torch.float32,
     ):
@@ -148,10 +155,20 @@ class TorchStep:
         self.map = layer_map("uniform", student.config.num_hidden_layers, teacher.config.num_hidden_layers)
         self.parameters = list(self.student.p.values())
         self.adam = adam(self.student, fused)
-        wrap: Callable = torch.compile if compiled else lambda f: f
+        self.graphs = compiled == "reduce-overhead"
+        if self.graphs:  # else each run copies all weights to where the graph reads them
+            for p in (*self.parameters, *self.teacher.p.values()):
+                torch._dynamo.mark_static_address(p)
+        wrap: Callable = functools.partial(torch.compile, mode=compiled) if compiled else lambda f: f
         self._teacher, self._losses = wrap(self._teacher_forward), wrap(self.losses)
 
+    def begin(self) -> None:
+        """Before the parts of a step: what CUDA graphs gave out in the last one is no longer needed."""
+        if self.graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+
     def __call__(self, batch: Rectangle) -> None:
+        self.begin()
         self.learn(batch, self.ask_teacher(batch))
 
     def ask_teacher(self, batch: Rectangle) -> TorchTrace:

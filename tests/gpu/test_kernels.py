@@ -21,7 +21,7 @@ from minitinybert.model import heads
 from minitinybert.ops import add_norm, attention, dropout, embed_norm, gelu, layer_norm
 from minitinybert.training import optim
 
-TABLE = pytest.importorskip("minitinybert.kernels.cuda.launch.table", reason="needs CuPy", exc_type=ImportError).TABLE
+TABLE = pytest.importorskip("minitinybert.kernels.cuda.table", reason="needs CuPy", exc_type=ImportError).TABLE
 pytestmark = pytest.mark.gpu
 
 # A result is a few sums, in trees, of up to some thousand terms, of which each was rounded a few times; exp and erf err by two units
