@@ -83,39 +83,15 @@ class Bert:
         tensors = checkpoint.tensors
         if fresh_head:
             tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
-        model._fill(tensors, str(path), fresh=("pooler.", "classifier.") if head == "classifier" else ())
+        weights.fill(model.parameters, tensors, str(path), fresh=("pooler.", "classifier.") if head == "classifier" else ())
         return model
-
-    def _fill(self, tensors: Mapping[str, np.ndarray], where: str, fresh: tuple[str, ...]) -> None:
-        for name in self.parameters:
-            view = self.parameters[name]
-            short = name.removeprefix("bert.")
-            source = tensors.get(name if short.startswith(("cls.", "classifier.")) else "bert." + short)
-            if source is None and name == "cls.predictions.bias":
-                source = tensors.get("cls.predictions.decoder.bias")
-            if source is None or source.shape != view.shape:
-                if short.startswith(fresh) and fresh and (source is None or short.startswith("classifier.")):
-                    continue
-                problem = "is missing" if source is None else f"has shape {source.shape}, config.json says {view.shape}"
-                raise InputError(f"{where}: tensor {name} {problem}; are the weights and config.json of the same model?")
-            view[...] = source
-        self._check_tied(tensors, where)
-
-    def _check_tied(self, tensors: Mapping[str, np.ndarray], where: str) -> None:
-        decoder = tensors.get("cls.predictions.decoder.weight")
-        words = tensors["bert.embeddings.word_embeddings.weight"]
-        if self.config.head == "mlm" and decoder is not None and not np.array_equal(decoder, words):
-            raise InputError(f"{where}: cls.predictions.decoder.weight differs from the word embeddings; a tied decoder is needed")
 
     def save(self, path: str | Path) -> None:
         """A directory in Hugging Face's layout, which `minitinybert.load` and `transformers` open; written beside, then renamed.
 
         W_e and W_h go along under the released code's names, for distillation to go on with; whoever opens a model passes them over.
         """
-        tensors = {name: to_host(self.parameters[name]) for name in self.parameters}
-        if self.config.head == "mlm":
-            tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"]
-            tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
+        tensors = weights.with_decoder({name: to_host(self.parameters[name]) for name in self.parameters})
         raw = {**self.config.to_hf(), "dtype": str(self.parameters.flat.dtype)}
         weights.write(Path(path), raw, tensors, self.tokenizer_files)
 

@@ -7,6 +7,7 @@ Every reader hands out NumPy arrays under one set of names (see names.py); none 
 """
 
 from .checkpoint import Checkpoint, read
+from .fill import fill, with_decoder
 from .hf import write
 
-__all__ = ["Checkpoint", "read", "write"]
+__all__ = ["Checkpoint", "fill", "read", "with_decoder", "write"]
