@@ -46,44 +46,45 @@ extern "C" __global__ void total(const A* parts, T* out, int count, A n) {
 )
 
 # A row of logits: TEACHER: against the teacher's, p^T = softmax(z_T/t); else against the label's own. It is read again for each pass:
-# a vocabulary's row does not fit in registers, and unrolled over them takes the compiler minutes; a few classes' is in the cache.
+# a vocabulary's row does not fit in registers, and unrolled over them takes the compiler minutes; a few classes' is in the cache. There
+# is a division a row, none a logit.
 _ENTROPY = Kernel(
     "entropy_forward",
     r"""
-template <typename Z> __device__ A exponentials(const Z* z, int D, A t, A& shift) {  // Σ e^(z/t − shift), shift = max z/t
-    A most = -INFINITY, sum = 0, v[4];
+template <typename Z> __device__ A exponentials(const Z* z, int D, A by_t, A& most) {  // Σ e^((z − most)/t), most = max z
+    A own = -INFINITY, sum = 0, v[4];
     EACH_FOUR_IN_MEMORY(j) {
         load(z + j, D - j, v);
-        for (int c = 0; c < 4; ++c) if (j + c < D) most = Max::of(v[c] / t, most);
+        for (int c = 0; c < 4; ++c) if (j + c < D) own = Max::of(v[c], own);
     }
-    shift = over_row<Max>(most);
+    most = over_row<Max>(own);
     EACH_FOUR_IN_MEMORY(j) {
         load(z + j, D - j, v);
-        for (int c = 0; c < 4; ++c) if (j + c < D) sum += exp(v[c] / t - shift);
+        for (int c = 0; c < 4; ++c) if (j + c < D) sum += exp((v[c] - most) * by_t);
     }
     return over_row<Sum>(sum);
 }
-extern "C" __global__ void entropy_forward(const T* z, const Y* z_T, const LABEL* labels, T* p, T* p_T, A* parts, int rows, int D, A t) {
+extern "C" __global__ void entropy_forward(const T* z, const Y* z_T, const LABEL* labels, T* p, T* p_T, A* parts, int rows, int D, A by_t) {
     EACH_ROW(row) {
         const size_t start = (size_t)row * D;
-        A v[4], teacher[4], shift, shift_T = 0, entropy = 0;
-        const A sum = exponentials(z + start, D, t, shift), log_sum = shift + log(sum);
-        const A sum_T = TEACHER ? exponentials(z_T + start, D, t, shift_T) : A(1);
+        A v[4], teacher[4], most, most_T = 0, entropy = 0;
+        const A sum = exponentials(z + start, D, by_t, most), log_sum = log(sum), by_sum = 1 / sum;
+        const A by_sum_T = TEACHER ? 1 / exponentials(z_T + start, D, by_t, most_T) : A(1);
         EACH_FOUR_IN_MEMORY(j) {
             load(z + start + j, D - j, v);
             if (TEACHER) {
                 load(z_T + start + j, D - j, teacher);
                 for (int c = 0; c < 4; ++c) {
-                    teacher[c] = exp(teacher[c] / t - shift_T) / sum_T;
-                    if (j + c < D) entropy -= teacher[c] * (v[c] / t - log_sum);
+                    teacher[c] = exp((teacher[c] - most_T) * by_t) * by_sum_T;
+                    if (j + c < D) entropy -= teacher[c] * ((v[c] - most) * by_t - log_sum);
                 }
                 store(p_T + start + j, D - j, teacher);
             }
-            for (int c = 0; c < 4; ++c) v[c] = exp(v[c] / t - shift) / sum;
+            for (int c = 0; c < 4; ++c) v[c] = exp((v[c] - most) * by_t) * by_sum;
             store(p + start + j, D - j, v);
         }
         if (TEACHER) entropy = over_row<Sum>(entropy);
-        else entropy = log_sum - A(z[start + labels[row]]) / t;
+        else entropy = log_sum - (A(z[start + labels[row]]) - most) * by_t;
         if (LANE == 0) parts[row] = entropy;
     }
 }
@@ -148,7 +149,7 @@ def prediction_forward(z_S: Array, z_T: Array, temperature: float = 1.0, count: 
     z_S, z_T = contiguous(z_S, z_T)
     p_S, p_T, parts = cupy.empty(z_S.shape, z_S.dtype), cupy.empty(z_S.shape, z_S.dtype), cupy.empty(len(z_S), parts_dtype(z_S.dtype))
     n, C = z_S.shape
-    arguments = (z_S, z_T, None, p_S, p_T, parts, n, C, float(temperature))
+    arguments = (z_S, z_T, None, p_S, p_T, parts, n, C, 1 / temperature)
     _ENTROPY.by_rows(n, C, z_S.dtype, arguments, TEACHER=1, LABEL=np.dtype(np.int32), Y=z_T.dtype)
     count = len(z_S) if count is None else count
     return total(parts, z_S.dtype, count), prediction.Cache(p_S, p_T, temperature, count)
