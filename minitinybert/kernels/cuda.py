@@ -159,7 +159,7 @@ __device__ inline bool sum_over_grid(A& sum, A* parts, unsigned* counter) {
 )
 BLOCK_SUMS = {"G": 256, "BLOCK": 256, "ALIGNED": 0}  # the constants of kernels of sums alone
 
-_GROUP_WIDTH = 1024  # wider rows get a block
+_OF_A_LANE = 128  # bytes of a row that a lane can hold, beside the sums that it may have of as many columns: wider rows get a block
 _SOME_GROUPS = 1024  # of a kernel whose groups sum up columns each: two warps for each of a large GPU's schedulers
 
 
@@ -179,7 +179,7 @@ class Kernel:
         """A group of threads a row; or `groups`, as `groups_of` gives them, with several rows each."""
         if not rows or not width:
             return
-        shared = sharing(width)
+        shared = sharing(width, dtype)
         grid = -(-(rows if groups is None else groups) * shared["G"] // shared["BLOCK"])
         self.launch((grid,), (shared["BLOCK"],), dtype, arguments, **shared, ALIGNED=in_fours(width, arguments), **constants)
 
@@ -192,16 +192,16 @@ def in_fours(width: int, arguments: tuple[Any, ...]) -> bool:
     return not any(a.data.ptr % (4 * a.itemsize) for a in arrays if a.size and a.dtype.kind not in "iu")
 
 
-def groups_of(rows: int, width: int) -> int:
+def groups_of(rows: int, width: int, dtype: Any) -> int:
     """How many groups share out so many rows where each sums up its own."""
-    shared = sharing(width)
+    shared = sharing(width, dtype)
     in_block = shared["BLOCK"] // shared["G"]
     return -(-min(rows, _SOME_GROUPS) // in_block) * in_block
 
 
-def sharing(width: int) -> dict[str, int]:
-    """Threads a row, threads a block, fours a thread."""
-    G, block = (32, 128) if width <= _GROUP_WIDTH else (256, 256)
+def sharing(width: int, dtype: Any) -> dict[str, int]:
+    """Threads a row, threads a block, fours a thread. Beyond 8192 columns, 4096 of float64, registers no longer suffice."""
+    G, block = (32, 128) if width * np.dtype(parts_dtype(dtype)).itemsize <= 32 * _OF_A_LANE else (256, 256)
     return {"G": G, "BLOCK": block, "N": -(-width // (4 * G))}
 
 
