@@ -188,6 +188,7 @@ def _tables(draw, rng):
     V, T, d = draw(st.sampled_from([1, 2, 9, 1024, 1025, 3000])), draw(st.sampled_from([1, 5, 257, 600])), draw(WIDTHS)
     W, rows = rng.standard_normal((V, d)), rng.standard_normal((T, d))
     ids = rng.integers(0, V, T).astype(draw(st.sampled_from([np.int32, np.int64])))
+    ids[:: draw(st.sampled_from([1, 2, 3]))] = V // 2  # as often as padding is
 
     def results(up):
         table = up(W).copy()
@@ -311,6 +312,7 @@ LARGE = {
     "sentences for a warp": (_attention, 3, 30, 1, 25, 5, 15, 2, 2, 3, 0.1, False, True, True, True, True, True),
     "blocks for the parts of a loss": (_attend, 1, 50, 1, 3, 4, False, True, 0.3, 7.0, 0.1),
     "classes for the registers": (_entropies, 3, 9001, None, np.int32, 2.5),
+    "rows for a row of a table": (_tables, 1025, 3000, 33, np.int64, 3),
     "parts for a block": (_optimiser, [300_000, 7], 50.0, 1.0, 70, "bert-adam", 1),
 }
 
@@ -353,6 +355,17 @@ def test_a_bias_of_no_rows_has_a_gradient_of_zero(cupy, given):
     _, cache = gelu.forward(x, junk)
     _, db = gelu.backward(x, cache, junk if given else None)
     assert db.shape == (5,) and not db.any() and (db is junk) is given
+
+
+@pytest.mark.parametrize("T, V", [(1, 1025), (33, 1025), (1025, 65536), (3000, 65537), (2500, 30)])
+def test_ids_are_sorted_and_of_one_the_earlier_come_first(cupy, T, V):
+    from minitinybert.kernels.rows import in_order
+
+    ids = np.random.default_rng(T).integers(0, V, T)
+    ids[::3] = V - 1
+    order = np.argsort(ids, kind="stable")
+    for dtype in (np.int32, np.int64):
+        assert np.array_equal(in_order(cupy.asarray(ids, dtype), V, np.dtype(np.float32)).get(), np.stack([ids[order], order], 1))
 
 
 @pytest.fixture

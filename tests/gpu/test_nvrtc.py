@@ -91,6 +91,7 @@ def variants():
         for ALIGNED in (0, 1):
             yield "sum_rows", dtype, {"ALIGNED": ALIGNED}
             yield "add_rows", dtype, {"ALIGNED": ALIGNED, "N": 8 - 5 * ALIGNED}
+            yield "sort_ids", dtype, {"ALIGNED": 0, "ID": np.dtype(("int32", "int64")[ALIGNED])}
 
 
 def _has_bfloat16():
@@ -254,7 +255,7 @@ def compile_all(path, library, architecture, *includes):
 
 
 def _names(source):
-    return re.findall(r"__global__ void (\w+)\(", source)
+    return re.findall(r"__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(", source)
 
 
 if __name__ == "__main__":
