@@ -33,24 +33,26 @@ typedef unsigned char u8;
 #define INFINITY __int_as_float(0x7f800000)
 #endif
 
-template <typename S> struct alignas(4 * sizeof(S)) Four { S at[4]; };
+template <typename S, int MANY> struct alignas(MANY * sizeof(S)) Some { S at[MANY]; };
+template <typename S> using Four = Some<S, 4>;
 
-// Four neighbours of a row, of which n lie in it: in one access where all rows are aligned (ALIGNED).
+// Four neighbours of a row, of which n lie in it: in one access where all rows are so aligned, in two, or in four (ALIGNED: `in_fours`).
+constexpr int AT_ONCE = ALIGNED == 1 ? 4 : ALIGNED == 2 ? 2 : 1;
 template <typename S, typename V> __device__ inline void load(const S* p, int n, V (&v)[4]) {
-    if (ALIGNED) {
-        const Four<S> four = *(const Four<S>*)p;
-        for (int c = 0; c < 4; ++c) v[c] = V(four.at[c]);
-    } else {
-        for (int c = 0; c < 4; ++c) v[c] = c < n ? V(p[c]) : V(0);
+    for (int start = 0; start < 4; start += AT_ONCE) {
+        if (AT_ONCE == 4 || start < n) {
+            const Some<S, AT_ONCE> some = *(const Some<S, AT_ONCE>*)(p + start);
+            for (int c = 0; c < AT_ONCE; ++c) v[start + c] = V(some.at[c]);
+        } else {
+            for (int c = 0; c < AT_ONCE; ++c) v[start + c] = V(0);
+        }
     }
 }
 template <typename S, typename V> __device__ inline void store(S* p, int n, const V (&v)[4]) {
-    if (ALIGNED) {
-        Four<S> four;
-        for (int c = 0; c < 4; ++c) four.at[c] = S(v[c]);
-        *(Four<S>*)p = four;
-    } else {
-        for (int c = 0; c < 4; ++c) if (c < n) p[c] = S(v[c]);
+    for (int start = 0; start < 4; start += AT_ONCE) if (AT_ONCE == 4 || start < n) {
+        Some<S, AT_ONCE> some;
+        for (int c = 0; c < AT_ONCE; ++c) some.at[c] = S(v[start + c]);
+        *(Some<S, AT_ONCE>*)(p + start) = some;
     }
 }
 
@@ -184,12 +186,14 @@ class Kernel:
         self.launch((grid,), (shared["BLOCK"],), dtype, arguments, **shared, ALIGNED=in_fours(width, arguments), **constants)
 
 
-def in_fours(width: int, arguments: tuple[Any, ...]) -> bool:
-    """Whether every four of every row lies where one access reads it. Integers (keys, labels) are read one by one, wherever they lie."""
-    if width % 4:
-        return False
-    arrays = (a for a in arguments if isinstance(a, cupy.ndarray))
-    return not any(a.data.ptr % (4 * a.itemsize) for a in arrays if a.size and a.dtype.kind not in "iu")
+def in_fours(width: int, arguments: tuple[Any, ...]) -> int:
+    """1: every four of every row lies where one access reads it. 2: every two of it does, as where there are 30,522 words. 0: neither.
+    Integers (keys, labels) are read one by one, wherever they lie."""
+    if width % 2:
+        return 0
+    arrays = [a for a in arguments if isinstance(a, cupy.ndarray) and a.size and a.dtype.kind not in "iu"]
+    lie = lambda many: width % many == 0 and not any(a.data.ptr % (many * a.itemsize) for a in arrays)
+    return 1 if lie(4) else 2 if lie(2) else 0
 
 
 def groups_of(rows: int, width: int, dtype: Any) -> int:

@@ -39,7 +39,7 @@ __device__ inline int sum_to(int v) {  // over the warp's lanes, up to this one
     }
     return v;
 }
-extern "C" __global__ void __launch_bounds__(1024) sort_ids(const ID* ids, Place* places, int count, int passes) {
+extern "C" __launch_bounds__(1024) __global__ void sort_ids(const ID* ids, Place* places, int count, int passes) {
     __shared__ int begins[256][33], of_warp[32];  // of 32 warps; an odd number, so that digits lie in other banks
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, share = (count + 1023) / 1024 * 32;
     const int first = warp * share, last = min(count, first + share);
