@@ -8,6 +8,7 @@ threads, a warp or a block of 256; thread `lane` has the four columns from 4·la
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 import cupy
@@ -276,13 +277,20 @@ def sum_columns(parts: Array, out: tuple[Array, ...]) -> None:
 
 
 def counters() -> Array:
-    """Zeros for `comes_last`, of the current device and stream: on one stream, a kernel has them when the one before is done."""
-    return _counters(cupy.cuda.runtime.getDevice(), cupy.cuda.get_current_stream().ptr)
+    """Zeros for `comes_last`, of the thread and its current device and stream: on one stream, a kernel has them when the one before is
+    done. Of the thread too: per-thread default streams, which run at once, have one address in all threads."""
+    stream = cupy.cuda.runtime.getDevice(), cupy.cuda.get_current_stream().ptr
+    if stream not in _counters.of:
+        _counters.of[stream] = cupy.zeros(1024, np.uint32)
+    return _counters.of[stream]
 
 
-@functools.cache
-def _counters(device: int, stream: int) -> Array:
-    return cupy.zeros(1024, np.uint32)
+class _Counters(threading.local):
+    def __init__(self) -> None:
+        self.of: dict[tuple[int, int], Array] = {}
+
+
+_counters = _Counters()
 
 
 BY_COLUMNS = 128  # threads a block, with four columns each

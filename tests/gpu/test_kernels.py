@@ -4,6 +4,8 @@ Widths have odd ones, one, those that no four divides, and those that need a blo
 operations with what `up` makes of each array: here float64 on the host, there the kernel's own dtype on the device.
 """
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from inspect import unwrap
 
 import numpy as np
@@ -389,6 +391,24 @@ def test_rows_are_read_in_fours_wherever_their_keys_lie(cupy, launched):
     for x in (flat[:24].reshape(3, 8), flat[2:].reshape(3, 8), flat[1:25].reshape(3, 8), flat[:18].reshape(3, 6), flat[:15].reshape(3, 5)):
         dropout.forward(x, 0.5, keys)
     assert [constants["ALIGNED"] for *_, constants in launched] == [1, 2, 0, 2, 0]
+
+
+def test_what_may_run_at_once_counts_for_itself(cupy):
+    """Under per-thread default streams, the current stream has one address in all threads, and is another in each."""
+    from minitinybert.kernels.cuda import counters
+
+    def of_thread(_):
+        with one_by_one, cupy.cuda.Stream.ptds:
+            own = counters(), counters()
+        both_here.wait(10)
+        with cupy.cuda.Stream() as other:
+            return *own, counters(), other
+
+    one_by_one, both_here = threading.Lock(), threading.Barrier(2)
+    with ThreadPoolExecutor(2) as threads:
+        (a, again, b, _), (c, _, d, _) = threads.map(of_thread, range(2))
+    assert a is again and not a.any()
+    assert len({x.data.ptr for x in (a, b, c, d)}) == 4
 
 
 def test_as_many_scores_as_there_are_have_a_loss(cupy, launched):
