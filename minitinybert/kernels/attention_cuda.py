@@ -8,32 +8,8 @@ from __future__ import annotations
 
 from .cuda import SUMS, Kernel
 
-# A block of 128 threads has up to R queries (or R keys) of one head of one sentence, a warp has a row of them.
-# rows[r][j] is what the block's row r and the sentence's row j have to do with each other, W the width of a head, M the longest sentence
-# or more. Products come of tiles of K rows; a thread has the sums of QUADS rows and C (or four) columns, and reads shared memory in
-# fours, rows of S numbers, an odd number of fours: neighbours lie in other banks. Where a quarter or half of the threads would do for
-# the sums, SPLIT shares of them have a part of each tile's rows. Of ONE a sentence, only its first token asks.
-#
-# Banks: 32 of them, a number (of 4 bytes) wide; a warp's access of a number each is served at once, of a four each eight lanes at a time.
-# What asks a bank for two different numbers in that time waits. A row of `rows` is M + PAD numbers long, M a multiple of 32, so that
-# rows[r][j] lies in bank (PAD r + j) mod 32:
-# - `transpose` stores a four for row r and j = 4c, eight lanes' r and c being the next ones. From R = 8 on: eight r, one c, PAD = 4, the
-#   banks from 4 r on, which are all 32, each once. R < 8: R of r, 8/R of c, PAD = 32/R: from (32/R) r + 4 c on, each once again.
-#   (Numbers stored one by one, of which a warp has 32 r and one j, would be in bank (4 r + j) mod 32: four of them in each that is hit.)
-# - `times` loads the four of row 4 k + c, the same c for all lanes: banks from 16 k on. Lanes of one k read the same four. FOURS
-#   neighbours have one k: from 24 columns on, eight lanes have two k, next to each other, 16 banks apart. (Below, some wait.)
-# - the softmax's lanes, and those that `against` stores the products of, have the next j each, 32 or 16 of them; the latter's two r are
-#   four apart, and so 16 banks.
-# A double has two banks: of its fours, which are two accesses, every second lane finds the bank taken.
-_SHARED = r"""
-constexpr int QUADS = R < 4 ? R : 4, C = R * K > 128 * QUADS ? R * K / (128 * QUADS) : 1, FOURS = (W + 3) / 4, S = 4 * (FOURS | 1);
-constexpr int PAD = R < 8 ? 32 / R : 4;
-#define EACH(j, count) for (int j = LANE; j < count; j += 32)
-#define EACH_OF_WARP(r) for (int r = threadIdx.x / 32; r < R && first + r < Q; r += 4)
-#define SHARED alignas(4 * sizeof(A)) __shared__ A
-typedef A Rows[R][M + PAD];
-typedef A Tile[K][S];
-
+# blockIdx.x: a sentence, blockIdx.y: a head. Of ONE a sentence, only its first token asks.
+PLACE = r"""
 struct Place { long long start; int L, Q; size_t scores; };  // a sentence: its first row, length, queries, and where its scores begin
 
 __device__ inline Place place(const long long* starts, int sentences, int T_rows, int h) {
@@ -51,6 +27,35 @@ __device__ inline Place place(const long long* starts, int sentences, int T_rows
     at.scores = h * before + (size_t)blockIdx.y * at.Q * at.L;
     return at;
 }
+"""
+
+# A block of 128 threads has up to R queries (or R keys) of one head of one sentence, a warp has a row of them.
+# rows[r][j] is what the block's row r and the sentence's row j have to do with each other, W the width of a head, M the longest sentence
+# or more. Products come of tiles of K rows; a thread has the sums of QUADS rows and C (or four) columns, and reads shared memory in
+# fours, rows of S numbers, an odd number of fours: neighbours lie in other banks. Where a quarter or half of the threads would do for
+# the sums, SPLIT shares of them have a part of each tile's rows.
+#
+# Banks: 32 of them, a number (of 4 bytes) wide; a warp's access of a number each is served at once, of a four each eight lanes at a time.
+# What asks a bank for two different numbers in that time waits. A row of `rows` is M + PAD numbers long, M a multiple of 32, so that
+# rows[r][j] lies in bank (PAD r + j) mod 32:
+# - `transpose` stores a four for row r and j = 4c, eight lanes' r and c being the next ones. From R = 8 on: eight r, one c, PAD = 4, the
+#   banks from 4 r on, which are all 32, each once. R < 8: R of r, 8/R of c, PAD = 32/R: from (32/R) r + 4 c on, each once again.
+#   (Numbers stored one by one, of which a warp has 32 r and one j, would be in bank (4 r + j) mod 32: four of them in each that is hit.)
+# - `times` loads the four of row 4 k + c, the same c for all lanes: banks from 16 k on. Lanes of one k read the same four. FOURS
+#   neighbours have one k: from 24 columns on, eight lanes have two k, next to each other, 16 banks apart. (Below, some wait.)
+# - the softmax's lanes, and those that `against` stores the products of, have the next j each, 32 or 16 of them; the latter's two r are
+#   four apart, and so 16 banks.
+# A double has two banks: of its fours, which are two accesses, every second lane finds the bank taken.
+_SHARED = (
+    PLACE
+    + r"""
+constexpr int QUADS = R < 4 ? R : 4, C = R * K > 128 * QUADS ? R * K / (128 * QUADS) : 1, FOURS = (W + 3) / 4, S = 4 * (FOURS | 1);
+constexpr int PAD = R < 8 ? 32 / R : 4;
+#define EACH(j, count) for (int j = LANE; j < count; j += 32)
+#define EACH_OF_WARP(r) for (int r = threadIdx.x / 32; r < R && first + r < Q; r += 4)
+#define SHARED alignas(4 * sizeof(A)) __shared__ A
+typedef A Rows[R][M + PAD];
+typedef A Tile[K][S];
 
 __device__ inline const Four<A>& four(const A& first) { return *(const Four<A>*)&first; }
 __device__ inline Four<A>& four(A& first) { return *(Four<A>*)&first; }
@@ -126,6 +131,7 @@ __device__ inline void times(const Rows& rows, Tile& tile, const T* of, int stri
     }
 }
 """
+)
 
 # COMPARE: 1 all scores, 2 those of real queries and keys, 3 what is not seen as 0; into `scores` goes the loss's gradient then.
 FORWARD = Kernel(

@@ -5,11 +5,16 @@ L = Σ (m(x − y))²/n      L = −Σ_b log p_b,y_b/n      L = −Σ_b Σ_c p^T
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import cupy
 import numpy as np
 
+from ..batch import Run
 from ..device import Array
 from ..losses import attention, cross_entropy, mse, prediction
+from .attention_cuda import PLACE
 from .cuda import BLOCK_SUMS, SUMS, Kernel, contiguous, counters, ids, parts_dtype
 
 _MSE = Kernel(
@@ -30,6 +35,42 @@ extern "C" __global__ void mse_forward(const T* x, const Y* y, const u8* mask, T
         sum += e * e;
     }
     if (sum_over_grid(sum, parts, counter) && threadIdx.x == 0) out[0] = T(sum / n);
+}
+""",
+)
+
+# e = A^S − A^T of what counts: PADDING: all, but what is not seen as 0; MASK: what real queries have to do with real keys; else all, and
+# then no entry has to know its sentence. A warp has a row of a sentence's head, every (8 gridDim.z)-th.
+_COMPARE = Kernel(
+    "compare_scores",
+    PLACE
+    + SUMS
+    + r"""
+extern "C" __global__ void compare_scores(const T* scores, const Y* target, const long long* starts, const u8* real, T* dscores, A* parts,
+                                          unsigned* counter, T* loss, long long size, int sentences, int rows_T, int h, A slope, A of_loss,
+                                          A unseen) {
+    A sum = 0;
+    const auto compare = [&](size_t i, bool query, bool key) {
+        A own = A(scores[i]), other = A(target[i]);
+        bool moves = query && key;
+        if (PADDING) {
+            moves = key && own > unseen;
+            own = moves ? own : A(0);
+            other = key && other > unseen ? other : A(0);
+        }
+        const A e = PADDING || moves ? own - other : A(0);
+        sum += e * e;
+        dscores[i] = T(moves ? e * slope : A(0));
+    };
+    if (PADDING || MASK) {
+        const Place at = place(starts, sentences, rows_T, h);
+        for (int row = 8 * blockIdx.z + threadIdx.x / 32; row < at.L; row += 8 * gridDim.z)
+            for (int j = threadIdx.x % 32; j < at.L; j += 32)
+                compare(at.scores + (size_t)row * at.L + j, !MASK || real[at.start + row], !MASK || real[at.start + j]);
+    } else {
+        for (long long i = blockIdx.x * 256ll + threadIdx.x; i < size; i += gridDim.x * 256ll) compare(i, true, true);
+    }
+    if (sum_over_grid(sum, parts, counter) && threadIdx.x == 0) *loss = T(sum * of_loss);
 }
 """,
 )
@@ -128,6 +169,34 @@ def mse_backward(dloss: float, cache: mse.Cache) -> Array:
     if 2 * dloss == cache.n:
         return cache.difference
     return _SCALE(cache.difference, cache.difference.dtype.type(2 * dloss / cache.n))
+
+
+def compare_scores(
+    scores: Array,
+    target: Array,
+    runs: Sequence[Run],
+    heads: int,
+    starts: Array,
+    attention_mask: Array | None,
+    weight: float,
+    entries: float,
+    padding: bool,
+) -> tuple[Array, Array]:
+    """`losses.attention.compare` of as many heads on both sides, in one launch: λ L_attn () and its gradient, flat as the scores.
+    starts (S,): each sentence's first row; weight: λ; entries: what the mean divides by; padding: whether it counts."""
+    scores, target, attention_mask = contiguous(scores, target, attention_mask)
+    masked = attention_mask is not None
+    if masked or padding:
+        grid = len(starts), heads, -(-max(run.length for run in runs) // 32)
+    else:
+        grid = max(1, min(512, -(-scores.size // 1024))), 1, 1
+    dscores, loss = cupy.empty(scores.shape, scores.dtype), cupy.empty((), scores.dtype)
+    parts = cupy.empty(math.prod(grid), parts_dtype(scores.dtype))
+    arrays = (scores, target, starts, attention_mask, dscores, parts, counters(), loss)
+    numbers = (np.int64(scores.size), len(starts), runs[-1].stop, heads, 2 * weight / entries, weight / entries, attention.UNSEEN)
+    ways = {"MASK": masked, "PADDING": padding, "ONE": 0, "Y": target.dtype}
+    _COMPARE.launch(grid, (256,), scores.dtype, (*arrays, *numbers), **ways, **BLOCK_SUMS)
+    return loss, dscores
 
 
 def cross_entropy_forward(z: Array, labels: Array, count: float | None = None) -> tuple[Array, cross_entropy.Cache]:

@@ -370,6 +370,32 @@ def test_ids_are_sorted_and_of_one_the_earlier_come_first(cupy, T, V):
         assert np.array_equal(in_order(cupy.asarray(ids, dtype), V, np.dtype(np.float32)).get(), np.stack([ids[order], order], 1))
 
 
+@pytest.mark.parametrize("dtype, theirs", [(np.float32, np.float32), (np.float32, np.float16), (np.float64, np.float32)])
+@pytest.mark.parametrize("padding, whole", [(False, True), (False, False), (True, True), (True, False)])
+@settings(max_examples=min(5, settings().max_examples))
+@given(data=st.data())
+def test_scores_are_compared_in_one_launch(cupy, dtype, theirs, padding, whole, data):
+    """All, those of real tokens, or those that are seen, with scores of exactly −100 among them; twice the same."""
+    from minitinybert.kernels.losses import compare_scores
+
+    rng, (runs, _) = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), _runs(data.draw, [1, 5, 31, 70, 140])
+    heads, weight, entries = data.draw(st.integers(1, 3)), *data.draw(st.sampled_from([(1.0, 7.0), (0.3, 333.0)]))
+    own, other = (np.rint(4 * rng.standard_normal(heads * sum(n * L * L for _, n, L in runs))) * 25 for _ in range(2))
+    own, other = (own + rng.choice([0, 0.25], own.shape)).astype(dtype), other.astype(theirs)
+    starts = np.concatenate([run.start + run.length * np.arange(run.n) for run in runs])
+    real = None if whole else _real(rng, runs)
+    target = attention_loss.Target(other.astype(np.float64), weight, entries, padding)
+    loss, dscores = attention_loss.compare(own.astype(np.float64), target, runs, attention_loss.HeadPairs(heads, heads), real)
+    mask = None if whole else cupy.asarray(real)
+    called = cupy.asarray(own), cupy.asarray(other), runs, heads, cupy.asarray(starts), mask, weight, entries, padding
+    (got, dgot), (again, dagain) = compare_scores(*called), compare_scores(*called)
+    assert got.dtype == dgot.dtype == dtype and got.shape == () and dgot.shape == own.shape
+    assert_close("loss", got, loss, TOLERANCE[dtype], 1e-3)
+    assert_close("dscores", dgot, dscores, TOLERANCE[dtype], 1e-3)
+    assert np.array_equal(dgot.get() == 0, dscores == 0)
+    assert (got == again).all() and (dgot == dagain).all()
+
+
 @pytest.fixture
 def launched(cupy, monkeypatch):
     """[(kernel's name, arguments, constants)] of what is launched."""

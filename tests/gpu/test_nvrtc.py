@@ -81,6 +81,8 @@ def variants():
             yield "gelu_backward", dtype, {"ALIGNED": ALIGNED, "BIASED": ALIGNED}
             for Y in map(np.dtype, all_types if ALIGNED else [dtype]):
                 yield "mse_forward", dtype, {"MASK": ALIGNED, "Y": Y, **BLOCK_SUMS}
+        for (MASK, PADDING), Y in zip(((0, 0), (1, 0), (0, 1), (1, 1)), itertools.cycle(map(np.dtype, all_types)), strict=False):
+            yield "compare_scores", dtype, {"MASK": MASK, "PADDING": PADDING, "ONE": 0, "Y": Y, **BLOCK_SUMS}
         for row in of_rows(dtype, (2, 0), (30522, 2), (119_547, 0), (1024, 1)):
             for Y in map(np.dtype, all_types if row["ALIGNED"] else [dtype]):
                 yield "entropy_forward", dtype, {**row, "TEACHER": row["ALIGNED"] > 0, "LABEL": np.dtype("int64"), "Y": Y}
