@@ -71,7 +71,8 @@ def student(c: Config, teacher: Config, S: int, T: int, P: int, teacher_itemsize
     for _ in range(M):
         yield from _layer_backward(c, T, P, size)
     yield Work(0, 5 * T * d * size + T * d, 2)  # the embeddings' dropout and layer norm, of three terms; its sums of columns
-    yield Work(0, 6 * T * d * size, TABLES)  # the rows of the tables, cleared and added to; few positions and segments by products
+    # The rows of the tables, cleared and added to: the words' ids are sorted before, few positions and segments are products.
+    yield Work(0, 6 * T * d * size, TABLES)
     n = layout(c).size
     tables = (c.vocab_size + c.max_position_embeddings + c.type_vocab_size) * d
     yield Work(0, (n - tables) * size)  # the gradient, filled with zeros, but for the tables
@@ -79,7 +80,7 @@ def student(c: Config, teacher: Config, S: int, T: int, P: int, teacher_itemsize
     yield Work(12 * n, 7 * n * size)  # Adam: reads θ, g, m and v, writes θ, m and v
 
 
-HEAD, TABLES = 9, 8  # launches
+HEAD, TABLES = 9, 9  # launches
 
 
 def _forward(c: Config, S: int, T: int, P: int, size: int, scores: Sequence[int], training: bool) -> Iterator[Work]:

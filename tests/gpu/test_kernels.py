@@ -4,6 +4,8 @@ Widths have odd ones, one, those that no four divides, and those that need a blo
 operations with what `up` makes of each array: here float64 on the host, there the kernel's own dtype on the device.
 """
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from inspect import unwrap
 
 import numpy as np
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.gpu
 # A result is a few sums, in trees, of up to some thousand terms, of which each was rounded a few times; exp and erf err by two units
 # at most, and an exponent of 10 makes ten of one. So 100 units of rounding, of the result's norm (or that of what it is the difference of).
 TOLERANCE = {np.float32: 100 * 2.0**-24, np.float64: 100 * 2.0**-53}
-ROWS, WIDTHS = st.sampled_from([1, 2, 3, 7, 33, 130]), st.sampled_from([1, 2, 3, 4, 5, 31, 64, 129, 312, 1025, 1200])
+ROWS, WIDTHS = st.sampled_from([1, 2, 3, 7, 33, 130]), st.sampled_from([1, 2, 3, 4, 5, 31, 50, 129, 312, 768, 1023, 1025, 1200])
 RATES = st.sampled_from([0.0, 0.1, 0.5])
 
 
@@ -190,6 +192,7 @@ def _tables(draw, rng):
     V, T, d = draw(st.sampled_from([1, 2, 9, 1024, 1025, 3000])), draw(st.sampled_from([1, 5, 257, 600])), draw(WIDTHS)
     W, rows = rng.standard_normal((V, d)), rng.standard_normal((T, d))
     ids = rng.integers(0, V, T).astype(draw(st.sampled_from([np.int32, np.int64])))
+    ids[:: draw(st.sampled_from([1, 2, 3]))] = V // 2  # as often as padding is
 
     def results(up):
         table = up(W).copy()
@@ -313,6 +316,7 @@ LARGE = {
     "sentences for a warp": (_attention, 3, 30, 1, 25, 5, 15, 2, 2, 3, 0.1, False, True, True, True, True, True),
     "blocks for the parts of a loss": (_attend, 1, 50, 1, 3, 4, False, True, 0.3, 7.0, 0.1),
     "classes for the registers": (_entropies, 3, 9001, None, np.int32, 2.5),
+    "rows for a row of a table": (_tables, 1025, 3000, 33, np.int64, 3),
     "parts for a block": (_optimiser, [300_000, 7], 50.0, 1.0, 70, "bert-adam", 1),
 }
 
@@ -357,6 +361,43 @@ def test_a_bias_of_no_rows_has_a_gradient_of_zero(cupy, given):
     assert db.shape == (5,) and not db.any() and (db is junk) is given
 
 
+@pytest.mark.parametrize("T, V", [(1, 1025), (33, 1025), (1025, 65536), (3000, 65537), (2500, 30)])
+def test_ids_are_sorted_and_of_one_the_earlier_come_first(cupy, T, V):
+    from minitinybert.kernels.rows import in_order
+
+    ids = np.random.default_rng(T).integers(0, V, T)
+    ids[::3] = V - 1
+    order = np.argsort(ids, kind="stable")
+    for dtype in (np.int32, np.int64):
+        assert np.array_equal(in_order(cupy.asarray(ids, dtype), V, np.dtype(np.float32)).get(), np.stack([ids[order], order], 1))
+
+
+@pytest.mark.parametrize("dtype, theirs", [(np.float32, np.float32), (np.float32, np.float16), (np.float64, np.float32)])
+@pytest.mark.parametrize("padding, whole", [(False, True), (False, False), (True, True), (True, False)])
+@settings(max_examples=min(5, settings().max_examples))
+@given(data=st.data())
+def test_scores_are_compared_in_one_launch(cupy, dtype, theirs, padding, whole, data):
+    """All, those of real tokens, or those that are seen, with scores of exactly −100 among them; twice the same."""
+    from minitinybert.kernels.losses import compare_scores
+
+    rng, (runs, _) = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), _runs(data.draw, [1, 5, 31, 70, 140])
+    heads, weight, entries = data.draw(st.integers(1, 3)), *data.draw(st.sampled_from([(1.0, 7.0), (0.3, 333.0)]))
+    own, other = (np.rint(4 * rng.standard_normal(heads * sum(n * L * L for _, n, L in runs))) * 25 for _ in range(2))
+    own, other = (own + rng.choice([0, 0.25], own.shape)).astype(dtype), other.astype(theirs)
+    starts = np.concatenate([run.start + run.length * np.arange(run.n) for run in runs])
+    real = None if whole else _real(rng, runs)
+    target = attention_loss.Target(other.astype(np.float64), weight, entries, padding)
+    loss, dscores = attention_loss.compare(own.astype(np.float64), target, runs, attention_loss.HeadPairs(heads, heads), real)
+    mask = None if whole else cupy.asarray(real)
+    called = cupy.asarray(own), cupy.asarray(other), runs, heads, cupy.asarray(starts), mask, weight, entries, padding
+    (got, dgot), (again, dagain) = compare_scores(*called), compare_scores(*called)
+    assert got.dtype == dgot.dtype == dtype and got.shape == () and dgot.shape == own.shape
+    assert_close("loss", got, loss, TOLERANCE[dtype], 1e-3)
+    assert_close("dscores", dgot, dscores, TOLERANCE[dtype], 1e-3)
+    assert np.array_equal(dgot.get() == 0, dscores == 0)
+    assert (got == again).all() and (dgot == dagain).all()
+
+
 @pytest.fixture
 def launched(cupy, monkeypatch):
     """[(kernel's name, arguments, constants)] of what is launched."""
@@ -373,10 +414,29 @@ def launched(cupy, monkeypatch):
 
 
 def test_rows_are_read_in_fours_wherever_their_keys_lie(cupy, launched):
-    keys, flat = cupy.arange(4, dtype=np.uint64)[1:], cupy.ones(25, np.float32)
-    for x in (flat[:24], flat[1:]):
-        dropout.forward(x.reshape(3, 8), 0.5, keys)
-    assert [constants["ALIGNED"] for *_, constants in launched] == [True, False]
+    """In twos where fours do not lie so; one by one where they do not either."""
+    keys, flat = cupy.arange(4, dtype=np.uint64)[1:], cupy.ones(26, np.float32)
+    for x in (flat[:24].reshape(3, 8), flat[2:].reshape(3, 8), flat[1:25].reshape(3, 8), flat[:18].reshape(3, 6), flat[:15].reshape(3, 5)):
+        dropout.forward(x, 0.5, keys)
+    assert [constants["ALIGNED"] for *_, constants in launched] == [1, 2, 0, 2, 0]
+
+
+def test_what_may_run_at_once_counts_for_itself(cupy):
+    """Under per-thread default streams, the current stream has one address in all threads, and is another in each."""
+    from minitinybert.kernels.cuda import counters
+
+    def of_thread(_):
+        with one_by_one, cupy.cuda.Stream.ptds:
+            own = counters(), counters()
+        both_here.wait(10)
+        with cupy.cuda.Stream() as other:
+            return *own, counters(), other
+
+    one_by_one, both_here = threading.Lock(), threading.Barrier(2)
+    with ThreadPoolExecutor(2) as threads:
+        (a, again, b, _), (c, _, d, _) = threads.map(of_thread, range(2))
+    assert a is again and not a.any()
+    assert len({x.data.ptr for x in (a, b, c, d)}) == 4
 
 
 def test_as_many_scores_as_there_are_have_a_loss(cupy, launched):

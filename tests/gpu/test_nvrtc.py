@@ -45,28 +45,31 @@ def kernels(kind=None):
 
 
 def variants():
-    """(a kernel's name, dtype, constants): rows of a warp and of a block, in fours and not, and all that a constant may leave out."""
+    """(a kernel's name, dtype, constants): rows of a warp and of a block, in fours and not, of BERT's widths and as wide as registers can
+    hold; heads of usual widths and of 300; and all that a constant may leave out."""
     from minitinybert.kernels.cuda.attention import _sizes
     from minitinybert.kernels.cuda.launch import BLOCK_SUMS, sharing
 
     wide, all_types = ("float32", "float64"), ("float32", "float64", "float16", *(["bfloat16"] if _has_bfloat16() else []))
     both = lambda **named: [dict(zip(named, values, strict=True)) for values in itertools.product(*named.values())]
-    of_rows = lambda *widths: [{**sharing(width), "ALIGNED": aligned} for width, aligned in widths]
+    of_rows = lambda dtype, *widths: [{**sharing(width, dtype), "ALIGNED": aligned} for width, aligned in widths]
+    widest = {"float64": 4096}
     of_heads = lambda dtype: [
         {**_sizes(length, W, np.dtype(dtype), bool(ONE)), "ONE": ONE}
-        for length, W, ONE in ((32, 26, 1), (512, 64, 0), (64, 26, 0), (128, 64, 0))
+        for length, W, ONE in ((32, 26, 1), (64, 300, 0), (512, 64, 0), (64, 26, 0), (128, 64, 0))
     ]
+    of_fours = (0, 1, 2)  # one by one, at once, in twos
     for dtype in all_types:
         for sizes in of_heads(dtype):
             ways = {"MASK": sizes["ONE"], "DROP": sizes["ONE"], "COMPARE": 0, "Y": np.dtype(dtype)}
             yield "attention_forward", dtype, {**sizes, **ways}
-        for on, row in zip((0, 1, 1), of_rows((1030, 0), (312, 1), (312, 0)), strict=True):
+        for on, row in zip((0, 1, 1, 1, 1, 1), of_rows(dtype, (1030, 0), (312, 1), (312, 0), (768, 1), (1023, 0), (1024, 1)), strict=True):
             yield "norm_forward", dtype, {**row, "ADD": on, "DROP": on}
             ids = dict(zip(("WORD", "PLACE", "PART"), map(np.dtype, ("int32", "int64", "int64")), strict=True))
             yield "embed_norm_forward", dtype, {**row, **ids, "DROP": on}
-        for row in of_rows((312, 1), (1030, 0)):
+        for row in of_rows(dtype, (312, 1), (1030, 0)):
             yield "biased_tanh", dtype, row
-        for constants in both(ALIGNED=(0, 1), TANH=(0, 1)):
+        for constants in both(ALIGNED=of_fours, TANH=(0, 1)):
             yield "gelu_forward", dtype, constants
     for dtype in wide:
         for COMPARE, Y in zip((1, 2, 3, 1), itertools.cycle(map(np.dtype, all_types[1:])), strict=False):
@@ -78,16 +81,19 @@ def variants():
         for sizes, DROP in itertools.product(of_heads(dtype), (0, 1)):
             yield "attention_backward_queries", dtype, {**sizes, "DROP": DROP, "MORE": DROP}
             yield "attention_backward_keys", dtype, {**sizes, "DROP": DROP}
-        for row, TERMS in itertools.product(of_rows((312, 1), (1030, 0)), (1, 2, 3)):
+        usual = (312, 1), (768, 1), (1023, 0), (1024, 1), (1030, 2), (1022, 2), (widest.get(dtype, 8192), 1)
+        for row, TERMS in itertools.product(of_rows(dtype, *usual), (1, 2, 3)):
             yield "norm_backward", dtype, {**row, "ADD": TERMS > 1, "DROP": TERMS > 2, "DROPPED": TERMS < 2, "TERMS": TERMS}
         for ALIGNED in (0, 1):
             yield "gelu_backward", dtype, {"ALIGNED": ALIGNED, "BIASED": ALIGNED}
             for Y in map(np.dtype, all_types if ALIGNED else [dtype]):
                 yield "mse_forward", dtype, {"MASK": ALIGNED, "Y": Y, **BLOCK_SUMS}
-        for row in of_rows((2, 0), (30522, 0), (250_002, 0), (1024, 1)):
+        for (MASK, PADDING), Y in zip(((0, 0), (1, 0), (0, 1), (1, 1)), itertools.cycle(map(np.dtype, all_types)), strict=False):
+            yield "compare_scores", dtype, {"MASK": MASK, "PADDING": PADDING, "ONE": 0, "Y": Y, **BLOCK_SUMS}
+        for row in of_rows(dtype, (2, 0), (30522, 2), (119_547, 0), (1024, 1)):
             for Y in map(np.dtype, all_types if row["ALIGNED"] else [dtype]):
-                yield "entropy_forward", dtype, {**row, "TEACHER": row["ALIGNED"], "LABEL": np.dtype("int64"), "Y": Y}
-        for row in of_rows((128, 1), (1030, 0)):
+                yield "entropy_forward", dtype, {**row, "TEACHER": row["ALIGNED"] > 0, "LABEL": np.dtype("int64"), "Y": Y}
+        for row in of_rows(dtype, (128, 1), (1030, 2), (1030, 0)):
             yield "dropout_forward", dtype, row
         for name in ("total", "squares", "norm_factor", "factors", "scale_tensors"):
             yield name, dtype, BLOCK_SUMS
@@ -95,6 +101,7 @@ def variants():
         for ALIGNED in (0, 1):
             yield "sum_rows", dtype, {"ALIGNED": ALIGNED}
             yield "add_rows", dtype, {"ALIGNED": ALIGNED, "N": 8 - 5 * ALIGNED}
+            yield "sort_ids", dtype, {"ALIGNED": 0, "ID": np.dtype(("int32", "int64")[ALIGNED])}
 
 
 def _has_bfloat16():
@@ -270,7 +277,7 @@ def compile_all(path, library, include, architecture):
         nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
         log = ctypes.create_string_buffer(size.value)
         nvrtc.nvrtcGetProgramLog(program, log)
-        if failed or re.search("[1-9][0-9]* bytes spill", log.value.decode()):  # registers that do not suffice are memory
+        if failed or re.search("[1-9][0-9]* bytes (spill|stack)", log.value.decode()):  # registers that do not suffice are memory
             sys.exit(f"{given}\n{log.value.decode()}\n{source}")
         nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size))
         code = ctypes.create_string_buffer(size.value)

@@ -134,7 +134,8 @@ def _sizes(longest: int, W: int, dtype, few: bool = False) -> dict[str, int]:
     S = 4 * (-(-W // 4) | 1)
     room = 46 * 1024 // (8 if dtype == np.float64 else 4)  # numbers in shared memory
     rows = [1] if few else [1, 2, 4, 8, 16] if longest <= 16 else [1, 2, 4, 8, 16, 32]
-    choices = [(R * K, R, K) for R in rows for K in (4, 8, 16, 32, 64) if M >= K and room >= R * (M + 4 + S) + K * S]
+    of_row = lambda R: M + (32 // R if R < 8 else 4) + S  # with PAD
+    choices = [(R * K, R, K) for R in rows for K in (4, 8, 16, 32, 64) if M >= K and room >= R * of_row(R) + K * S]
     if not choices:
         raise InputError(f"a sentence of {longest} tokens is too long for attention on a GPU, where a row of scores has 48 KB")
     _, R, K = max(choices)

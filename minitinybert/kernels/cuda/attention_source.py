@@ -8,19 +8,8 @@ from __future__ import annotations
 
 from .launch import SUMS, Kernel
 
-# A block of 128 threads has up to R queries (or R keys) of one head of one sentence, a warp has a row of them.
-# rows[r][j] is what the block's row r and the sentence's row j have to do with each other, W the width of a head, M the longest sentence
-# or more. Products come of tiles of K rows; a thread has the sums of QUADS rows and C (or four) columns, and reads shared memory in
-# fours, rows of S numbers, an odd number of fours: neighbours lie in other banks. Where a quarter or half of the threads would do for
-# the sums, SPLIT shares of them have a part of each tile's rows. Of ONE a sentence, only its first token asks.
-_SHARED = r"""
-constexpr int QUADS = R < 4 ? R : 4, C = R * K > 128 * QUADS ? R * K / (128 * QUADS) : 1, FOURS = (W + 3) / 4, S = 4 * (FOURS | 1);
-#define EACH(j, count) for (int j = LANE; j < count; j += 32)
-#define EACH_OF_WARP(r) for (int r = threadIdx.x / 32; r < R && first + r < Q; r += 4)
-#define SHARED alignas(4 * sizeof(A)) __shared__ A
-typedef A Rows[R][M + 4];
-typedef A Tile[K][S];
-
+# blockIdx.x: a sentence, blockIdx.y: a head. Of ONE a sentence, only its first token asks.
+PLACE = r"""
 struct Place { long long start; int L, Q; size_t scores; };  // a sentence: its first row, length, queries, and where its scores begin
 
 __device__ inline Place place(const long long* starts, int sentences, int T_rows, int h) {
@@ -38,8 +27,38 @@ __device__ inline Place place(const long long* starts, int sentences, int T_rows
     at.scores = h * before + (size_t)blockIdx.y * at.Q * at.L;
     return at;
 }
+"""
+
+# A block of 128 threads has up to R queries (or R keys) of one head of one sentence, a warp has a row of them.
+# rows[r][j] is what the block's row r and the sentence's row j have to do with each other, W the width of a head, M the longest sentence
+# or more. Products come of tiles of K rows; a thread has the sums of QUADS rows and C (or four) columns, and reads shared memory in
+# fours, rows of S numbers, an odd number of fours: neighbours lie in other banks. Where a quarter or half of the threads would do for
+# the sums, SPLIT shares of them have a part of each tile's rows.
+#
+# Banks: 32 of them, a number (of 4 bytes) wide; a warp's access of a number each is served at once, of a four each eight lanes at a time.
+# What asks a bank for two different numbers in that time waits. A row of `rows` is M + PAD numbers long, M a multiple of 32, so that
+# rows[r][j] lies in bank (PAD r + j) mod 32:
+# - `transpose` stores a four for row r and j = 4c, eight lanes' r and c being the next ones. From R = 8 on: eight r, one c, PAD = 4, the
+#   banks from 4 r on, which are all 32, each once. R < 8: R of r, 8/R of c, PAD = 32/R: from (32/R) r + 4 c on, each once again.
+#   (Numbers stored one by one, of which a warp has 32 r and one j, would be in bank (4 r + j) mod 32: four of them in each that is hit.)
+# - `times` loads the four of row 4 k + c, the same c for all lanes: banks from 16 k on. Lanes of one k read the same four. FOURS
+#   neighbours have one k: from 24 columns on, eight lanes have two k, next to each other, 16 banks apart. (Below, some wait.)
+# - the softmax's lanes, and those that `against` stores the products of, have the next j each, 32 or 16 of them; the latter's two r are
+#   four apart, and so 16 banks.
+# A double has two banks: of its fours, which are two accesses, every second lane finds the bank taken.
+_SHARED = (
+    PLACE
+    + r"""
+constexpr int QUADS = R < 4 ? R : 4, C = R * K > 128 * QUADS ? R * K / (128 * QUADS) : 1, FOURS = (W + 3) / 4, S = 4 * (FOURS | 1);
+constexpr int PAD = R < 8 ? 32 / R : 4;
+#define EACH(j, count) for (int j = LANE; j < count; j += 32)
+#define EACH_OF_WARP(r) for (int r = threadIdx.x / 32; r < R && first + r < Q; r += 4)
+#define SHARED alignas(4 * sizeof(A)) __shared__ A
+typedef A Rows[R][M + PAD];
+typedef A Tile[K][S];
 
 __device__ inline const Four<A>& four(const A& first) { return *(const Four<A>*)&first; }
+__device__ inline Four<A>& four(A& first) { return *(Four<A>*)&first; }
 
 // to[j][w] = from[first + j][w] + bias[w], 0 where there is none
 template <int N> __device__ inline void take(const T* from, int stride, const T* bias, int first, int count, A (&to)[N][S]) {
@@ -82,6 +101,7 @@ __device__ inline void times(const Rows& rows, Tile& tile, const T* of, int stri
         __syncthreads();
         take(of, stride, bias, start, count, tile);
         __syncthreads();
+#pragma unroll  // else `sum`, asked for its m-th, lies in memory
         for (int m = 0; m < MANY; ++m) {
             const int i = piece + 128 * m, w = i % FOURS * 4, r = i / FOURS * QUADS;
             if (i < PIECES && share < SPLIT) for (int j = 4 * share; j < K && start + j < count; j += 4 * SPLIT) {
@@ -103,6 +123,7 @@ __device__ inline void times(const Rows& rows, Tile& tile, const T* of, int stri
         for (int s = 0; s < SPLIT - 1; ++s) for (int c = 0; c < QUADS; ++c) for (int e = 0; e < 4; ++e)
             sum[0][c][e] += others[(4 * c + e) * OTHERS + s * PIECES + piece];
     }
+#pragma unroll
     for (int m = 0; m < MANY; ++m) {
         const int i = piece + 128 * m, w = i % FOURS * 4, r = i / FOURS * QUADS;
         if (i < PIECES) for (int c = 0; c < QUADS; ++c) for (int e = 0; e < 4; ++e)
@@ -110,6 +131,7 @@ __device__ inline void times(const Rows& rows, Tile& tile, const T* of, int stri
     }
 }
 """
+)
 
 # COMPARE: 1 all scores, 2 those of real queries and keys, 3 what is not seen as 0; into `scores` goes the loss's gradient then.
 FORWARD = Kernel(
@@ -141,7 +163,7 @@ extern "C" __global__ void attention_forward(const T* q, const T* kv, const T* b
     if (first < Q) {
         SHARED mine[R][S];
         SHARED tile[K][S];
-        SHARED rows[R][M + 4];
+        SHARED rows[R][M + PAD];
         const size_t query = (ONE ? blockIdx.x : at.start) + first;
         const T *k = kv + at.start * kv_stride + head * W, *b = bias ? bias + head * W : bias, *b_k = b ? b + d : b, *b_v = b ? b_k + d : b;
         take(q + query * q_stride + head * W, q_stride, b, 0, Q - first, mine);
@@ -162,7 +184,7 @@ extern "C" __global__ void attention_forward(const T* q, const T* kv, const T* b
             }
             most = over_row<Max>(most);
             EACH(j, L) sum += rows[r][j] = exp(rows[r][j] - most);
-            sum = over_row<Sum>(sum);
+            const A inverse = 1 / over_row<Sum>(sum);  // one division a row, none an entry
             const u64 row_key = DROP ? mix((keys[query + r] + head * 0xD1B54A32D192ED03ull) * 0x9E3779B97F4A7C15ull + head_key) : 0;
             for (int base = 0; base < L; base += 128) {  // a lane draws for four columns and asks those that drew for its own
                 const u64 drawn = DROP ? draw(row_key, base / 4 + LANE) : 0;
@@ -170,7 +192,7 @@ extern "C" __global__ void attention_forward(const T* q, const T* kv, const T* b
                     const int j = base + 32 * c + LANE;
                     const bool kept = !DROP || keeps(__shfl_sync(0xffffffffu, drawn, 8 * c + LANE / 4), j % 4, threshold);
                     if (j >= L) continue;
-                    const A v = rows[r][j] / sum;
+                    const A v = rows[r][j] * inverse;
                     if (p) p[start + j] = T(v);
                     if (DROP && keep) keep[start + j] = kept;
                     rows[r][j] = !DROP ? v : kept ? v * scale : A(0);
@@ -198,7 +220,7 @@ extern "C" __global__ void attention_backward_queries(const T* dcontext, const T
     if (first >= Q) return;
     SHARED mine[R][S];
     SHARED tile[K][S];
-    SHARED rows[R][M + 4];
+    SHARED rows[R][M + PAD];
     const size_t query = (ONE ? blockIdx.x : at.start) + first;
     const T *k = kv + at.start * kv_stride + head * W, *b_k = bias ? bias + d + head * W : bias, *b_v = bias ? b_k + d : bias;
     take(dcontext + query * dc_stride + head * W, dc_stride, 0, 0, Q - first, mine);
@@ -229,28 +251,33 @@ BY_KEYS = Kernel(
     "attention_backward_keys",
     _SHARED
     + r"""
+// rows[r][q] = of(where the scores have query q and key first + r), for every query; 0 to the end of its four.
+// A thread has four queries of a key: next to it is the next key, so that a warp reads of each query what lies together, and stores a
+// row's four at once.
+template <typename F> __device__ inline void transpose(Rows& rows, const Place& at, int first, int there, F of) {
+    for (int i = threadIdx.x; i < (at.Q + 3) / 4 * R; i += 128) {
+        const int r = i % R, q = i / R * 4;
+        Four<A> v;
+        for (int c = 0; c < 4; ++c) v.at[c] = r < there && q + c < at.Q ? of(at.scores + (size_t)(q + c) * at.L + first + r) : A(0);
+        four(rows[r][q]) = v;
+    }
+}
+
 extern "C" __global__ void attention_backward_keys(const T* dcontext, const T* q, const T* bias, const long long* starts,
                                                    const T* p, const u8* keep,
                                                    const T* dA, T* dkv, int sentences, int rows_T, int h, int dc_stride, int q_stride,
                                                    int dkv_stride, A scale) {
     const Place at = place(starts, sentences, rows_T, h);
-    const int first = blockIdx.z * R, Q = at.Q, L = at.L, there = L - first, head = blockIdx.y, in_fours = (Q + 3) / 4 * 4;
+    const int first = blockIdx.z * R, Q = at.Q, L = at.L, there = L - first, head = blockIdx.y;
     if (there <= 0) return;
     SHARED tile[K][S];
-    SHARED rows[R][M + 4];
+    SHARED rows[R][M + PAD];
     const size_t query = ONE ? blockIdx.x : at.start;
     T* dk = dkv + (at.start + first) * dkv_stride + head * W;
-    for (int i = threadIdx.x; i < in_fours * R; i += 128) {
-        const size_t j = at.scores + (size_t)(i / R) * L + first + i % R;
-        rows[i % R][i / R] = i % R < there && i / R < Q ? A(dA[j]) : A(0);
-    }
+    transpose(rows, at, first, there, [&](size_t i) { return A(dA[i]); });
     times(rows, tile, q + query * q_stride + head * W, q_stride, bias ? bias + head * W : bias, Q, dk, dkv_stride, there);
     __syncthreads();
-    for (int i = threadIdx.x; i < in_fours * R; i += 128) {
-        const size_t j = at.scores + (size_t)(i / R) * L + first + i % R;
-        const bool is = i % R < there && i / R < Q;
-        rows[i % R][i / R] = !is ? A(0) : !DROP ? A(p[j]) : keep[j] ? A(p[j]) * scale : A(0);
-    }
+    transpose(rows, at, first, there, [&](size_t i) { return !DROP ? A(p[i]) : keep[i] ? A(p[i]) * scale : A(0); });
     times(rows, tile, dcontext + query * dc_stride + head * W, dc_stride, 0, Q, dk + h * W, dkv_stride, there);
 }
 """,

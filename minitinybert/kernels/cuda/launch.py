@@ -8,6 +8,7 @@ threads, a warp or a block of 256; thread `lane` has the four columns from 4·la
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 import cupy
@@ -33,24 +34,26 @@ typedef unsigned char u8;
 #define INFINITY __int_as_float(0x7f800000)
 #endif
 
-template <typename S> struct alignas(4 * sizeof(S)) Four { S at[4]; };
+template <typename S, int MANY> struct alignas(MANY * sizeof(S)) Some { S at[MANY]; };
+template <typename S> using Four = Some<S, 4>;
 
-// Four neighbours of a row, of which n lie in it: in one access where all rows are aligned (ALIGNED).
+// Four neighbours of a row, of which n lie in it: in one access where all rows are so aligned, in two, or in four (ALIGNED: `in_fours`).
+constexpr int AT_ONCE = ALIGNED == 1 ? 4 : ALIGNED == 2 ? 2 : 1;
 template <typename S, typename V> __device__ inline void load(const S* p, int n, V (&v)[4]) {
-    if (ALIGNED) {
-        const Four<S> four = *(const Four<S>*)p;
-        for (int c = 0; c < 4; ++c) v[c] = V(four.at[c]);
-    } else {
-        for (int c = 0; c < 4; ++c) v[c] = c < n ? V(p[c]) : V(0);
+    for (int start = 0; start < 4; start += AT_ONCE) {
+        if (AT_ONCE == 4 || start < n) {
+            const Some<S, AT_ONCE> some = *(const Some<S, AT_ONCE>*)(p + start);
+            for (int c = 0; c < AT_ONCE; ++c) v[start + c] = V(some.at[c]);
+        } else {
+            for (int c = 0; c < AT_ONCE; ++c) v[start + c] = V(0);
+        }
     }
 }
 template <typename S, typename V> __device__ inline void store(S* p, int n, const V (&v)[4]) {
-    if (ALIGNED) {
-        Four<S> four;
-        for (int c = 0; c < 4; ++c) four.at[c] = S(v[c]);
-        *(Four<S>*)p = four;
-    } else {
-        for (int c = 0; c < 4; ++c) if (c < n) p[c] = S(v[c]);
+    for (int start = 0; start < 4; start += AT_ONCE) if (AT_ONCE == 4 || start < n) {
+        Some<S, AT_ONCE> some;
+        for (int c = 0; c < AT_ONCE; ++c) some.at[c] = S(v[start + c]);
+        *(Some<S, AT_ONCE>*)(p + start) = some;
     }
 }
 
@@ -159,7 +162,7 @@ __device__ inline bool sum_over_grid(A& sum, A* parts, unsigned* counter) {
 )
 BLOCK_SUMS = {"G": 256, "BLOCK": 256, "ALIGNED": 0}  # the constants of kernels of sums alone
 
-_GROUP_WIDTH = 1024  # wider rows get a block
+_OF_A_LANE = 128  # bytes of a row that a lane can hold, beside the sums that it may have of as many columns: wider rows get a block
 _SOME_GROUPS = 1024  # of a kernel whose groups sum up columns each: two warps for each of a large GPU's schedulers
 
 
@@ -179,29 +182,31 @@ class Kernel:
         """A group of threads a row; or `groups`, as `groups_of` gives them, with several rows each."""
         if not rows or not width:
             return
-        shared = sharing(width)
+        shared = sharing(width, dtype)
         grid = -(-(rows if groups is None else groups) * shared["G"] // shared["BLOCK"])
         self.launch((grid,), (shared["BLOCK"],), dtype, arguments, **shared, ALIGNED=in_fours(width, arguments), **constants)
 
 
-def in_fours(width: int, arguments: tuple[Any, ...]) -> bool:
-    """Whether every four of every row lies where one access reads it. Integers (keys, labels) are read one by one, wherever they lie."""
-    if width % 4:
-        return False
-    arrays = (a for a in arguments if isinstance(a, cupy.ndarray))
-    return not any(a.data.ptr % (4 * a.itemsize) for a in arrays if a.size and a.dtype.kind not in "iu")
+def in_fours(width: int, arguments: tuple[Any, ...]) -> int:
+    """1: every four of every row lies where one access reads it. 2: every two of it does, as where there are 30,522 words. 0: neither.
+    Integers (keys, labels) are read one by one, wherever they lie."""
+    if width % 2:
+        return 0
+    arrays = [a for a in arguments if isinstance(a, cupy.ndarray) and a.size and a.dtype.kind not in "iu"]
+    lie = lambda many: width % many == 0 and not any(a.data.ptr % (many * a.itemsize) for a in arrays)
+    return 1 if lie(4) else 2 if lie(2) else 0
 
 
-def groups_of(rows: int, width: int) -> int:
+def groups_of(rows: int, width: int, dtype: Any) -> int:
     """How many groups share out so many rows where each sums up its own."""
-    shared = sharing(width)
+    shared = sharing(width, dtype)
     in_block = shared["BLOCK"] // shared["G"]
     return -(-min(rows, _SOME_GROUPS) // in_block) * in_block
 
 
-def sharing(width: int) -> dict[str, int]:
-    """Threads a row, threads a block, fours a thread."""
-    G, block = (32, 128) if width <= _GROUP_WIDTH else (256, 256)
+def sharing(width: int, dtype: Any) -> dict[str, int]:
+    """Threads a row, threads a block, fours a thread. Beyond 8192 columns, 4096 of float64, registers no longer suffice."""
+    G, block = (32, 128) if width * np.dtype(parts_dtype(dtype)).itemsize <= 32 * _OF_A_LANE else (256, 256)
     return {"G": G, "BLOCK": block, "N": -(-width // (4 * G))}
 
 
@@ -272,13 +277,20 @@ def sum_columns(parts: Array, out: tuple[Array, ...]) -> None:
 
 
 def counters() -> Array:
-    """Zeros for `comes_last`, of the current device and stream: on one stream, a kernel has them when the one before is done."""
-    return _counters(cupy.cuda.runtime.getDevice(), cupy.cuda.get_current_stream().ptr)
+    """Zeros for `comes_last`, of the thread and its current device and stream: on one stream, a kernel has them when the one before is
+    done. Of the thread too: per-thread default streams, which run at once, have one address in all threads."""
+    stream = cupy.cuda.runtime.getDevice(), cupy.cuda.get_current_stream().ptr
+    if stream not in _counters.of:
+        _counters.of[stream] = cupy.zeros(1024, np.uint32)
+    return _counters.of[stream]
 
 
-@functools.cache
-def _counters(device: int, stream: int) -> Array:
-    return cupy.zeros(1024, np.uint32)
+class _Counters(threading.local):
+    def __init__(self) -> None:
+        self.of: dict[tuple[int, int], Array] = {}
+
+
+_counters = _Counters()
 
 
 BY_COLUMNS = 128  # threads a block, with four columns each

@@ -5,11 +5,16 @@ L = Σ (m(x − y))²/n      L = −Σ_b log p_b,y_b/n      L = −Σ_b Σ_c p^T
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import cupy
 import numpy as np
 
+from ...engine.batch import Run
 from ...engine.device import Array
 from ...losses import attention, cross_entropy, mse, prediction
+from .attention_source import PLACE
 from .launch import BLOCK_SUMS, SUMS, Kernel, contiguous, counters, ids, parts_dtype
 
 _MSE = Kernel(
@@ -34,6 +39,42 @@ extern "C" __global__ void mse_forward(const T* x, const Y* y, const u8* mask, T
 """,
 )
 
+# e = A^S − A^T of what counts: PADDING: all, but what is not seen as 0; MASK: what real queries have to do with real keys; else all, and
+# then no entry has to know its sentence. A warp has a row of a sentence's head, every (8 gridDim.z)-th.
+_COMPARE = Kernel(
+    "compare_scores",
+    PLACE
+    + SUMS
+    + r"""
+extern "C" __global__ void compare_scores(const T* scores, const Y* target, const long long* starts, const u8* real, T* dscores, A* parts,
+                                          unsigned* counter, T* loss, long long size, int sentences, int rows_T, int h, A slope, A of_loss,
+                                          A unseen) {
+    A sum = 0;
+    const auto compare = [&](size_t i, bool query, bool key) {
+        A own = A(scores[i]), other = A(target[i]);
+        bool moves = query && key;
+        if (PADDING) {
+            moves = key && own > unseen;
+            own = moves ? own : A(0);
+            other = key && other > unseen ? other : A(0);
+        }
+        const A e = PADDING || moves ? own - other : A(0);
+        sum += e * e;
+        dscores[i] = T(moves ? e * slope : A(0));
+    };
+    if (PADDING || MASK) {
+        const Place at = place(starts, sentences, rows_T, h);
+        for (int row = 8 * blockIdx.z + threadIdx.x / 32; row < at.L; row += 8 * gridDim.z)
+            for (int j = threadIdx.x % 32; j < at.L; j += 32)
+                compare(at.scores + (size_t)row * at.L + j, !MASK || real[at.start + row], !MASK || real[at.start + j]);
+    } else {
+        for (long long i = blockIdx.x * 256ll + threadIdx.x; i < size; i += gridDim.x * 256ll) compare(i, true, true);
+    }
+    if (sum_over_grid(sum, parts, counter) && threadIdx.x == 0) *loss = T(sum * of_loss);
+}
+""",
+)
+
 _TOTAL = Kernel(
     "total",
     SUMS
@@ -46,44 +87,45 @@ extern "C" __global__ void total(const A* parts, T* out, int count, A n) {
 )
 
 # A row of logits: TEACHER: against the teacher's, p^T = softmax(z_T/t); else against the label's own. It is read again for each pass:
-# a vocabulary's row does not fit in registers, and unrolled over them takes the compiler minutes; a few classes' is in the cache.
+# a vocabulary's row does not fit in registers, and unrolled over them takes the compiler minutes; a few classes' is in the cache. There
+# is a division a row, none a logit.
 _ENTROPY = Kernel(
     "entropy_forward",
     r"""
-template <typename Z> __device__ A exponentials(const Z* z, int D, A t, A& shift) {  // Σ e^(z/t − shift), shift = max z/t
-    A most = -INFINITY, sum = 0, v[4];
+template <typename Z> __device__ A exponentials(const Z* z, int D, A by_t, A& most) {  // Σ e^((z − most)/t), most = max z
+    A own = -INFINITY, sum = 0, v[4];
     EACH_FOUR_IN_MEMORY(j) {
         load(z + j, D - j, v);
-        for (int c = 0; c < 4; ++c) if (j + c < D) most = Max::of(v[c] / t, most);
+        for (int c = 0; c < 4; ++c) if (j + c < D) own = Max::of(v[c], own);
     }
-    shift = over_row<Max>(most);
+    most = over_row<Max>(own);
     EACH_FOUR_IN_MEMORY(j) {
         load(z + j, D - j, v);
-        for (int c = 0; c < 4; ++c) if (j + c < D) sum += exp(v[c] / t - shift);
+        for (int c = 0; c < 4; ++c) if (j + c < D) sum += exp((v[c] - most) * by_t);
     }
     return over_row<Sum>(sum);
 }
-extern "C" __global__ void entropy_forward(const T* z, const Y* z_T, const LABEL* labels, T* p, T* p_T, A* parts, int rows, int D, A t) {
+extern "C" __global__ void entropy_forward(const T* z, const Y* z_T, const LABEL* labels, T* p, T* p_T, A* parts, int rows, int D, A by_t) {
     EACH_ROW(row) {
         const size_t start = (size_t)row * D;
-        A v[4], teacher[4], shift, shift_T = 0, entropy = 0;
-        const A sum = exponentials(z + start, D, t, shift), log_sum = shift + log(sum);
-        const A sum_T = TEACHER ? exponentials(z_T + start, D, t, shift_T) : A(1);
+        A v[4], teacher[4], most, most_T = 0, entropy = 0;
+        const A sum = exponentials(z + start, D, by_t, most), log_sum = log(sum), by_sum = 1 / sum;
+        const A by_sum_T = TEACHER ? 1 / exponentials(z_T + start, D, by_t, most_T) : A(1);
         EACH_FOUR_IN_MEMORY(j) {
             load(z + start + j, D - j, v);
             if (TEACHER) {
                 load(z_T + start + j, D - j, teacher);
                 for (int c = 0; c < 4; ++c) {
-                    teacher[c] = exp(teacher[c] / t - shift_T) / sum_T;
-                    if (j + c < D) entropy -= teacher[c] * (v[c] / t - log_sum);
+                    teacher[c] = exp((teacher[c] - most_T) * by_t) * by_sum_T;
+                    if (j + c < D) entropy -= teacher[c] * ((v[c] - most) * by_t - log_sum);
                 }
                 store(p_T + start + j, D - j, teacher);
             }
-            for (int c = 0; c < 4; ++c) v[c] = exp(v[c] / t - shift) / sum;
+            for (int c = 0; c < 4; ++c) v[c] = exp((v[c] - most) * by_t) * by_sum;
             store(p + start + j, D - j, v);
         }
         if (TEACHER) entropy = over_row<Sum>(entropy);
-        else entropy = log_sum - A(z[start + labels[row]]) / t;
+        else entropy = log_sum - (A(z[start + labels[row]]) - most) * by_t;
         if (LANE == 0) parts[row] = entropy;
     }
 }
@@ -129,6 +171,34 @@ def mse_backward(dloss: float, cache: mse.Cache) -> Array:
     return _SCALE(cache.difference, cache.difference.dtype.type(2 * dloss / cache.n))
 
 
+def compare_scores(
+    scores: Array,
+    target: Array,
+    runs: Sequence[Run],
+    heads: int,
+    starts: Array,
+    attention_mask: Array | None,
+    weight: float,
+    entries: float,
+    padding: bool,
+) -> tuple[Array, Array]:
+    """`losses.attention.compare` of as many heads on both sides, in one launch: λ L_attn () and its gradient, flat as the scores.
+    starts (S,): each sentence's first row; weight: λ; entries: what the mean divides by; padding: whether it counts."""
+    scores, target, attention_mask = contiguous(scores, target, attention_mask)
+    masked = attention_mask is not None
+    if masked or padding:
+        grid = len(starts), heads, -(-max(run.length for run in runs) // 32)
+    else:
+        grid = max(1, min(512, -(-scores.size // 1024))), 1, 1
+    dscores, loss = cupy.empty(scores.shape, scores.dtype), cupy.empty((), scores.dtype)
+    parts = cupy.empty(math.prod(grid), parts_dtype(scores.dtype))
+    arrays = (scores, target, starts, attention_mask, dscores, parts, counters(), loss)
+    numbers = (np.int64(scores.size), len(starts), runs[-1].stop, heads, 2 * weight / entries, weight / entries, attention.UNSEEN)
+    ways = {"MASK": masked, "PADDING": padding, "ONE": 0, "Y": target.dtype}
+    _COMPARE.launch(grid, (256,), scores.dtype, (*arrays, *numbers), **ways, **BLOCK_SUMS)
+    return loss, dscores
+
+
 def cross_entropy_forward(z: Array, labels: Array, count: float | None = None) -> tuple[Array, cross_entropy.Cache]:
     (z,), (labels,) = contiguous(z), ids(labels)
     p, parts = cupy.empty(z.shape, z.dtype), cupy.empty(len(z), parts_dtype(z.dtype))
@@ -148,7 +218,7 @@ def prediction_forward(z_S: Array, z_T: Array, temperature: float = 1.0, count: 
     z_S, z_T = contiguous(z_S, z_T)
     p_S, p_T, parts = cupy.empty(z_S.shape, z_S.dtype), cupy.empty(z_S.shape, z_S.dtype), cupy.empty(len(z_S), parts_dtype(z_S.dtype))
     n, C = z_S.shape
-    arguments = (z_S, z_T, None, p_S, p_T, parts, n, C, float(temperature))
+    arguments = (z_S, z_T, None, p_S, p_T, parts, n, C, 1 / temperature)
     _ENTROPY.by_rows(n, C, z_S.dtype, arguments, TEACHER=1, LABEL=np.dtype(np.int32), Y=z_T.dtype)
     count = len(z_S) if count is None else count
     return total(parts, z_S.dtype, count), prediction.Cache(p_S, p_T, temperature, count)

@@ -243,7 +243,7 @@ def _backward(terms: tuple[Array, ...], norm: layer_norm.Cache, dropped: dropout
     dy, dy_2, dy_3, x_hat, inverse_std, keep = contiguous(*(*terms, None, None)[:3], norm.x_hat, norm.inverse_std, dropped.keep)
     rows, dx = dy.size // max(d, 1), cupy.empty(dy.shape, dy.dtype)
     da = cupy.empty(dy.shape, dy.dtype) if add and drop else dx
-    groups = groups_of(rows, d)
+    groups = groups_of(rows, d, dy.dtype)
     parts = cupy.empty((groups, len(sums) * d), parts_dtype(dy.dtype))
     arguments = (dy, dy_2, dy_3, x_hat, inverse_std, norm.gain, keep, dx, da, parts, rows, d, float(dropped.scale))
     ways = {"ADD": add, "DROP": add and drop, "DROPPED": drop and not add, "TERMS": len(terms)}
