@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import encoder
 from .audit_case import Case, Draw, Inputs
 from .batch import Batch, packed, padded
 from .bert import Bert, layout
@@ -118,11 +119,12 @@ def dropout_masks(cache: BertCache) -> dict[str, Any]:
     """What was kept at each site, for the twin."""
     layers = [
         {
-            "probabilities": [_all_queries(w.dropout.keep) for w in layer.attention.weights],
-            "attention_output": _all_rows(layer.attention_norm.dropout.keep, layer.rows, len(cache.batch.input_ids)),
-            "feed_forward_output": _all_rows(layer.output_norm.dropout.keep, layer.rows, len(cache.batch.input_ids)),
+            "probabilities": [_all_queries(keep) for keep in probabilities],
+            "attention_output": _all_rows(attended, layer.rows, len(cache.batch.input_ids)),
+            "feed_forward_output": _all_rows(fed, layer.rows, len(cache.batch.input_ids)),
         }
         for layer in cache.layers
+        for probabilities, attended, fed in [encoder.masks(layer)]
     ]
     classifier = None if cache.classifier is None else cache.classifier.dropout.keep
     return {"embedding": cache.embedding.dropout.keep, "layers": layers, "classifier": classifier}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .batch import Batch
-from .device import Array
+from .device import Array, fused
 from .memory import new
 from .ops import add_norm, attention, feed_forward, linear
 from .parameters import Parameters, Slot
@@ -84,6 +84,7 @@ class Cache(NamedTuple):
     output_norm: add_norm.Cache
 
 
+@fused
 def forward(
     x: Array,
     W: LayerArrays,
@@ -112,6 +113,7 @@ def forward(
     return z, A, Cache(rows, projections, c_attention, c_output, c_norm_y, c_feed_forward, c_norm_z)
 
 
+@fused
 def backward(dz: tuple[Array, ...], dscores: Array | None, cache: Cache, dW: LayerArrays) -> tuple[Array, ...]:
     """dz, terms shaped as z that add up to its gradient, dscores (flat, or None) -> dx, terms (T, d) likewise; the gradients of the
     weights are written into dW.
@@ -127,6 +129,13 @@ def backward(dz: tuple[Array, ...], dscores: Array | None, cache: Cache, dW: Lay
         return dx, dx_round
     dx[cache.rows] += dx_rows + dx_round
     return (dx,)
+
+
+@fused
+def masks(cache: Cache) -> tuple[list[Array | None], Array | None, Array | None]:
+    """What dropout left, for whoever computes the layer again: of the probabilities, a run each (n, h, Q, L), of the attention's output
+    and the feed-forward's, (T, d) or (S, d). None where nothing was dropped."""
+    return [w.dropout.keep for w in cache.attention.weights], cache.attention_norm.dropout.keep, cache.output_norm.dropout.keep
 
 
 def _project(x: Array, asking: Array, W: tuple[Array, Array]) -> tuple[Array, Array, tuple[linear.Cache, ...]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..device import Array, array_module
+from ..device import Array, array_module, fused
 from ..memory import new, sum_rows
 
 
@@ -17,6 +17,7 @@ class Cache(NamedTuple):
     biased: bool
 
 
+@fused
 def forward(x: Array, W: Array, b: Array | None = None, add: bool = True) -> tuple[Array, Cache]:
     """x (..., d_in), W (d_out, d_in), b (d_out,) or None -> y (..., d_out).
 
@@ -29,6 +30,7 @@ def forward(x: Array, W: Array, b: Array | None = None, add: bool = True) -> tup
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], W.shape[0]), Cache(x, W, b is not None)
 
 
+@fused
 def backward(dy: Array, cache: Cache, out: tuple[Array, Array | None] | None = None) -> tuple[Array, Array, Array | None]:
     """dy (..., d_out) -> dx (..., d_in), dW (d_out, d_in), db (d_out,), None without a bias; dW, db written into `out` where given.
 
