@@ -11,6 +11,7 @@ from ..distillation.distill import Intermediate, Prediction
 from ..distillation.recipes import Recipe
 from ..engine.batch import Batch, packed, padded
 from ..engine.device import Array, array_module, to_host
+from ..model import encoder
 from ..model.bert import Bert, layout
 from ..model.bert import Cache as BertCache
 from ..model.config import Config
@@ -118,11 +119,12 @@ def dropout_masks(cache: BertCache) -> dict[str, Any]:
     """What was kept at each site, for the twin."""
     layers = [
         {
-            "probabilities": [_all_queries(r.weights.dropout.keep) for r in layer.attention.attended.rectangles],
-            "attention_output": _all_rows(layer.attention_norm.dropout.keep, layer.rows, len(cache.batch.input_ids)),
-            "feed_forward_output": _all_rows(layer.output_norm.dropout.keep, layer.rows, len(cache.batch.input_ids)),
+            "probabilities": [_all_queries(keep) for keep in probabilities],
+            "attention_output": _all_rows(attended, layer.rows, len(cache.batch.input_ids)),
+            "feed_forward_output": _all_rows(fed, layer.rows, len(cache.batch.input_ids)),
         }
         for layer in cache.layers
+        for probabilities, attended, fed in [encoder.masks(layer)]
     ]
     classifier = None if cache.classifier is None else cache.classifier.dropout.keep
     return {"embedding": cache.embedding.dropout.keep, "layers": layers, "classifier": classifier}

@@ -11,12 +11,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import InputError
-from .device import Array, array_module, to_host
+from .device import Array, array_module, move
 
 
 class Run(NamedTuple):
@@ -76,14 +77,31 @@ class Batch:
         """S, the number of sentences."""
         return len(self.sentences)
 
+    @cached_property
+    def longest(self) -> int:
+        """Rows of the longest sentence."""
+        return max(run.length for run in self.runs)
+
+    @cached_property
+    def row_pairs(self) -> int:
+        """Σ length² over the sentences, padding too: the scores of one head."""
+        return sum(run.n * run.length**2 for run in self.runs)
+
     def to(self, xp: Any) -> Batch:
-        """The same batch with its arrays in `xp` (numpy or cupy): one copy an array, none where they are there already."""
+        """The same batch with its arrays in `xp` (numpy or cupy): to a device all in one copy."""
         if array_module(self.input_ids) is xp:
             return self
-        up = lambda a: None if a is None else to_host(a) if xp is np else xp.asarray(a)
-        arrays: dict[str, Any] = {name: up(getattr(self, name)) for name in (*_ROW_FIELDS, "cls_rows", "labels")}
-        masked = self.masked and self.masked._replace(rows=up(self.masked.rows), labels=up(self.masked.labels))
-        return replace(self, **arrays, masked=masked, extra=self.extra and {name: up(a) for name, a in self.extra.items()})
+        named: dict[str, Any] = {name: getattr(self, name) for name in (*_ROW_FIELDS, "cls_rows", "labels")}
+        masked = None if self.masked is None else (self.masked.rows, self.masked.labels)
+        extra = self.extra or {}
+        there = iter(move([*named.values(), *(masked or ()), *extra.values()], xp))
+        arrays: dict[str, Any] = {name: next(there) for name in named}
+        return replace(
+            self,
+            **arrays,
+            masked=self.masked and self.masked._replace(rows=next(there), labels=next(there)),
+            extra=self.extra and {name: next(there) for name in extra},
+        )
 
     def with_extra(self, extra: dict[str, Array]) -> Batch:
         return replace(self, extra=extra)

@@ -119,3 +119,11 @@ def backward(dz: Array, dscores: Array | None, cache: Cache, dW: LayerArrays) ->
     else:
         dx[cache.rows] += dasking + dx_round
     return dx
+
+
+@fused
+def masks(cache: Cache) -> tuple[list[Array | None], Array | None, Array | None]:
+    """What dropout left, for whoever computes the layer again: of the attention's weights, a run each (n, h, Q, L), of the attention's
+    output and the feed-forward's, (T, d) or (S, d). None where nothing was dropped."""
+    of_weights = [rectangle.weights.dropout.keep for rectangle in cache.attention.attended.rectangles]
+    return of_weights, cache.attention_norm.dropout.keep, cache.output_norm.dropout.keep

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..engine.device import Array, array_module
+from ..engine.device import Array, array_module, fused
 
 Affine = tuple[Array, Array]  # W (d_out, d_in) and b (d_out,), or their gradients
 
@@ -17,6 +17,7 @@ class Cache(NamedTuple):
     W: Array  # (d_out, d_in)
 
 
+@fused
 def forward(x: Array, W: Array, b: Array | None = None) -> tuple[Array, Cache]:
     """x (..., d_in), W (d_out, d_in), b (d_out,) or None -> y (..., d_out)."""
     y = _rows(x) @ W.T  # [T, d_in] -> [T, d_out]
@@ -25,6 +26,7 @@ def forward(x: Array, W: Array, b: Array | None = None) -> tuple[Array, Cache]:
     return y.reshape(*x.shape[:-1], len(W)), Cache(x, W)
 
 
+@fused
 def backward(dy: Array, cache: Cache, out: Affine | None = None) -> tuple[Array, Array, Array]:
     """dy (..., d_out) -> dx (..., d_in), dW (d_out, d_in), db (d_out,). dW and db are written into `out` where given.
 

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -69,6 +71,18 @@ def test_it_runs(cupy, tmp_path, beside):
         assert 1e-5 < report["agreement"]["gradient"] < 0.1
         assert all(row["torch"] == "eager" and row["ratio"]["median"] > 0 for row in report["rows"])
     assert ("same work" in done.stdout) is (beside == "cpu")
+
+
+def test_the_host_s_share_is_measured(cupy):
+    """Beside itself; what it counts is what a step asks for (test_launches.py), but for fills, which only some drivers show."""
+    if platform.machine() != "x86_64" or sys.platform != "linux":
+        pytest.skip("the bench overwrites entry points with x86-64 code")
+    arguments = [sys.executable, "host.py", "--quick", "--against", str(BENCH.parent)]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=BENCH)
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[2]: line for line in done.stdout.splitlines() if line.startswith("SST-2 train")}
+    asked = {name: {int(a) + int(b) for a, b in re.findall(r"(\d+) \+ (\d+) \+ \d+", line)} for name, line in rows.items()}
+    assert asked == {"intermediate": {228}, "prediction": {234}}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ Widths have odd ones, one, those that no four divides, and those that need a blo
 operations with what `up` makes of each array: here float64 on the host, there the kernel's own dtype on the device.
 """
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from inspect import unwrap
@@ -15,12 +16,12 @@ from hypothesis import strategies as st
 
 from minitinybert.audit import assert_close, norm
 from minitinybert.engine import memory, random
-from minitinybert.engine.batch import Run
-from minitinybert.engine.device import _kernel
+from minitinybert.engine.batch import Run, packed, padded_to
+from minitinybert.engine.device import _kernel, array_module
 from minitinybert.losses import attention as attention_loss
 from minitinybert.losses import cross_entropy, mse, prediction
-from minitinybert.model import heads
-from minitinybert.ops import add_norm, attention, dropout, embed_norm, gelu, layer_norm
+from minitinybert.model import encoder, heads
+from minitinybert.ops import add_norm, attention, dropout, embed_norm, gelu, layer_norm, linear
 from minitinybert.training import optim
 
 TABLE = pytest.importorskip("minitinybert.kernels.cuda.table", reason="needs CuPy", exc_type=ImportError).TABLE
@@ -274,7 +275,68 @@ def _tanh(draw, rng):
     return lambda up: {"y": heads.biased_tanh(up(y).copy(), up(b)), "dx": heads.through_tanh(up(dy), up(y))}
 
 
+def _linear(draw, rng):
+    """Rows in one or two axes, with and without a bias, which is added at once or later, gradients written into arrays or not."""
+    shape, inner, outer = draw(st.sampled_from([(1,), (33,), (2, 7)])), draw(WIDTHS), draw(WIDTHS)
+    x, W, b, dy = (rng.standard_normal(s) for s in ((*shape, inner), (outer, inner), outer, (*shape, outer)))
+    biased, add, given = (draw(st.booleans()) for _ in range(3))
+
+    def results(up):
+        weights = up(W.ravel()).reshape(W.shape) if given else up(W)
+        y, cache = linear.forward(up(x), weights, up(b) if biased else None, add)
+        out = (up(0 * W.ravel()).reshape(W.shape), up(0 * b) if biased else None) if given else None
+        dx, dW, db = linear.backward(up(dy), cache, out)
+        assert out is None or (dW is out[0] and db is out[1])
+        return {"y": y, "dx": dx, "dW": dW, **({"db": db} if biased else {})}
+
+    return results
+
+
+def _layer(draw, rng):
+    """Packed or padded, all rows or the first of each sentence asking; weights in one flat array, at its beginning or one number further
+    on; up to four terms of dz."""
+    heads, d_k, f = draw(st.sampled_from([1, 3])), draw(st.sampled_from([4, 5])), draw(st.sampled_from([7, 8]))
+    d, shift, rates = heads * d_k, draw(st.sampled_from([0, 1])), (draw(RATES), draw(RATES))
+    lengths = draw(st.lists(st.sampled_from([1, 5, 17, 40]), min_size=1, max_size=4))
+    ids = [np.ones(n, np.int32) for n in lengths]
+    batch = packed(ids, ids) if draw(st.booleans()) else padded_to(40, ids, ids)
+    few, dropped, kind = draw(st.booleans()), draw(st.booleans()), draw(st.sampled_from(["none", "tanh"]))
+    T, S = len(batch.input_ids), batch.size
+    shapes = [(3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (f, d), (f,), (d, f), (d,), (d,), (d,)]
+    bounds = shift + np.cumsum([0, *(math.prod(shape) for shape in shapes)])
+    flat, x = rng.standard_normal(bounds[-1]), rng.standard_normal((T, d))
+    terms = rng.standard_normal((draw(st.integers(1, 4)), S if few else T, d))
+    keys = rng.integers(0, 2**64, (3, T), np.uint64)
+    dscores = rng.standard_normal(heads * (T if few else batch.row_pairs)) if draw(st.booleans()) else None
+
+    def arrays(flat):
+        parts = [flat[i:j].reshape(shape) for i, j, shape in zip(bounds[:-1], bounds[1:], shapes, strict=True)]
+        return encoder.LayerArrays(tuple(parts[:2]), parts[2], tuple(parts[3:6]), tuple(parts[6:9]), tuple(parts[9:]))
+
+    def results(up):
+        rows = up(x)
+        share = batch.to(array_module(rows))
+        drop = encoder.Dropout(*rates, up(keys)) if dropped else encoder.NO_DROPOUT
+        asked = share.cls_rows if few else None
+        given = share, heads, 1e-5, kind, drop, asked
+        W, gradients = arrays(up(flat)), up(0 * flat)
+        z, scores, cache = encoder.forward(rows, W, *given)
+        dx = encoder.backward(tuple(up(term) for term in terms), None if dscores is None else up(dscores), cache, arrays(gradients))
+        alone, none, _ = encoder.forward(rows, W, *given, keep_cache=False, keep_scores=False)
+        assert none is None and (cache.rows is None) is not few
+        seen = encoder.forward(rows, W, *given, keep_cache=False)[1]
+        names = ["qkv", "b_qkv", "o", "b_o", "gain_1", "bias_1", "W_1", "b_1", "W_2", "b_2", "gain_2", "bias_2"]
+        dW = {f"d{name}": gradients[i:j] for name, i, j in zip(names, bounds[:-1], bounds[1:], strict=True)}
+        probabilities, *others = encoder.masks(cache)
+        kept = {f"keep {i}": keep for i, keep in enumerate((*probabilities, *others)) if keep is not None}
+        return {"z": z, "alone": alone, "scores": scores, "seen": seen, "dx": sum(dx[1:], dx[0]), **dW, **kept}
+
+    return results
+
+
 CASES = {
+    _layer: (encoder.forward, encoder.backward, encoder.masks),
+    _linear: (linear.forward, linear.backward),
     _tanh: (heads.biased_tanh, heads.through_tanh),
     _gelu: (gelu.forward, gelu.backward),
     _norm: (layer_norm.forward, layer_norm.backward, add_norm.forward, add_norm.backward),
@@ -363,7 +425,7 @@ def test_a_bias_of_no_rows_has_a_gradient_of_zero(cupy, given):
 
 @pytest.mark.parametrize("T, V", [(1, 1025), (33, 1025), (1025, 65536), (3000, 65537), (2500, 30)])
 def test_ids_are_sorted_and_of_one_the_earlier_come_first(cupy, T, V):
-    from minitinybert.kernels.rows import in_order
+    from minitinybert.kernels.cuda.rows import in_order
 
     ids = np.random.default_rng(T).integers(0, V, T)
     ids[::3] = V - 1
@@ -378,7 +440,7 @@ def test_ids_are_sorted_and_of_one_the_earlier_come_first(cupy, T, V):
 @given(data=st.data())
 def test_scores_are_compared_in_one_launch(cupy, dtype, theirs, padding, whole, data):
     """All, those of real tokens, or those that are seen, with scores of exactly −100 among them; twice the same."""
-    from minitinybert.kernels.losses import compare_scores
+    from minitinybert.kernels.cuda.losses import compare_scores
 
     rng, (runs, _) = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), _runs(data.draw, [1, 5, 31, 70, 140])
     heads, weight, entries = data.draw(st.integers(1, 3)), *data.draw(st.sampled_from([(1.0, 7.0), (0.3, 333.0)]))
@@ -423,7 +485,7 @@ def test_rows_are_read_in_fours_wherever_their_keys_lie(cupy, launched):
 
 def test_what_may_run_at_once_counts_for_itself(cupy):
     """Under per-thread default streams, the current stream has one address in all threads, and is another in each."""
-    from minitinybert.kernels.cuda import counters
+    from minitinybert.kernels.cuda.launch import counters
 
     def of_thread(_):
         with one_by_one, cupy.cuda.Stream.ptds:

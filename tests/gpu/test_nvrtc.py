@@ -69,6 +69,7 @@ def variants():
             yield "embed_norm_forward", dtype, {**row, **ids, "DROP": on}
         for row in of_rows(dtype, (312, 1), (1030, 0)):
             yield "biased_tanh", dtype, row
+        yield "take_rows", dtype, {"ALIGNED": 0}
         for constants in both(ALIGNED=of_fours, TANH=(0, 1)):
             yield "gelu_forward", dtype, constants
     for dtype in wide:
@@ -97,7 +98,8 @@ def variants():
             yield "dropout_forward", dtype, row
         for name in ("total", "squares", "norm_factor", "factors", "scale_tensors"):
             yield name, dtype, BLOCK_SUMS
-        yield "column_sums", dtype, {"ALIGNED": 0}
+        for name in ("column_sums", "give_rows"):
+            yield name, dtype, {"ALIGNED": 0}
         for ALIGNED in (0, 1):
             yield "sum_rows", dtype, {"ALIGNED": ALIGNED}
             yield "add_rows", dtype, {"ALIGNED": ALIGNED, "N": 8 - 5 * ALIGNED}

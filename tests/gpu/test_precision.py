@@ -13,11 +13,12 @@ from gpu.test_transfers import TEACHER
 from minitinybert.audit import assert_close
 from minitinybert.commands.cli import main
 from minitinybert.distillation.distill import Intermediate, Prediction
-from minitinybert.engine.batch import Run
+from minitinybert.engine.batch import Run, packed
 from minitinybert.engine.parallel import Workers
 from minitinybert.losses import attention as attention_loss
 from minitinybert.losses import mse, prediction
 from minitinybert.machine import float_type
+from minitinybert.model import encoder
 from minitinybert.model.bert import Bert
 from minitinybert.model.trace import Trace
 from minitinybert.ops import add_norm, attention, embed_norm, gelu, layer_norm
@@ -90,6 +91,28 @@ def test_a_kernel_of_fewer_bits_rounds_only_what_it_is_given_and_gives(cupy, ker
     for here, there in zip(*results, strict=True):
         assert isinstance(there, cupy.ndarray) and there.dtype == dtype
         assert_close(kernel, there.astype(np.float32), here, 4 * 2.0**-bits)
+
+
+@pytest.mark.parametrize("few", [False, True])
+@pytest.mark.parametrize("d, heads", [(15, 3), (312, 12)])
+@pytest.mark.parametrize("narrow, bits", [("float16", 11), ("bfloat16", 8)])
+def test_a_layer_of_fewer_bits_rounds_what_lies_between_its_kernels(cupy, few, d, heads, narrow, bits):
+    """Some eight arrays: as many units of rounding."""
+    dtype, results = _narrow(narrow), []
+    host = packed([np.ones(n, np.int32) for n in (5, 5, 33)], [np.zeros(n, np.int32) for n in (5, 5, 33)])
+    shapes = [(3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (2 * d, d), (2 * d,), (d, 2 * d), (d,), (d,), (d,)]
+    for up, batch in (
+        (lambda a: a.astype(dtype).astype(np.float64), host),
+        (lambda a: cupy.asarray(a.astype(dtype)), host.to(cupy)),
+    ):
+        rng = np.random.default_rng(d)
+        W = [up(rng.standard_normal(shape) / (shape[-1] ** 0.5 if len(shape) == 2 else 1)) for shape in shapes]
+        layer = encoder.LayerArrays(tuple(W[:2]), W[2], tuple(W[3:6]), tuple(W[6:9]), tuple(W[9:]))
+        x, rows = up(rng.standard_normal((43, d))), batch.cls_rows if few else None
+        results.append(encoder.forward(x, layer, batch, heads, 1e-12, "none", rows=rows, keep_cache=False)[:2])
+    for here, there in zip(*results, strict=True):
+        assert isinstance(there, cupy.ndarray) and there.dtype == dtype
+        assert_close("layer", there.astype(np.float32), here, 8 * 2.0**-bits)
 
 
 def test_a_gradient_of_another_dtype_is_the_model_s(cupy):

@@ -7,12 +7,18 @@ threads, a warp or a block of 256; thread `lane` has the four columns from 4·la
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import re
+import struct
 import threading
+from collections.abc import Callable, Mapping
+from threading import get_ident
 from typing import Any
 
 import cupy
 import numpy as np
+from cupy.cuda import driver
 
 from ...engine.device import Array
 
@@ -173,10 +179,10 @@ class Kernel:
         self.name, self.source = name, source
 
     def launch(self, grid: tuple[int, ...], block: tuple[int, ...], dtype: Any, arguments: tuple[Any, ...], **constants: Any) -> None:
-        """Arguments are arrays (contiguous), None for no array, NumPy scalars, and Python's: int is int, float is A.
-        Constants are integers, and dtypes for types."""
-        function, arithmetic = _compiled(self.source, self.name, np.dtype(dtype), tuple(constants.items()))
-        function(grid, block, tuple([a if type(a) is cupy.ndarray else _argument(a, arithmetic) for a in arguments]))
+        """Arguments are arrays (contiguous), None for no array, and numbers. Constants are integers, and dtypes for types."""
+        device, thread = cupy.cuda.runtime.getDevice(), get_ident()
+        launcher = _launcher(self.source, self.name, np.dtype(dtype), tuple(constants.items()), device, thread)
+        launcher(grid, block, arguments)
 
     def by_rows(self, rows: int, width: int, dtype: Any, arguments: tuple[Any, ...], groups: int | None = None, **constants: Any) -> None:
         """A group of threads a row; or `groups`, as `groups_of` gives them, with several rows each."""
@@ -185,6 +191,49 @@ class Kernel:
         shared = sharing(width, dtype)
         grid = -(-(rows if groups is None else groups) * shared["G"] // shared["BLOCK"])
         self.launch((grid,), (shared["BLOCK"],), dtype, arguments, **shared, ALIGNED=in_fours(width, arguments), **constants)
+
+
+class Table:
+    """The arguments of several kernels, eight bytes each, in one block of the host's memory. CUDA asks a launch where each argument lies:
+    so a launch that is bound to its places once has nothing to pack, check or convert. `constants` are written once, as a launch's
+    arguments are given elsewhere; all other arguments are addresses and counts, and are written by `fill`."""
+
+    _PLACES = 96
+
+    def __init__(self, dtype: np.dtype, constants: Mapping[str, Any]):
+        self.dtype, self.names = dtype, dict[str, None]()  # of what `fill` writes, in order
+        self._memory = ctypes.create_string_buffer(8 * self._PLACES)
+        self._address = ctypes.addressof(self._memory)
+        self._constants = {name: self._PLACES - 1 - i for i, name in enumerate(constants)}
+        self._bound: list[Any] = []
+        arithmetic = parts_dtype(dtype)
+        for name, value in constants.items():
+            value = np.int64(value) if isinstance(value, int) else arithmetic(value) if isinstance(value, float) else value
+            struct.pack_into("8s", self._memory, 8 * self._constants[name], value.tobytes())  # CUDA's hosts put the low bytes first
+
+    def bind(self, kernel: Kernel, block: tuple[int, int], arguments: str, **constants: Any) -> Callable[..., None]:
+        """kernel's launch(stream, grid's x, y, z), its arguments by name in the order in which it takes them."""
+        names = arguments.split()
+        if len(names) != len(_parameters(kernel.source, kernel.name)):
+            raise TypeError(f"{kernel.name} takes other arguments than {arguments}")
+        self.names |= dict.fromkeys(name for name in names if name not in self._constants)
+        if len(self.names) + len(self._constants) > self._PLACES:
+            raise TypeError(f"more than {self._PLACES} arguments in a table")
+        order = {**{name: i for i, name in enumerate(self.names)}, **self._constants}
+        places = (ctypes.c_void_p * len(names))(*(self._address + 8 * order[name] for name in names))
+        function = _compiled(kernel.source, kernel.name, self.dtype, tuple(constants.items())).kernel
+        parameters = ctypes.addressof(places)
+        pointer, (block_x, block_y), launch_kernel = function.ptr, block, driver.launchKernel
+        self._bound.append((places, function))  # which have to live as long
+        self._packed = struct.Struct(f"{len(self.names)}Q")
+
+        def launch(stream: int, x: int, y: int = 1, z: int = 1) -> None:
+            launch_kernel(pointer, x, y, z, block_x, block_y, 1, 0, stream, parameters, 0)
+
+        return launch
+
+    def fill(self, values: Mapping[str, int]) -> None:
+        self._packed.pack_into(self._memory, 0, *[values[name] for name in self.names])
 
 
 def in_fours(width: int, arguments: tuple[Any, ...]) -> int:
@@ -224,8 +273,42 @@ OPTIONS = ("-std=c++14",)
 
 
 @functools.cache
-def _compiled(source: str, name: str, dtype: np.dtype, constants: tuple[tuple[str, Any], ...]) -> tuple[Any, Any]:
-    return cupy.RawKernel(code_of(source, dtype, dict(constants)), name, OPTIONS), parts_dtype(dtype)
+def _compiled(source: str, name: str, dtype: np.dtype, constants: tuple[tuple[str, Any], ...]) -> cupy.RawKernel:
+    return cupy.RawKernel(code_of(source, dtype, dict(constants)), name, OPTIONS)
+
+
+# How a number lies in the eight bytes of its place, by its C type.
+_PACKED = {"*": "Q", "u64": "Q", "long long": "q", "int": "i4x", "unsigned": "I4x", "float": "f4x", "double": "d"}
+
+
+@functools.lru_cache(1024)
+def _launcher(
+    source: str, name: str, dtype: np.dtype, constants: tuple[tuple[str, Any], ...], device: int, thread: int
+) -> Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], None]:
+    """A kernel's launch(grid, block, arguments) on a device, by one thread alone: the arguments' places are its own."""
+    function, types = _compiled(source, name, dtype, constants).kernel, _parameters(source, name)
+    arithmetic = "double" if dtype == np.float64 else "float"
+    packed = struct.Struct("".join(_PACKED[arithmetic if a == "A" else a] for a in types))
+    memory = ctypes.create_string_buffer(packed.size)
+    first = ctypes.addressof(memory)
+    places = (ctypes.c_void_p * len(types))(*range(first, first + packed.size, 8))
+    pointer, at, array = function.ptr, ctypes.addressof(places), cupy.ndarray
+
+    def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+        packed.pack_into(memory, 0, *[a.data.ptr if type(a) is array else 0 if a is None else a for a in arguments])
+        grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
+        driver.launchKernel(pointer, *grid, *block, 0, cupy.cuda.get_current_stream().ptr, at, 0)
+
+    launch.held = function, places  # type: ignore[attr-defined]
+    return launch
+
+
+@functools.cache
+def _parameters(source: str, name: str) -> tuple[str, ...]:
+    """The C types of a kernel's arguments; "*": an address."""
+    declared = re.search(rf"__global__ void {name}\(([^)]*)\)", source)
+    assert declared, name
+    return tuple("*" if "*" in one else one.rsplit(maxsplit=1)[0].strip() for one in declared[1].split(","))
 
 
 def code_of(source: str, dtype: np.dtype, constants: dict[str, Any]) -> str:
@@ -236,17 +319,6 @@ def code_of(source: str, dtype: np.dtype, constants: dict[str, Any]) -> str:
     header += "".join(f"typedef {name} {key};\n" for key, (name, _, _) in named.items())
     header += "".join(f"constexpr int {key} = {int(value)};\n" for key, value in constants.items() if key not in named)
     return header + PRELUDE + (ROWS if "G" in constants else "") + source
-
-
-_NULL = np.uintp(0)
-
-
-def _argument(a: Any, arithmetic: Any) -> Any:
-    if a is None:
-        return _NULL
-    if isinstance(a, float):
-        return arithmetic(a)
-    return np.int32(a) if isinstance(a, int) else a
 
 
 _COLUMNS = Kernel(

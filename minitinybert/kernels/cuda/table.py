@@ -7,19 +7,25 @@ from typing import Any
 from ...engine import device, memory, random
 from ...losses import attention as attention_loss
 from ...losses import cross_entropy, mse, prediction
-from ...model import heads
-from ...ops import add_norm, attention, dropout, embed_norm, gelu, layer_norm
+from ...model import encoder, heads
+from ...ops import add_norm, attention, dropout, embed_norm, gelu, layer_norm, linear
 from ...training import optim
 from . import attention as attention_kernels
 from . import dropout as dropout_kernels
 from . import gelu as gelu_kernels
 from . import heads as heads_kernels
-from . import losses, norm, rows
+from . import layer, losses, norm, rows
+from . import linear as linear_kernels
 from . import optim as optim_kernels
 
 TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
     unwrap(operation): kernel
     for operation, kernel in (
+        (encoder.forward, layer.forward),
+        (encoder.backward, layer.backward),
+        (encoder.masks, layer.masks),
+        (linear.forward, linear_kernels.forward),
+        (linear.backward, linear_kernels.backward),
         (gelu.forward, gelu_kernels.forward),
         (gelu.backward, gelu_kernels.backward),
         (layer_norm.forward, norm.layer_norm_forward),
