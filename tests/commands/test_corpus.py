@@ -27,7 +27,7 @@ from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config, is_shape
 from minitinybert.model.trace import Trace
 from minitinybert.training.loop import Options, Stopped
-from minitinybert.training.step import Learner
+from minitinybert.training.shares import Learner
 
 SHAPE = "2L-16D-2H-32F"
 CONFIG = Config(
@@ -134,8 +134,8 @@ def batches(monkeypatch):
     """Every (Segments, epoch, Batch) that is asked for."""
     seen, real = [], Segments.batch
 
-    def batch(self, indices, extra=None, epoch=0):
-        seen.append((self, epoch, real(self, indices, extra, epoch)))
+    def batch(self, indices, epoch=0):
+        seen.append((self, epoch, real(self, indices, epoch)))
         return seen[-1][2]
 
     monkeypatch.setattr(Segments, "batch", batch)

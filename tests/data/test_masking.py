@@ -7,6 +7,7 @@ from scipy import stats
 from minitinybert.data.masking import Masking, mask_batch, mask_tokens
 from minitinybert.engine.batch import packed, padded_to
 from minitinybert.errors import InputError
+from minitinybert.training.cut import split
 
 CLS, SEP, MASK, V = 2, 3, 4, 1000
 SPECIAL = (0, CLS, SEP)
@@ -119,7 +120,7 @@ def test_nothing_but_special_tokens_is_left_alone_and_input_is_unchanged():
 def test_parts_keep_their_own_masks(parts):
     _, batch = masked(sequences(20))
     words, count = [], 0
-    for part in batch.split(parts):
+    for part in split(batch, parts):
         assert part.totals == batch.totals
         assert part.masked.ends[-1] == len(part.masked.rows) and len(part.masked.ends) == part.size
         assert (part.masked.rows < len(part.input_ids)).all() and (part.masked.rows >= 0).all()

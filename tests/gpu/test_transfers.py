@@ -19,7 +19,8 @@ from minitinybert.model.bert import Bert
 from minitinybert.training import evaluation, loop
 from minitinybert.training.loop import train
 from minitinybert.training.optim import PRESETS, Adam
-from minitinybert.training.step import Learner
+from minitinybert.training.shares import Learner
+from minitinybert.training.teacher import Running
 
 pytestmark = pytest.mark.gpu
 OPERATORS = {
@@ -114,7 +115,7 @@ def test_a_step_copies_its_batch_and_nothing_else(cupy, watched, name):
     uploads = sum(isinstance(getattr(batch, field), np.ndarray) for field in Batch.__dataclass_fields__ if field != "sentences")
     uploads += 2 * (batch.masked is not None)
     with Workers(1) as workers:
-        teacher = Bert.new(TEACHER, 9).to(cupy)
+        teacher = Running(Bert.new(TEACHER, 9).to(cupy))
         learner = Learner(Bert.new(config, 7).to(cupy), objective(), workers, teacher, seed=3)
         adam = Adam(learner.student.parameters, PRESETS[preset])
         with watched() as copies:
@@ -146,6 +147,6 @@ def test_ids_are_checked_before_they_leave_the_host(cupy):
         with pytest.raises(InputError, match="model has rows 0 to 19"):
             evaluation.logits(model, examples(), workers)
         for student, teacher in ((small, CONFIG), (CONFIG, small)):
-            learner = Learner(Bert.new(student, 1).to(cupy), Prediction(), workers, Bert.new(teacher, 2).to(cupy))
+            learner = Learner(Bert.new(student, 1).to(cupy), Prediction(), workers, Running(Bert.new(teacher, 2).to(cupy)))
             with pytest.raises(InputError, match="model has rows 0 to 19"):
                 learner.gradients(examples().batch(np.arange(22)), 0)
