@@ -271,11 +271,12 @@ def test_the_recipe_says_what_the_command_line_leaves_out(capsys, teacher, data,
     trained = []
     monkeypatch.setattr(task_command, "_train", lambda *given: trained.append(given) or given[0].save(given[4]))
     arguments = ("distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data)
-    arguments += ("--out", tmp_path / "out", "--recipe", "huawei-2019", "--lr", 1e-3, "--batch-size", 8, "--max-length", 12)
+    arguments += ("--out", tmp_path / "out", "--recipe", "huawei-2019", "--intermediate-epochs", 4, "--lr", 1e-3, "--batch-size", 8)
+    arguments += ("--max-length", 12)
     status, _, err = run(capsys, *arguments)
     assert status == 0, err
     first, second = (given[3] for given in trained)
-    assert trained[0][2].max_length == 12 and (first.epochs, first.batch_size, first.lr, first.schedule) == (10, 8, 5e-5, "constant")
+    assert trained[0][2].max_length == 12 and (first.epochs, first.batch_size, first.lr, first.schedule) == (4, 8, 5e-5, "constant")
     assert (second.lr, second.epochs, second.batch_size, second.schedule) == (1e-3, 3, 8, "linear")
     assert first.optimizer == second.optimizer == "bert-adam"
 

@@ -9,6 +9,7 @@ from minitinybert.distillation.distill import Intermediate, Prediction
 from minitinybert.distillation.objectives import MaskedLM, Supervised
 from minitinybert.engine.batch import Masked, packed
 from minitinybert.engine.parallel import Workers
+from minitinybert.engine.random import key
 from minitinybert.errors import InputError
 from minitinybert.model.bert import Bert
 from minitinybert.training.shares import Learner
@@ -48,6 +49,15 @@ def test_the_plain_step_is_the_learner_s(name, dropout):
     for tensor in gradients:
         assert np.array_equal(gradients[tensor], theirs[tensor]), tensor
     assert np.linalg.norm(gradients.flat) > 1e-3
+
+
+def test_its_dropout_is_a_function_of_seed_and_step():
+    student, objective = Bert.new(STUDENT, 1), Supervised()
+    at_hand = lambda seed, number: objective(student.forward_batch(batch_of(1), key(seed, number))[0], batch_of(1), None, {}).losses
+    losses = lambda seed, number: step(student, objective, batch_of(1), NOBODY, (seed, number), student.parameters.zeros_like())
+    found = [losses(*at) for at in ((4, 7), (4, 8), (5, 7))]
+    assert found == [at_hand(*at) for at in ((4, 7), (4, 8), (5, 7))]
+    assert len({float(each["cross_entropy"]) for each in found}) == 3
 
 
 def test_the_objective_s_parameters_are_drawn_or_known():
