@@ -39,7 +39,7 @@ from ..training.shares import Learner
 from ..training.teacher import Running
 from .classifiers import known_projections
 
-_DEV_SHARE, _DEV_MOST = 0.05, 2000  # sentences at the corpus's end that are kept from training
+_DEV_FRACTION, _DEV_MOST = 0.05, 2000  # sentences at the corpus's end that are kept from training
 _ROWS = 2048  # tokens a batch in evaluation
 
 
@@ -100,15 +100,15 @@ def pretrain(
     words.check_fits(student.config.vocab_size)
     text.check_fits(student.config)
     corpus = text.corpus(words, out, machine.workers.ranks)
-    cut = len(corpus) - min(_DEV_MOST, round(_DEV_SHARE * len(corpus)))
+    cut = len(corpus) - min(_DEV_MOST, round(_DEV_FRACTION * len(corpus)))
     if cut == len(corpus):
-        raise InputError(f"the corpus has {len(corpus)} sentences; at least {round(1 / _DEV_SHARE)} are needed")
+        raise InputError(f"the corpus has {len(corpus)} sentences; at least {round(1 / _DEV_FRACTION)} are needed")
     if fresh:
         student.parameters["cls.predictions.bias"][...] = log_frequencies(corpus.counts(cut, student.config.vocab_size))
     masking = mlm_masking(words, rate)
     training = text.segments(corpus, words, options.seed, masking, last=cut)
     held_out = replace(text, pairs=False, dynamic=False)
-    only_masks = replace(masking, mask_share=1.0, random_share=0.0)
+    only_masks = replace(masking, mask_fraction=1.0, random_fraction=0.0)
     dev = held_out.segments(corpus, words, options.seed, only_masks, first=cut, short=0.0)
     learner = Learner(student.to(machine.xp), MaskedLM(), machine.workers, seed=options.seed)
     judge = lambda m: mlm_metrics(m, dev, machine.workers)

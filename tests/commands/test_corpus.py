@@ -328,7 +328,7 @@ def test_a_trained_model_has_about_half_of_the_masked_words_of_english_among_its
     text = read_split(TASKS["sts-b"], SHARED / "glue" / "STS-B", "dev").texts[:500]
     (tmp_path / "text").write_text("\n".join(text) + "\n", encoding="utf-8")
     corpus = Text([tmp_path / "text"]).corpus(tokenizer, tmp_path)
-    masking = replace(mlm_masking(tokenizer), mask_share=1.0, random_share=0.0)
+    masking = replace(mlm_masking(tokenizer), mask_fraction=1.0, random_fraction=0.0)
     examples = Segments(corpus, tokenizer.cls_id, tokenizer.sep_id, masking=masking, dynamic=False, short=0.0)
     with Workers(1) as workers:
         assert 0.45 < mlm_metrics(model, examples, workers)["top10"] < 0.6

@@ -58,9 +58,9 @@ def test_every_position_is_as_likely():
 
 
 def test_all_chosen_can_become_masks_or_random_words():
-    _, batch = masked(sequences(), mask_share=1.0, random_share=0.0)
+    _, batch = masked(sequences(), mask_fraction=1.0, random_fraction=0.0)
     assert (batch.input_ids[batch.masked.rows] == MASK).all()
-    _, batch = masked(sequences(), mask_share=0.0, random_share=1.0)
+    _, batch = masked(sequences(), mask_fraction=0.0, random_fraction=1.0)
     assert (batch.input_ids[batch.masked.rows] != batch.masked.labels).mean() > 0.99
 
 
@@ -111,7 +111,7 @@ def test_equal_sentences_get_different_masks():
 def test_nothing_but_special_tokens_is_left_alone_and_input_is_unchanged():
     ids = np.array([CLS, SEP, CLS, 9, SEP], np.int32)
     row_ids = np.array([0, 1, 1 << 16, (1 << 16) + 1, (1 << 16) + 2], np.uint64)
-    corrupted, rows, labels = mask_tokens(ids, row_ids, Masking(MASK, V, SPECIAL, mask_share=1.0), 1)
+    corrupted, rows, labels = mask_tokens(ids, row_ids, Masking(MASK, V, SPECIAL, mask_fraction=1.0), 1)
     assert rows.tolist() == [3] and labels.tolist() == [9] and corrupted.tolist() == [CLS, SEP, CLS, MASK, SEP]
     assert ids.tolist() == [CLS, SEP, CLS, 9, SEP]
 
