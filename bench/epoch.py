@@ -30,7 +30,8 @@ from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
 from minitinybert.progress import log
 from minitinybert.training import evaluation
-from minitinybert.training.teacher_cache import TeacherCache, gigabytes
+from minitinybert.training.kept_traces import KeptTraces, gigabytes
+from minitinybert.training.teacher import KeptLogits, Running
 
 SIZE = 67349  # SST-2's training sentences
 
@@ -101,12 +102,12 @@ class Ours:
         ends = np.cumsum([0, *map(len, chosen)])
         self.batches = [np.arange(first, last) for first, last in zip(ends, ends[1:], strict=False)]
         self.intermediate, self.prediction = Intermediate(student.config, teacher.config), Prediction(DEFAULT)
-        self.logits = {"teacher_logits": evaluation.logits(teacher, self.examples, workers)}
-        make = lambda objective, master=None, cache=None: OurStep(student, master, objective, workers, cache, args.seed)
+        logits = KeptLogits(evaluation.logits(teacher, self.examples, workers))
+        make = lambda objective, answering: OurStep(student, objective, workers, answering, args.seed)
         self.steps = {
-            "intermediate, teacher at every epoch": make(self.intermediate, teacher),
-            "intermediate, answers at hand": make(self.intermediate, None, self._ask_traces()),
-            "prediction, from the second epoch on": make(self.prediction),
+            "intermediate, teacher at every epoch": make(self.intermediate, Running(teacher)),
+            "intermediate, answers at hand": make(self.intermediate, self._ask_traces()),
+            "prediction, from the second epoch on": make(self.prediction, logits),
         }
 
     def jobs(self) -> dict[str, tuple[Callable[[int], object], int]]:
@@ -117,17 +118,17 @@ class Ours:
         return {name: (job, self.sampled) for name, job in jobs.items()}
 
     def _epoch(self, name: str) -> Callable[[int], object]:
-        step, extra = self.steps[name], self.logits if name.startswith("prediction") else None
+        step = self.steps[name]
 
         def run(number: int) -> None:
             for i in np.random.default_rng(number + 9).permutation(len(self.batches)):
-                step(self.examples.batch(self.batches[i], extra))
+                step(self.examples.batch(self.batches[i]))
 
         return run
 
-    def _ask_traces(self) -> TeacherCache:
+    def _ask_traces(self) -> KeptTraces:
         assert self.intermediate.teacher_view is not None
-        return TeacherCache(self.teacher, self.examples, self.intermediate.teacher_view, self.directory, self.workers)
+        return KeptTraces(self.teacher, self.examples, self.intermediate.teacher_view, self.directory, self.workers)
 
 
 def _subset(examples: EncodedExamples, indices: np.ndarray) -> EncodedExamples:
@@ -145,7 +146,7 @@ def released_jobs(
     examples = _subset(sentences.examples, indices)
     lengths = np.minimum(examples.lengths(), max(args.pad))
     objective = Intermediate(student.config, teacher.config, RECIPES["huawei-2019"])  # for its one map with a bias
-    extended = OurStep(student, None, objective, workers).learner.student
+    extended = OurStep(student, objective, workers).learner.student
     for term in ("intermediate", "prediction"):
         step = TorchStep(extended if term == "intermediate" else student, teacher, terms=(term,), released=True)
         for pad in args.pad:

@@ -26,6 +26,7 @@ from minitinybert.engine.device import Array
 from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
 from minitinybert.progress import log
+from minitinybert.training.cut import split
 
 PAPER = {"faster": 9.4, "smaller": 7.5}
 TINYBERT4 = "4L-312D-12H-1200F"
@@ -89,8 +90,8 @@ def case(teacher: Bert, student: Bert, sentences: Sentences, size: int, args: ar
 
 
 def our_logits(model: Bert, batch: Batch, workers: Workers) -> Array:
-    ask = lambda part: model.forward_batch(part, hidden=(), scores=(), keep_cache=False)[0].logits
-    return np.concatenate(workers.map(ask, batch.split(workers.threads)))
+    ask = lambda share: model.forward_batch(share, hidden=(), scores=(), keep_cache=False)[0].logits
+    return np.concatenate(workers.map(ask, split(batch, workers.threads)))
 
 
 def torch_logits(model: TorchBert, batch) -> torch.Tensor:

@@ -32,6 +32,7 @@ from workload import All, OurStep, full, model_options, models, shape
 
 from minitinybert.engine.parallel import Workers
 from minitinybert.progress import log
+from minitinybert.training.teacher import Running
 
 CASES = ["8x128", "16x128", "32x128", "32x64", "32x32", "32x16"]
 STEPS = 3
@@ -100,7 +101,7 @@ def child(args: argparse.Namespace) -> dict[str, float]:
     objective = All(student.config, teacher.config)
     if args.child == "torch":
         # Its copies are made before: it starts with its models, as ours does. No pool is opened: malloc stays as PyTorch has it.
-        theirs = TorchStep(OurStep(student, None, objective, Workers(args.threads)).learner.student, teacher)
+        theirs = TorchStep(OurStep(student, objective, Workers(args.threads)).learner.student, teacher)
         padded = rectangle(sentences.examples, np.arange(B))
         del student
         return {"peak_mb": _peak_of_steps(lambda: theirs(padded))}
@@ -113,7 +114,7 @@ def child(args: argparse.Namespace) -> dict[str, float]:
 
         def step() -> None:
             if pupil:  # in the first step, so that gradients and moments are counted
-                made.append(OurStep(pupil.pop(), teacher, objective, workers, seed=args.seed))
+                made.append(OurStep(pupil.pop(), objective, workers, Running(teacher), args.seed))
             made[0](batch)
 
         peak = _peak_of_steps(step)

@@ -41,6 +41,7 @@ from minitinybert.engine.device import to_host
 from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
 from minitinybert.progress import log
+from minitinybert.training.teacher import Running
 
 PARTS = ("teacher", "student", "step")
 CASES = ("full", "dev", "train")
@@ -128,7 +129,7 @@ class Bench:
         teacher, student = self.on_host
         sentences = sst2(self.args, "dev", 25, 64, teacher)
         indices = np.arange(min(8, self.args.batch_size))
-        ours = OurStep(without_dropout(self.student), self.teacher, self.objective, self.workers, seed=self.args.seed).learner
+        ours = OurStep(without_dropout(self.student), self.objective, self.workers, Running(self.teacher), self.args.seed).learner
         losses, gradients = ours.gradients(sentences.examples.batch(indices), 0)
         twin = TorchStep(self._extended(without_dropout(student)), teacher, **self.torch_options)
         batch = rectangle(sentences.examples, indices).to(twin.device)
@@ -189,8 +190,8 @@ class Bench:
 
     def _ours(self, batches: list[Batch]) -> dict[str, Job]:
         known = KnownTraces(self.teacher, self.objective.teacher_view, batches, self.workers.threads)
-        alone = OurStep(self.student, None, self.objective, self.workers, known, self.args.seed)
-        whole = OurStep(self.student, self.teacher, self.objective, self.workers, seed=self.args.seed)
+        alone = OurStep(self.student, self.objective, self.workers, known, self.args.seed)
+        whole = OurStep(self.student, self.objective, self.workers, Running(self.teacher), self.args.seed)
         return {
             "teacher": self._each(whole.ask_teacher, batches),
             "student": self._each(alone, batches),
@@ -229,7 +230,7 @@ class Bench:
 
     def _extended(self, student: Bert) -> Bert:
         """With the maps of its losses, as a learner has it."""
-        return OurStep(student, None, self.objective, self.workers, seed=self.args.seed).learner.student
+        return OurStep(student, self.objective, self.workers, seed=self.args.seed).learner.student
 
     def _each(self, function: Callable, items: Sequence) -> Job:
         def run(_: int) -> None:

@@ -24,9 +24,10 @@ from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config, parse_shape
 from minitinybert.model.encoder import Attend
 from minitinybert.model.trace import Trace
+from minitinybert.training.cut import thread_shares
 from minitinybert.training.optim import Adam
-from minitinybert.training.step import Learner, shares
-from minitinybert.training.teacher_cache import TeacherCache
+from minitinybert.training.shares import Learner
+from minitinybert.training.teacher import NOBODY, Teacher
 
 TEACHER, STUDENT = "12L-768D-12H-3072F", "4L-312D-12H-1200F"  # BERT-base, TinyBERT4
 LEARNING_RATE = 5e-5
@@ -151,26 +152,26 @@ class All(Objective):
         return Terms({**inner.losses, **last.losses}, dtrace, inner.dprojections)
 
 
-class KnownTraces(TeacherCache):
-    """The teacher's traces of some batches, kept in memory: a student's step without the teacher's time."""
+class KnownTraces(Teacher):
+    """A teacher's traces of some batches, kept in memory: a student's step without the teacher's time."""
 
     def __init__(self, teacher: Bert, view: View, batches: Sequence[Batch], threads: int):
         self.traces = {}
-        for share in (share for batch in batches for share in shares(batch, threads)):
+        for share in (share for batch in batches for share in thread_shares(batch, threads)):
             trace, _ = teacher.forward_batch(share, keep_cache=False, **view.arguments(share))
             kept = lambda arrays: [None if a is None else a.copy() for a in arrays]
             self.traces[share.sentences.tobytes()] = Trace(None, kept(trace.hidden), kept(trace.scores), None, trace.logits.copy())
 
-    def get(self, share: Batch) -> Trace:
-        return self.traces[share.sentences.tobytes()]
+    def answer(self, batch: Batch, view: View, at: tuple[int, int]) -> Trace:
+        return self.traces[batch.sentences.tobytes()]
 
 
 class OurStep:
     """Gradients and Adam, as the training loop has them, and the parts of it."""
 
-    def __init__(self, student: Bert, teacher: Bert | None, objective, workers: Workers, cache: TeacherCache | None = None, seed: int = 0):
+    def __init__(self, student: Bert, objective: Objective, workers: Workers, teacher: Teacher = NOBODY, seed: int = 0):
         self.workers, self.objective = workers, objective
-        self.learner = Learner(student, objective, workers, teacher, seed, teacher_cache=cache)
+        self.learner = Learner(student, objective, workers, teacher, seed)
         self.adam = Adam(self.learner.student.parameters, workers=workers)
         self.steps = 0
 
@@ -181,8 +182,8 @@ class OurStep:
 
     def ask_teacher(self, batch: Batch) -> None:
         teacher, view = self.learner.teacher, self.objective.teacher_view
-        ask = lambda share: teacher.forward_batch(share, keep_cache=False, **view.arguments(share))
-        self.workers.map(ask, shares(batch, self.workers.threads))
+        ask = lambda share: teacher.answer(share, view, (self.learner.seed, self.steps))
+        self.workers.map(ask, thread_shares(batch, self.workers.threads))
 
 
 # ---------------------------------------------------------------------------------------------------------------------- arithmetic

@@ -112,7 +112,7 @@ def check_vjp(case: Case, inputs: Inputs, draw: Draw, norms: dict[str, float], x
 
 def unproven(case: Case, norms: dict[str, float]) -> list[Deviation]:
     """The guard against emptiness: arguments whose gradient was zero in a large draw, though mathematics does not say so."""
-    empty = [name for name, share in norms.items() if share < EMPTY and not name.endswith(case.zero or ("\0",))]
+    empty = [name for name, relative in norms.items() if relative < EMPTY and not name.endswith(case.zero or ("\0",))]
     return [Deviation(f"d {name}", math.inf, "zero, so nothing is proven") for name in empty]
 
 
@@ -162,9 +162,9 @@ def check_stored(case: Case, example: Example, xp: Any = np) -> list[Deviation]:
 
 def compare_all(outputs, their_outputs, gradients, their_gradients, dy) -> list[Deviation]:
     """Each output and each gradient, by name; `dy` are the upstream gradients."""
-    share = FLOORS[np.dtype(next(iter(outputs.values())).dtype)]
-    found = [compare(name, outputs.get(name, np.nan), theirs, share) for name, theirs in their_outputs.items()]
-    floor = share * norm(dy.values())
+    smallest = FLOORS[np.dtype(next(iter(outputs.values())).dtype)]
+    found = [compare(name, outputs.get(name, np.nan), theirs, smallest) for name, theirs in their_outputs.items()]
+    floor = smallest * norm(dy.values())
     return found + [compare(f"d {name}", gradients.get(name, np.nan), theirs, floor) for name, theirs in their_gradients.items()]
 
 

@@ -10,7 +10,6 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,23 +59,23 @@ def _run(args: argparse.Namespace) -> int:
 
 def _run_finetune(args: argparse.Namespace) -> int:
     from ..machine import Machine
+    from ..training.loop import Options
     from .task import finetune
 
     with Machine(args.device, args.threads, args.ranks) as machine:
-        options = replace(_options(args, args.epochs, args.lr), optimizer=args.optimizer)
+        options = Options(**_given(args, args.epochs, args.lr), optimizer=args.optimizer)
         results = finetune(args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume)
     return _report(args, {"model": str(args.out), "results": results})
 
 
 def _run_pretrain(args: argparse.Namespace) -> int:
     from ..machine import Machine
+    from ..training.loop import Options
     from .corpus import pretrain
 
     with Machine(args.device, args.threads, args.ranks) as machine:
-        options = replace(_options(args, args.epochs, args.lr), optimizer=args.optimizer)
-        results = pretrain(
-            args.model, _text(args), args.out, options, machine, _vocabulary(args), rate=args.mask_rate, resume=args.resume
-        )
+        options = Options(**_given(args, args.epochs, args.lr), optimizer=args.optimizer)
+        results = pretrain(args.model, _text(args), args.out, options, machine, _vocabulary(args), rate=args.mask_rate, resume=args.resume)
     return _report(args, {"model": str(args.out), "results": results})
 
 
@@ -115,8 +114,8 @@ def _run_distill_general(args: argparse.Namespace) -> int:
 
     with Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
         recipe = recipes.load(args.recipe)
-        options = _options(args, args.epochs, args.lr, recipes.general_batch_size(recipe))
-        results = distill_general(args.teacher, args.student, _text(args), args.out, options, machine, recipe, args.resume)
+        given = _given(args, args.epochs, args.lr)
+        results = distill_general(args.teacher, args.student, _text(args), args.out, given, machine, recipe, args.resume)
     return _report(args, {"model": str(args.out), "results": results})
 
 
@@ -125,7 +124,6 @@ def _run_distill_task(args: argparse.Namespace) -> int:
     from .task import distill_task
 
     task, recipe = _task(args), recipes.load(args.recipe)
-    max_length, intermediate, prediction = _two_steps(args, task, recipe)
     with Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
         results = distill_task(
             args.teacher,
@@ -135,10 +133,10 @@ def _run_distill_task(args: argparse.Namespace) -> int:
             args.out,
             machine,
             stage=args.stage,
-            intermediate=intermediate,
-            prediction=prediction,
+            intermediate=_given(args, args.intermediate_epochs, args.intermediate_lr),
+            prediction=_given(args, args.epochs, args.lr),
             recipe=recipe,
-            max_length=max_length,
+            max_length=args.max_length,
             resume=args.resume,
             cache_gb=args.cache_gb,
             prediction_data=args.prediction_data,
@@ -153,8 +151,6 @@ def _run_ablate(args: argparse.Namespace) -> int:
     from .ablation.report import format_table
 
     task, recipe = _task(args), recipes.load(args.recipe)
-    max_length, intermediate, prediction = _two_steps(args, task, recipe)
-    general = _options(args, args.general_epochs, args.general_lr, recipes.general_batch_size(recipe))
     with Machine(args.device, args.threads, args.ranks) as machine:
         report = study.run(
             args.teacher,
@@ -169,10 +165,10 @@ def _run_ablate(args: argparse.Namespace) -> int:
             seeds=args.seeds,
             variants=args.variants,
             recipe=recipe,
-            general=general,
-            intermediate=intermediate,
-            prediction=prediction,
-            max_length=max_length,
+            general=_given(args, args.general_epochs, args.general_lr),
+            intermediate=_given(args, args.intermediate_epochs, args.intermediate_lr),
+            prediction=_given(args, args.epochs, args.lr),
+            max_length=args.max_length,
             cache_gb=args.cache_gb,
             resume=args.resume,
         )
@@ -248,22 +244,10 @@ def _run_audit(args: argparse.Namespace) -> int:
     return 0 if all(result.passed for result in results) else 1
 
 
-def _options(args: argparse.Namespace, epochs: float, lr: float, batch_size: int = 0) -> Any:
-    """batch_size: where the command line names none."""
-    from ..training.loop import Options
-
-    size = args.batch_size or batch_size
-    return Options(epochs, size, lr, args.warmup, seed=args.seed, log_every=args.log_every, save_every=args.save_every)
-
-
-def _two_steps(args: argparse.Namespace, task: Any, recipe: recipes.Recipe) -> tuple[int, Any, Any]:
-    """Length and both steps' options of task-specific distillation: the recipe's for the task, where the command line does not say."""
-    plan = recipes.hyperparameters_of(recipe, task.name, len(task.text_columns) > 1)
-    given = lambda value, otherwise: otherwise if value is None else value
-    epochs = given(args.intermediate_epochs, plan.intermediate_epochs), given(args.epochs, plan.prediction_epochs)
-    rates = given(args.intermediate_lr, plan.intermediate_lr), given(args.lr, plan.prediction_lr)
-    first, second = (_options(args, *step, plan.batch_size) for step in zip(epochs, rates, strict=True))
-    return args.max_length or plan.max_length, first, second
+def _given(args: argparse.Namespace, epochs: float | None, lr: float | None) -> dict[str, Any]:
+    """What the command line gives of a step's `training.loop.Options`; None where it does not."""
+    both = {name: getattr(args, name) for name in ("batch_size", "warmup", "seed", "log_every", "save_every")}
+    return {"epochs": epochs, "lr": lr, **both}
 
 
 def _lines(file: Path) -> list[str]:

@@ -34,10 +34,12 @@ from ..machine import Machine
 from ..model.bert import Bert
 from ..model.config import Config, is_shape, parse_shape
 from ..training.loop import Options, digest, train
-from ..training.step import Learner
+from ..training.plan import Given, general_options
+from ..training.shares import Learner
+from ..training.teacher import Running
 from .classifiers import known_projections
 
-_DEV_SHARE, _DEV_MOST = 0.05, 2000  # sentences at the corpus's end that are kept from training
+_DEV_FRACTION, _DEV_MOST = 0.05, 2000  # sentences at the corpus's end that are kept from training
 _ROWS = 2048  # tokens a batch in evaluation
 
 
@@ -98,15 +100,15 @@ def pretrain(
     words.check_fits(student.config.vocab_size)
     text.check_fits(student.config)
     corpus = text.corpus(words, out, machine.workers.ranks)
-    cut = len(corpus) - min(_DEV_MOST, round(_DEV_SHARE * len(corpus)))
+    cut = len(corpus) - min(_DEV_MOST, round(_DEV_FRACTION * len(corpus)))
     if cut == len(corpus):
-        raise InputError(f"the corpus has {len(corpus)} sentences; at least {round(1 / _DEV_SHARE)} are needed")
+        raise InputError(f"the corpus has {len(corpus)} sentences; at least {round(1 / _DEV_FRACTION)} are needed")
     if fresh:
         student.parameters["cls.predictions.bias"][...] = log_frequencies(corpus.counts(cut, student.config.vocab_size))
     masking = mlm_masking(words, rate)
     training = text.segments(corpus, words, options.seed, masking, last=cut)
     held_out = replace(text, pairs=False, dynamic=False)
-    only_masks = replace(masking, mask_share=1.0, random_share=0.0)
+    only_masks = replace(masking, mask_fraction=1.0, random_fraction=0.0)
     dev = held_out.segments(corpus, words, options.seed, only_masks, first=cut, short=0.0)
     learner = Learner(student.to(machine.xp), MaskedLM(), machine.workers, seed=options.seed)
     judge = lambda m: mlm_metrics(m, dev, machine.workers)
@@ -174,7 +176,7 @@ def distill_general(
     student: str,
     text: Text,
     out: Path,
-    options: Options,
+    options: Given,
     machine: Machine,
     recipe: Recipe = DEFAULT,
     resume: bool = False,
@@ -183,12 +185,14 @@ def distill_general(
     """General distillation (paper section 3.2): embedding, hidden and attention losses on raw text, none of the prediction layer.
 
     teacher: a BERT that was pre-trained, with any head; student: a directory, or a shape for random weights, with the teacher's
-    tokenizer; weights: λ of the terms (for ablations). The encoder is saved to `out`. Returns {"train": the last mean losses}.
+    tokenizer; options: what they leave out is the recipe's (training/plan.py); weights: λ of the terms (for ablations). The encoder is
+    saved to `out`. Returns {"train": the last mean losses}.
     """
     out = Path(out)
     check_apart(out, teacher, student)
+    decided = general_options(recipe, options)
     master = Bert.load(teacher, head="none")
-    pupil = _general_student(student, master, options.seed)
+    pupil = _general_student(student, master, decided.seed)
     words = Tokenizer.load(pupil.tokenizer_files)
     words.check_fits(pupil.config.vocab_size)
     words.check_same_vocabulary(Tokenizer.load(master.tokenizer_files))
@@ -198,12 +202,12 @@ def distill_general(
     objective = Intermediate(pupil.config, master.config, recipe, weights)
     pad_id = words.pad_id if recipe.padding == "count" else None
     corpus = text.corpus(words, out, machine.workers.ranks)
-    examples = text.segments(corpus, words, options.seed, _corruption(recipe, words), pad_id=pad_id)
+    examples = text.segments(corpus, words, decided.seed, _corruption(recipe, words), pad_id=pad_id)
     frozen, known = machine.frozen(master), known_projections(student, recipe)
-    learner = Learner(pupil.to(machine.xp), objective, machine.workers, frozen, options.seed, recipe.teacher_dropout, projections=known)
-    options = replace(options, optimizer=recipe.optimizer)
+    answering = Running(frozen, recipe.teacher_dropout)
+    learner = Learner(pupil.to(machine.xp), objective, machine.workers, answering, decided.seed, known)
     conditions = {**machine.conditions(recipe), "teacher's weights": digest(to_host(frozen.parameters.flat))}
-    train(learner, examples, options, out, resume=resume, description="distill general", conditions=conditions)
+    train(learner, examples, decided, out, resume=resume, description="distill general", conditions=conditions)
     return {"train": _last_losses(out)}
 
 

@@ -12,22 +12,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data.batching import EncodedExamples
 from ..data.glue import Task
 from ..data.tokenizer import Tokenizer
 from ..distillation.distill import Intermediate, Prediction
-from ..distillation.objectives import Objective, Supervised, View
-from ..distillation.recipes import DEFAULT, Recipe, hyperparameters_of
+from ..distillation.objectives import Objective, Supervised
+from ..distillation.recipes import DEFAULT, Recipe
 from ..engine.device import to_host
 from ..errors import InputError
 from ..files import check_apart
 from ..machine import Machine
 from ..model.bert import Bert
 from ..progress import log
-from ..training import evaluation
+from ..training.answers import Answers
 from ..training.loop import Options, digest, finished, train
-from ..training.step import Learner
-from ..training.teacher_cache import Answers, TeacherCache, gigabytes
+from ..training.plan import Given, plan_of
+from ..training.shares import Learner
+from ..training.teacher import NOBODY, Running, Teacher
 from .answer import evaluate, judge
 from .classifiers import check_labels, in_task_order, known_projections, load_classifier, load_student
 from .task_data import TaskData
@@ -56,8 +56,8 @@ def distill_task(
     out: Path,
     machine: Machine,
     stage: str = "both",
-    intermediate: Options | None = None,
-    prediction: Options | None = None,
+    intermediate: Given = None,
+    prediction: Given = None,
     recipe: Recipe = DEFAULT,
     max_length: int | None = None,
     resume: bool = False,
@@ -70,8 +70,8 @@ def distill_task(
     """Task-specific distillation (paper section 3.2): the intermediate layers first, then the prediction layer.
 
     teacher: a directory fine-tuned on the task; student: a directory, or a shape such as 4L-312D-12H-1200F for random weights.
-    intermediate, prediction, max_length: None: as the recipe has them for the task. stage: "both", "intermediate", or "prediction", which
-    goes on from out/intermediate where that is there.
+    intermediate, prediction, max_length: what is not given is as the recipe has it for the task (training/plan.py).
+    stage: "both", "intermediate", or "prediction", which goes on from out/intermediate where that is there.
     cache_gb bounds the file that keeps what the teacher says of each example, so that it is asked once and not at every epoch.
     prediction_data: another directory for the second step, as the paper has the original data for STS-B's (section 4.2).
     weights: λ of the first step's terms; hard_labels: the second step is fine-tuning on the data's labels; answers: shared by several
@@ -81,38 +81,33 @@ def distill_task(
     """
     out = Path(out)
     check_apart(out, data, prediction_data or data, student, teacher)
-    plan = hyperparameters_of(recipe, task.name, len(task.text_columns) > 1)
-    first = intermediate or Options(plan.intermediate_epochs, plan.batch_size, plan.intermediate_lr)
-    second = prediction or Options(plan.prediction_epochs, plan.batch_size, plan.prediction_lr)
-    max_length = max_length or plan.max_length
-    first = replace(first, schedule=recipe.intermediate_schedule, optimizer=recipe.optimizer)
-    second = replace(second, optimizer=recipe.optimizer)
-    asked_again = answers is not None or first.epochs > 1
+    plan = plan_of(recipe, task, max_length, intermediate, prediction)
+    asked_again = answers is not None or plan.intermediate.epochs > 1
     answers = answers or Answers(cache_gb if asked_again else 0.0)
     master = load_teacher(teacher, task, machine)
     place = out / "intermediate"
     if stage == "prediction" and (place / "model.safetensors").exists():
         log(f"the student of the intermediate step: {place}")
         student = str(place)
-    pupil = load_student(student, master, task, first.seed, recipe)
-    files = TaskData(task, data, Tokenizer.load(pupil.tokenizer_files), max_length, pupil)
+    pupil = load_student(student, master, task, plan.intermediate.seed, recipe)
+    files = TaskData(task, data, Tokenizer.load(pupil.tokenizer_files), plan.max_length, pupil)
     files.tokenizer.check_same_vocabulary(Tokenizer.load(master.tokenizer_files))
-    last_files = TaskData(task, prediction_data, files.tokenizer, max_length, pupil) if prediction_data is not None else files
+    last_files = TaskData(task, prediction_data, files.tokenizer, plan.max_length, pupil) if prediction_data is not None else files
     objective = Intermediate(pupil.config, master.config, recipe, weights) if stage != "prediction" else None
     for each in (files, last_files):
         each.check()
     check_teacher(teacher, master, files, machine)
     if objective is not None:
-        taught = _Taught(master, recipe, answers, (teacher, str(data), max_length), known_projections(student, recipe))
-        _train(pupil, objective, files, first, place, machine, resume, "distill intermediate", taught)
+        taught = _Taught(master, recipe, answers, (teacher, str(data), plan.max_length), known_projections(student, recipe))
+        _train(pupil, objective, files, plan.intermediate, place, machine, resume, "distill intermediate", taught)
         pupil = Bert.load(place)
     if stage == "intermediate":
         return {}
     regression = task.labels is None
     last: Objective = Supervised(regression) if hard_labels else Prediction(recipe, regression)
-    taught = _Taught(master, recipe, answers, (teacher, str(last_files.directory), max_length), {})
-    _train(pupil, last, last_files, second, out, machine, resume, "distill prediction", taught)
-    return evaluate(str(out), task, last_files.directory, machine, max_length)
+    taught = _Taught(master, recipe, answers, (teacher, str(last_files.directory), plan.max_length), {})
+    _train(pupil, last, last_files, plan.prediction, out, machine, resume, "distill prediction", taught)
+    return evaluate(str(out), task, last_files.directory, machine, plan.max_length)
 
 
 def load_teacher(path: str, task: Task, machine: Machine) -> Bert:
@@ -163,43 +158,21 @@ def _train(
     description: str,
     taught: _Taught | None = None,
 ) -> None:
-    task, examples, extra, cache = files.task, files.split("train"), None, None
-    teacher = taught.teacher if taught is not None else None
-    if taught is not None and taught.recipe.padding == "count":
-        examples = replace(examples, pad_to=files.max_length, pad_id=files.tokenizer.pad_id)
-    dropout = taught is not None and taught.recipe.teacher_dropout
-    done = resume and finished(out, examples, options)
-    if taught is not None and not dropout and not done:  # it says the same of a sentence at every epoch
-        if isinstance(objective, Prediction):
-            logits = taught.answers.logits(
-                taught.where, lambda: evaluation.logits(taught.teacher, examples, machine.workers, "ask the teacher")
-            )
-            extra, teacher = {"teacher_logits": logits}, None
-        if isinstance(objective, Intermediate) and objective.teacher_view is not None:
-            cache = _teacher_cache(taught, objective.teacher_view, examples, out, machine)
-    known = taught.projections if taught is not None else None
-    learner = Learner(model.to(machine.xp), objective, machine.workers, teacher, options.seed, dropout, cache, known)
-    on_dev: Callable[[Bert], dict[str, float]] | None = None
-    if not isinstance(objective, Intermediate):
-        dev = files.split(task.dev_splits[0])
-        on_dev = lambda m: judge(m, task, dev, machine)
+    task, examples = files.task, files.split("train")
+    teacher: Teacher = NOBODY
+    known: Mapping[str, np.ndarray] = {}
     conditions = {"task": task.name, "max_length": files.max_length}
     if taught is not None:
+        if taught.recipe.padding == "count":
+            examples = replace(examples, pad_to=files.max_length, pad_id=files.tokenizer.pad_id)
+        teacher = running = Running(taught.teacher, taught.recipe.teacher_dropout)
+        if not (resume and finished(out, examples, options)):
+            teacher = taught.answers.of(running, examples, objective.teacher_view, taught.where, out, machine.workers)
+        known = taught.projections
         conditions |= {**machine.conditions(taught.recipe), "teacher's weights": digest(to_host(taught.teacher.parameters.flat))}
-    train(learner, examples, options, out, on_dev, task.main_metric, resume, description, extra, conditions)
-
-
-def _teacher_cache(taught: _Taught, view: View, examples: EncodedExamples, out: Path, machine: Machine) -> TeacherCache | None:
-    """The teacher's traces of all examples, where they are not too large. Several ranks run it at every epoch, each on its share; and
-    a GPU does, for which copying scores up takes longer than working them out."""
-    if taught.recipe.padding == "count" or machine.workers.ranks.size > 1 or machine.xp is not np:
-        return None
-    size = gigabytes(examples.lengths(), taught.teacher.config, view, taught.teacher.parameters.flat.itemsize)
-    if not taught.answers.limit:
-        return None  # it is asked once anyway, or the user wants none
-    if size > taught.answers.limit:
-        log(f"the teacher is run at every epoch: a cache of its answers would take {size:.1f} GB (--cache-gb {taught.answers.limit:g})")
-        return None
-    out.mkdir(parents=True, exist_ok=True)
-    ask = lambda: TeacherCache(taught.teacher, examples, view, out, machine.workers)
-    return taught.answers.traces(taught.where, view, size, ask)
+    learner = Learner(model.to(machine.xp), objective, machine.workers, teacher, options.seed, known)
+    on_dev: Callable[[Bert], dict[str, float]] | None = None
+    if objective.student_view.logits:
+        dev = files.split(task.dev_splits[0])
+        on_dev = lambda m: judge(m, task, dev, machine)
+    train(learner, examples, options, out, on_dev, task.main_metric, resume, description, conditions)

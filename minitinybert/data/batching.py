@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..engine.batch import Batch, packed, packed_part, padded_to
+from ..engine.batch import Batch, packed, padded_to
 from ..engine.random import generator
-from ..engine.ranks import Ranks
 
 _POOL = 50  # batches' worth of shuffled examples that are sorted by length together
 
@@ -29,7 +28,7 @@ class TrainingExamples(Protocol):
 
     def lengths(self, epoch: int) -> np.ndarray: ...  # (n,) rows an example
 
-    def batch(self, indices: np.ndarray, extra: dict[str, np.ndarray] | None = None, epoch: int = 0) -> Batch: ...
+    def batch(self, indices: np.ndarray, epoch: int = 0) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -60,34 +59,14 @@ class EncodedExamples:
         """(n,) rows in a batch: where all are padded to one length, no batch is of short sentences alone."""
         return np.array([self.pad_to or len(ids) for ids in self.input_ids])
 
-    def batch(self, indices: np.ndarray, extra: dict[str, np.ndarray] | None = None, epoch: int = 0) -> Batch:
-        """The examples `indices` as a packed batch; rows `indices` of each (n, …) array of `extra` travel along."""
+    def batch(self, indices: np.ndarray, epoch: int = 0) -> Batch:
+        """The examples `indices` as a batch, the same at every epoch."""
         ids = [self.input_ids[i] for i in indices]
         types = [self.token_type_ids[i] for i in indices]
         labels = None if self.labels is None else self.labels[indices]
         if self.pad_to is None:
-            batch = packed(ids, types, indices, labels)
-        else:
-            batch = padded_to(self.pad_to, ids, types, indices, labels, self.pad_id)
-        if not extra:
-            return batch
-        return batch.with_extra({name: array[batch.sentences] for name, array in extra.items()})
-
-
-def share_of(
-    ranks: Ranks,
-    examples: TrainingExamples,
-    indices: np.ndarray,
-    lengths: np.ndarray,
-    extra: dict[str, np.ndarray] | None = None,
-    epoch: int = 0,
-) -> Batch | None:
-    """A rank's share of the batch of examples `indices`, of all `lengths` (n,): made alone where that can be, else cut from the whole.
-    None where there are fewer sentences than ranks."""
-    if ranks.size == 1 or not examples.separable:
-        return ranks.share(examples.batch(indices, extra, epoch))
-    own, totals = packed_part(lengths[indices], ranks.rank, ranks.size)
-    return replace(examples.batch(indices[own], extra, epoch), totals=totals) if len(own) else None
+            return packed(ids, types, indices, labels)
+        return padded_to(self.pad_to, ids, types, indices, labels, self.pad_id)
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

@@ -21,15 +21,15 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Masking:
-    """mask_id: [MASK]; special: ids that are never chosen; mask_share, random_share: of the chosen, how many become what."""
+    """mask_id: [MASK]; special: ids that are never chosen; mask_fraction, random_fraction: of the chosen, how many become what."""
 
     mask_id: int
     vocab_size: int
     special: tuple[int, ...]
     rate: float = 0.15
     least: int = 1
-    mask_share: float = 0.8
-    random_share: float = 0.1
+    mask_fraction: float = 0.8
+    random_fraction: float = 0.1
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate < 1:
@@ -41,12 +41,12 @@ def mask_tokens(ids: np.ndarray, row_ids: np.ndarray, masking: Masking, key: int
     the chosen rows (n,) ascending, and the words that stood there (n,)."""
     rows = _choose(ids, row_ids, masking, key)
     chosen = row_ids[rows]
-    share = (row_keys(key, chosen, 1) >> np.uint64(11)) * 2.0**-53  # uniform in [0, 1)
+    drawn = (row_keys(key, chosen, 1) >> np.uint64(11)) * 2.0**-53  # uniform in [0, 1)
     word = (row_keys(key, chosen, 2) % np.uint64(masking.vocab_size)).astype(ids.dtype)
     labels = ids[rows]
     corrupted = ids.copy()
-    corrupted[rows] = np.where(share < masking.mask_share, masking.mask_id, labels)
-    at_random = (share >= masking.mask_share) & (share < masking.mask_share + masking.random_share)
+    corrupted[rows] = np.where(drawn < masking.mask_fraction, masking.mask_id, labels)
+    at_random = (drawn >= masking.mask_fraction) & (drawn < masking.mask_fraction + masking.random_fraction)
     corrupted[rows[at_random]] = word[at_random]
     return corrupted, rows, labels
 

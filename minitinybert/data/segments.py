@@ -121,8 +121,8 @@ class Segments:
         ids[length_a + 1] = ids[-1] = self.sep_id
         return ids, (np.arange(len(ids)) >= length_a + 2).astype(np.int32)
 
-    def batch(self, indices: np.ndarray, extra: dict[str, np.ndarray] | None = None, epoch: int = 0) -> Batch:
-        """The examples as a batch, masked where there is a Masking; rows `indices` of the arrays of `extra` travel along."""
+    def batch(self, indices: np.ndarray, epoch: int = 0) -> Batch:
+        """The examples as a batch, masked where there is a Masking."""
         ids, types = zip(*(self.example(int(i), epoch) for i in indices), strict=True)
         if self.pad_id is None:
             batch = packed(ids, types, indices)
@@ -130,8 +130,6 @@ class Segments:
             batch = padded_to(self.max_length, ids, types, indices, pad_id=self.pad_id)
         if self.masking is not None:
             batch = mask_batch(batch, self.masking, key(self.seed, epoch if self.dynamic else 0, _MASK))
-        if extra:
-            batch = batch.with_extra({name: array[batch.sentences] for name, array in extra.items()})
         return batch
 
     # ---------------------------------------------------------------------------------------------------------------- choosing

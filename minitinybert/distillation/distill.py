@@ -126,10 +126,7 @@ class Intermediate(Objective):
 
 
 class Prediction(Objective):
-    """The second step: soft cross-entropy with the teacher's logits (eq. 10); mean squared error with them for regression.
-
-    A batch that carries the teacher's logits (`extra["teacher_logits"]`) needs no teacher trace.
-    """
+    """The second step: soft cross-entropy with the teacher's logits (eq. 10); mean squared error with them for regression."""
 
     student_view = View(logits=True)
     teacher_view = View(logits=True)
@@ -138,8 +135,8 @@ class Prediction(Objective):
         self.recipe, self.regression = recipe, regression
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
-        z_S, n = student.logits, batch.totals.sentences
-        z_T: Array = batch.extra["teacher_logits"] if teacher is None else teacher.logits  # type: ignore[index]
+        assert teacher is not None
+        z_S, z_T, n = student.logits, teacher.logits, batch.totals.sentences
         if self.regression:
             if self.recipe.regression_target == "labels":
                 z_T = batch.labels[:, None].astype(z_S.dtype)  # type: ignore[union-attr,index]

@@ -37,7 +37,7 @@ class View(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What an objective says of a batch, or of its part of one: what it costs, and the way down."""
+    """What an objective says of a batch, or of a share of one: what it costs, and the way down."""
 
     losses: dict[str, Array]  # by term, each with its λ: their sum is what is learned
     dtrace: Trace  # the gradient of that sum with respect to the student's trace

@@ -17,7 +17,7 @@ import re
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import InputError
 
@@ -47,7 +47,7 @@ class Recipe:
     carry_projections: bool = True  # False: general distillation's W_e and W_h are drawn anew for the task's
     corpus_masking: str = "none"  # of general distillation's text: "none", "one" position a sequence, "mlm" 15 %
     corpus_pairs: bool = False  # general distillation's examples: single segments, or pairs of two as BERT's
-    hyperparameters: str = "paper"  # epochs, learning rates, lengths and batches of `hyperparameters_of`: "paper" or "released"
+    hyperparameters: str = "paper"  # epochs, learning rates, lengths and batches (training/plan.py): "paper" or "released"
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -95,34 +95,6 @@ RECIPES = {
         hyperparameters="released",
     ),
 }
-
-
-class Hyperparameters(NamedTuple):
-    """What is set by task (paper, section 4.2): lengths in word pieces, batches in examples."""
-
-    max_length: int
-    batch_size: int
-    intermediate_epochs: float
-    intermediate_lr: float
-    prediction_epochs: float
-    prediction_lr: float
-
-
-def hyperparameters_of(recipe: Recipe, task: str, pairs: bool) -> Hyperparameters:
-    """Of task-specific distillation, by the task's name and whether its examples are `pairs` of sentences.
-
-    paper: 20 epochs of the intermediate step (10 for the large tasks, 50 for CoLA), 64 word pieces a sentence, 128 a pair. It tries
-    batches of 16 and 32 and 1, 2 and 3e-5 for the prediction step; these are the larger ones. released: the README of the released code.
-    """
-    if recipe.hyperparameters == "released":
-        return Hyperparameters(128, 32, 10.0, 5e-5, 3.0, 3e-5)
-    epochs = {"mnli": 10.0, "qqp": 10.0, "qnli": 10.0, "cola": 50.0}.get(task, 20.0)
-    return Hyperparameters(128 if pairs else 64, 32, epochs, 5e-5, 3.0, 3e-5)
-
-
-def general_batch_size(recipe: Recipe) -> int:
-    """Of general distillation: 256 in the released code's README; the paper does not say."""
-    return 256 if recipe.hyperparameters == "released" else 32
 
 
 def load(name: str) -> Recipe:

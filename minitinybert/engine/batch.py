@@ -8,7 +8,6 @@ All that is not attention sees only rows, so both are one code. Letters: S sente
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,7 +32,7 @@ class Run(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What the means of a whole batch divide by. A part of a batch keeps the whole's, so that the parts' losses add up."""
+    """What the means of a whole batch divide by. A share of a batch keeps the whole's, so that the shares' losses add up."""
 
     sentences: int
     tokens: int  # real rows
@@ -41,6 +40,12 @@ class Totals(NamedTuple):
     rows: int  # all rows, padding too
     row_pairs: int  # Σ length², padding too
     masked: int = 0  # rows whose word is to be predicted
+
+    @classmethod
+    def of_packed(cls, lengths: np.ndarray) -> Totals:
+        """Of sentences of these lengths (S,) without padding."""
+        rows, squares = int(lengths.sum()), int((lengths.astype(np.int64) ** 2).sum())
+        return cls(len(lengths), rows, squares, rows, squares)
 
 
 class Masked(NamedTuple):
@@ -50,7 +55,7 @@ class Masked(NamedTuple):
     labels: Array  # (n,) the words
     ends: np.ndarray  # (S,) how many of the rows lie in this sentence and those before it
 
-    def part(self, first: int, last: int, start: int) -> Masked:
+    def share(self, first: int, last: int, start: int) -> Masked:
         """Those of sentences first … last − 1, whose first row is `start`."""
         before = int(self.ends[first - 1]) if first else 0
         own = slice(before, int(self.ends[last - 1]))
@@ -69,7 +74,6 @@ class Batch:
     totals: Totals
     sentences: np.ndarray  # (S,) host: which example stands at each place, as the data set counts them
     labels: Array | None = None  # (S,) classes or numbers, in the batch's order
-    extra: dict[str, Any] | None = None  # (S, ...) arrays that travel with the sentences (a cached teacher's logits)
     masked: Masked | None = None
 
     @property
@@ -87,35 +91,26 @@ class Batch:
         """Σ length² over the sentences, padding too: the scores of one head."""
         return sum(run.n * run.length**2 for run in self.runs)
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """(S,) rows of each sentence, in the batch's order."""
+        return np.repeat([run.length for run in self.runs], [run.n for run in self.runs])
+
     def to(self, xp: Any) -> Batch:
         """The same batch with its arrays in `xp` (numpy or cupy): to a device all in one copy."""
         if array_module(self.input_ids) is xp:
             return self
         named: dict[str, Any] = {name: getattr(self, name) for name in (*_ROW_FIELDS, "cls_rows", "labels")}
         masked = None if self.masked is None else (self.masked.rows, self.masked.labels)
-        extra = self.extra or {}
-        there = iter(move([*named.values(), *(masked or ()), *extra.values()], xp))
+        there = iter(move([*named.values(), *(masked or ())], xp))
         arrays: dict[str, Any] = {name: next(there) for name in named}
-        return replace(
-            self,
-            **arrays,
-            masked=self.masked and self.masked._replace(rows=next(there), labels=next(there)),
-            extra=self.extra and {name: next(there) for name in extra},
-        )
+        return replace(self, **arrays, masked=self.masked and self.masked._replace(rows=next(there), labels=next(there)))
 
-    def with_extra(self, extra: dict[str, Array]) -> Batch:
-        return replace(self, extra=extra)
-
-    def split(self, parts: int) -> list[Batch]:
-        """Up to `parts` batches of whole sentences with about equally many rows each; their losses add up to this batch's."""
-        if parts == 1:
-            return [self]
-        lengths = np.concatenate([np.full(run.n, run.length) for run in self.runs])
-        ends = np.cumsum(lengths)
-        return [self._part(lengths, ends, first, last) for first, last in itertools.pairwise(_bounds(ends, parts))]
-
-    def _part(self, lengths: np.ndarray, ends: np.ndarray, first: int, last: int) -> Batch:
-        start, stop = int(ends[first] - lengths[first]), int(ends[last - 1])
+    def share(self, first: int, last: int) -> Batch:
+        """Sentences first … last − 1 as a batch, whose losses are its share of the whole's. (Where to cut: training/cut.py.)"""
+        lengths = self.lengths
+        start = int(lengths[:first].sum())
+        stop = start + int(lengths[first:last].sum())
         rows: dict[str, Any] = {name: a if (a := getattr(self, name)) is None else a[start:stop] for name in _ROW_FIELDS}
         return replace(
             self,
@@ -124,32 +119,11 @@ class Batch:
             cls_rows=self.cls_rows[first:last] - start,
             sentences=self.sentences[first:last],
             labels=None if self.labels is None else self.labels[first:last],
-            extra=self.extra and {name: a[first:last] for name, a in self.extra.items()},
-            masked=self.masked and self.masked.part(first, last, start),
+            masked=self.masked and self.masked.share(first, last, start),
         )
 
 
 _ROW_FIELDS = ("input_ids", "token_type_ids", "position_ids", "attention_mask", "row_ids")
-
-
-def _bounds(ends: np.ndarray, parts: int) -> list[int]:
-    """Where a batch whose sentences end at rows `ends` is cut: up to parts + 1 numbers of sentences."""
-    cuts = np.searchsorted(ends, np.arange(1, parts) * ends[-1] / parts) + 1
-    return sorted({0, *cuts.tolist(), len(ends)})
-
-
-def packed_part(lengths: np.ndarray, part: int, parts: int) -> tuple[np.ndarray, Totals]:
-    """Of sentences with these lengths (S,): which of them are `packed(…).split(parts)[part]`, in its order (none where there are fewer
-    parts), and the totals of all. A rank makes its own part of a batch from no more."""
-    order = np.argsort(lengths, kind="stable")
-    bounds = _bounds(np.cumsum(lengths[order]), parts)
-    own = order[bounds[part] : bounds[part + 1]] if part + 1 < len(bounds) else order[:0]
-    return own, _packed_totals(lengths)
-
-
-def _packed_totals(lengths: np.ndarray) -> Totals:
-    rows, squares = int(lengths.sum()), int((lengths.astype(np.int64) ** 2).sum())
-    return Totals(len(lengths), rows, squares, rows, squares)
 
 
 def _runs(lengths: np.ndarray) -> tuple[Run, ...]:
@@ -200,7 +174,7 @@ def packed(
         attention_mask=None,
         row_ids=(np.repeat(sentences[order].astype(np.uint64), lengths) << np.uint64(16)) + positions.astype(np.uint64),
         cls_rows=ends - lengths,
-        totals=_packed_totals(lengths),
+        totals=Totals.of_packed(lengths),
         sentences=sentences[order],
         labels=None if labels is None else np.asarray(labels)[order],
     )

@@ -1,7 +1,7 @@
 """Several processes as one run, over MPI: `mpiexec -n 4 minitinybert distill general …`, on one machine or on many that share the files.
 
-Each rank makes its share of the same batch's sentences, cut as for threads (`Batch.split`; of a padded or masked batch the whole, to cut it
-then), so the flat gradients add up; they are summed once a step, and every rank takes the same step. Rank 0 alone writes and speaks. A rank
+Each rank takes its share of the same batch's sentences (training/cut.py), so the flat gradients add up; they are summed once a step, and
+every rank takes the same step. Rank 0 alone writes and speaks. A rank
 that fails ends the job.
 """
 
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from .. import extras
 from ..errors import InputError
 from ..progress import log
-from .batch import Batch
 from .device import Array, to_host
 
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # where mpiexec and srun write how many there are
@@ -35,10 +34,6 @@ class Ranks:
     def first(self) -> bool:
         """Whether this is the one that writes and speaks."""
         return self.rank == 0
-
-    def share(self, batch: Batch) -> Batch | None:
-        """This rank's part of a host batch; None where there are fewer sentences than ranks."""
-        return batch
 
     def add_up(self, flat: Array) -> None:
         """The sum over the ranks, in place, on every rank the same bits."""
@@ -71,10 +66,6 @@ class MpiRanks(Ranks):
         self.place, self.local = machine.rank, machine.size
         self._in_place, self._largest = MPI.IN_PLACE, MPI.MAX
         self._nccl: Any = None  # False: it cannot be used
-
-    def share(self, batch: Batch) -> Batch | None:
-        shares = batch.split(self.size)
-        return shares[self.rank] if self.rank < len(shares) else None
 
     def add_up(self, flat: Array) -> None:
         if hasattr(flat, "get"):

@@ -22,15 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from ..data.batching import TrainingExamples, epoch_batches, share_of
+from ..data.batching import TrainingExamples, epoch_batches
 from ..engine.device import array_module, to_host
 from ..errors import InputError
 from ..files import replacing
 from ..model.bert import Bert
 from ..progress import progress
+from .cut import rank_share_of
 from .optim import PRESETS, SCHEDULES, Adam
+from .shares import Learner
 from .state import load_state, read_state, save_state
-from .step import Learner
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,14 @@ def train(
     metric: str | None = None,
     resume: bool = False,
     description: str = "train",
-    extra: dict[str, np.ndarray] | None = None,
     conditions: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Train `learner.student` on `examples`; returns the last (and best) evaluation, {} without `evaluate`.
 
-    evaluate(model) -> metrics, after every epoch; `metric` names the one that decides which model is kept. `extra`: (n, …) arrays
-    that travel with the examples. `conditions`: what else has to be the same for a run to go on. Raises Stopped on a signal, InputError
-    where `out` holds another run.
+    evaluate(model) -> metrics, after every epoch; `metric` names the one that decides which model is kept. `conditions`: what else has
+    to be the same for a run to go on. Raises Stopped on a signal, InputError where `out` holds another run.
     """
-    run = _Run(learner, examples, options, Path(out), evaluate, metric, extra, conditions)
+    run = _Run(learner, examples, options, Path(out), evaluate, metric, conditions)
     run.start(resume)
     with _StopSignals() as stop:
         bar = progress(range(run.at.step, run.total), run.total, description, initial=run.at.step)
@@ -108,9 +107,9 @@ def train(
 
 
 class _Run:
-    def __init__(self, learner, examples, options, out, evaluate, metric, extra, conditions):
+    def __init__(self, learner, examples, options, out, evaluate, metric, conditions):
         self.learner, self.examples, self.options, self.out = learner, examples, options, out
-        self.evaluate, self.metric, self.extra = evaluate, metric, extra
+        self.evaluate, self.metric = evaluate, metric
         self.ranks = learner.workers.ranks
         self.adam = Adam(learner.student.parameters, PRESETS[options.optimizer], learner.workers)
         self.epoch_steps = -(-len(examples) // options.batch_size)
@@ -154,7 +153,7 @@ class _Run:
         if epoch != self.epoch:
             self.epoch, self.lengths = epoch, self.examples.lengths(epoch)
             self.batches = epoch_batches(self.lengths, self.options.batch_size, self.options.seed, epoch)
-        share = share_of(self.ranks, self.examples, self.batches[index], self.lengths, self.extra, epoch)
+        share = rank_share_of(self.examples, self.batches[index], self.lengths, epoch, self.ranks)
         losses, gradients = self.learner.gradients_of_share(share, step)
         self.adam.step(gradients, self.rate(step))
         self.unread.append(losses)

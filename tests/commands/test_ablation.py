@@ -24,8 +24,9 @@ from minitinybert.errors import InputError
 from minitinybert.machine import Machine
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
+from minitinybert.training.answers import Answers
 from minitinybert.training.loop import Options, Stopped
-from minitinybert.training.teacher_cache import Answers
+from minitinybert.training.plan import plan_of
 
 WORDS = ["good", "bad", "fine", "film", "plot", "actor", "the", "a", "is", "very"]
 SHAPE = "2L-4D-2H-8F"
@@ -142,7 +143,7 @@ def test_general_distillation_is_done_once_for_each_set_of_terms_and_map(made):
         call = made.calls[place]
         assert isinstance(call.objective, Intermediate) and call.objective.teacher_view is not None
         assert call.objective.weights == WEIGHTS.get(slug, ALL) and call.objective.map == LAYERS.get(slug, (2, 4))
-        assert call.teacher.config.head == "none" and call.options == ONE
+        assert call.teacher.model.config.head == "none" and call.options == ONE
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -195,8 +196,8 @@ def test_regression_learns_its_numbers_from_the_tasks_own_data(world, tmp_path, 
     monkeypatch.setattr(study, "distill_task", lambda *args, **more: calls.append((args[6], args[3])) or {"dev": {"pearson": 0.5}})
     here = world.here
     made = study._Study(
-        "teacher", TASKS["sts-b"], here / "data", tmp_path, world.machine, SHAPE, None, None, here / "augmented", DEFAULT, ONE, TWO, ONE,
-        12, 0.0, Answers(0.0),
+        "teacher", TASKS["sts-b"], here / "data", tmp_path, world.machine, SHAPE, None, None, here / "augmented", DEFAULT, ONE,
+        plan_of(DEFAULT, TASKS["sts-b"], 12, TWO, ONE), 0.0, Answers(0.0),
     )  # fmt: skip
     (tmp_path / "full" / "seed-0" / "intermediate").mkdir(parents=True)
     made.result(study.FULL, 0)

@@ -14,6 +14,7 @@ from minitinybert.distillation import recipes
 from minitinybert.errors import InputError
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
+from minitinybert.training import answers
 
 WORDS = ["good", "bad", "fine", "awful", "film", "plot", "actor", "scene", "great", "poor", "the", "a", "is", "was", "very"]
 
@@ -254,7 +255,8 @@ def test_a_run_that_is_finished_asks_no_teacher(capsys, teacher, data, tmp_path,
     arguments = ("distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data)
     arguments += ("--out", tmp_path / "out", "--intermediate-epochs", 2, "--epochs", 1, "--resume")
     assert run(capsys, *arguments)[0] == 0
-    monkeypatch.setattr(task_command, "TeacherCache", None)
+    monkeypatch.setattr(answers, "KeptTraces", None)
+    monkeypatch.setattr(answers, "KeptLogits", None)
     assert run(capsys, *arguments)[0] == 0
 
 
@@ -265,26 +267,18 @@ def test_what_is_missing_is_said_before_hours_are_spent(capsys, teacher, data, t
     assert status == 2 and "no train" in err and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "recipe, task, pairs, planned",
-    [
-        ("paper", "cola", False, (64, 32, 50, 5e-5, 3, 3e-5)),
-        ("default", "mnli", True, (128, 32, 10, 5e-5, 3, 3e-5)),
-        ("default", "custom", False, (64, 32, 20, 5e-5, 3, 3e-5)),
-        ("huawei-2019", "cola", False, (128, 32, 10, 5e-5, 3, 3e-5)),
-    ],
-)
-def test_hyperparameters_by_task(recipe, task, pairs, planned):
-    assert recipes.hyperparameters_of(recipes.RECIPES[recipe], task, pairs) == planned
-
-
 def test_the_recipe_says_what_the_command_line_leaves_out(capsys, teacher, data, tmp_path, monkeypatch):
-    seen = {}
-    monkeypatch.setattr(task_command, "distill_task", lambda *_, **given: seen.update(given) or {})
-    arguments = ("distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data, "--out", tmp_path)
-    assert run(capsys, *arguments, "--recipe", "huawei-2019", "--lr", 1e-3, "--batch-size", 8)[0] == 0
-    assert seen["max_length"] == 128 and (seen["intermediate"].epochs, seen["intermediate"].batch_size) == (10, 8)
-    assert (seen["prediction"].lr, seen["prediction"].epochs) == (1e-3, 3)
+    trained = []
+    monkeypatch.setattr(task_command, "_train", lambda *given: trained.append(given) or given[0].save(given[4]))
+    arguments = ("distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data)
+    arguments += ("--out", tmp_path / "out", "--recipe", "huawei-2019", "--intermediate-epochs", 4, "--lr", 1e-3, "--batch-size", 8)
+    arguments += ("--max-length", 12)
+    status, _, err = run(capsys, *arguments)
+    assert status == 0, err
+    first, second = (given[3] for given in trained)
+    assert trained[0][2].max_length == 12 and (first.epochs, first.batch_size, first.lr, first.schedule) == (4, 8, 5e-5, "constant")
+    assert (second.lr, second.epochs, second.batch_size, second.schedule) == (1e-3, 3, 8, "linear")
+    assert first.optimizer == second.optimizer == "bert-adam"
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config, is_shape
 from minitinybert.model.trace import Trace
 from minitinybert.training.loop import Options, Stopped
-from minitinybert.training.step import Learner
+from minitinybert.training.shares import Learner
 
 SHAPE = "2L-16D-2H-32F"
 CONFIG = Config(
@@ -134,8 +134,8 @@ def batches(monkeypatch):
     """Every (Segments, epoch, Batch) that is asked for."""
     seen, real = [], Segments.batch
 
-    def batch(self, indices, extra=None, epoch=0):
-        seen.append((self, epoch, real(self, indices, extra, epoch)))
+    def batch(self, indices, epoch=0):
+        seen.append((self, epoch, real(self, indices, epoch)))
         return seen[-1][2]
 
     monkeypatch.setattr(Segments, "batch", batch)
@@ -328,7 +328,7 @@ def test_a_trained_model_has_about_half_of_the_masked_words_of_english_among_its
     text = read_split(TASKS["sts-b"], SHARED / "glue" / "STS-B", "dev").texts[:500]
     (tmp_path / "text").write_text("\n".join(text) + "\n", encoding="utf-8")
     corpus = Text([tmp_path / "text"]).corpus(tokenizer, tmp_path)
-    masking = replace(mlm_masking(tokenizer), mask_share=1.0, random_share=0.0)
+    masking = replace(mlm_masking(tokenizer), mask_fraction=1.0, random_fraction=0.0)
     examples = Segments(corpus, tokenizer.cls_id, tokenizer.sep_id, masking=masking, dynamic=False, short=0.0)
     with Workers(1) as workers:
         assert 0.45 < mlm_metrics(model, examples, workers)["top10"] < 0.6

@@ -7,6 +7,7 @@ from scipy import stats
 from minitinybert.data.masking import Masking, mask_batch, mask_tokens
 from minitinybert.engine.batch import packed, padded_to
 from minitinybert.errors import InputError
+from minitinybert.training.cut import split
 
 CLS, SEP, MASK, V = 2, 3, 4, 1000
 SPECIAL = (0, CLS, SEP)
@@ -57,9 +58,9 @@ def test_every_position_is_as_likely():
 
 
 def test_all_chosen_can_become_masks_or_random_words():
-    _, batch = masked(sequences(), mask_share=1.0, random_share=0.0)
+    _, batch = masked(sequences(), mask_fraction=1.0, random_fraction=0.0)
     assert (batch.input_ids[batch.masked.rows] == MASK).all()
-    _, batch = masked(sequences(), mask_share=0.0, random_share=1.0)
+    _, batch = masked(sequences(), mask_fraction=0.0, random_fraction=1.0)
     assert (batch.input_ids[batch.masked.rows] != batch.masked.labels).mean() > 0.99
 
 
@@ -110,7 +111,7 @@ def test_equal_sentences_get_different_masks():
 def test_nothing_but_special_tokens_is_left_alone_and_input_is_unchanged():
     ids = np.array([CLS, SEP, CLS, 9, SEP], np.int32)
     row_ids = np.array([0, 1, 1 << 16, (1 << 16) + 1, (1 << 16) + 2], np.uint64)
-    corrupted, rows, labels = mask_tokens(ids, row_ids, Masking(MASK, V, SPECIAL, mask_share=1.0), 1)
+    corrupted, rows, labels = mask_tokens(ids, row_ids, Masking(MASK, V, SPECIAL, mask_fraction=1.0), 1)
     assert rows.tolist() == [3] and labels.tolist() == [9] and corrupted.tolist() == [CLS, SEP, CLS, MASK, SEP]
     assert ids.tolist() == [CLS, SEP, CLS, 9, SEP]
 
@@ -119,7 +120,7 @@ def test_nothing_but_special_tokens_is_left_alone_and_input_is_unchanged():
 def test_parts_keep_their_own_masks(parts):
     _, batch = masked(sequences(20))
     words, count = [], 0
-    for part in batch.split(parts):
+    for part in split(batch, parts):
         assert part.totals == batch.totals
         assert part.masked.ends[-1] == len(part.masked.rows) and len(part.masked.ends) == part.size
         assert (part.masked.rows < len(part.input_ids)).all() and (part.masked.rows >= 0).all()

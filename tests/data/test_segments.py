@@ -143,12 +143,6 @@ def test_a_part_of_the_corpus_keeps_to_itself(tmp_path):
             assert (index.start_b >= low).all() and (index.start_b + index.length_b <= high).all()
 
 
-def test_extra_arrays_follow_the_order_of_the_batch(tmp_path):
-    segments = Segments(corpus_of(tmp_path, draw(8)), CLS, SEP, 30)
-    batch = segments.batch(np.array([4, 1, 9]), {"x": np.arange(100) * 10})
-    assert batch.extra["x"].tolist() == (batch.sentences * 10).tolist()
-
-
 def test_what_cannot_be_sampled_is_said(tmp_path):
     corpus = corpus_of(tmp_path, [[[5, 6], [7]]])
     with pytest.raises(InputError, match="two documents"):

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitinybert.data.batching import EncodedExamples
 from minitinybert.distillation.distill import Intermediate, Prediction, layer_map
 from minitinybert.distillation.objectives import Supervised
 from minitinybert.distillation.recipes import RECIPES, Recipe
@@ -17,8 +16,9 @@ from minitinybert.errors import InputError
 from minitinybert.losses import attention
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
-from minitinybert.training.step import Learner, terms_of
-from minitinybert.training.teacher_cache import Answers, TeacherCache, gigabytes
+from minitinybert.training.shares import Learner
+from minitinybert.training.step import terms_of
+from minitinybert.training.teacher import Running
 
 COMMON = {"vocab_size": 23, "max_position_embeddings": 12, "head": "classifier", "id2label": {0: "a", 1: "b", 2: "c"}}
 STUDENT = Config(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12, **COMMON)
@@ -88,7 +88,7 @@ def learner_of(objective, threads=1, student_config=STUDENT):
     student, teacher = Bert.new(student_config, 1, np.float64), Bert.new(replace(TEACHER, num_attention_heads=heads), 2, np.float64)
     for model in (student, teacher):
         model.parameters.flat += 0.3 * np.random.default_rng(3).standard_normal(model.parameters.flat.size)
-    return Learner(student, objective, Workers(threads), teacher, seed=4)
+    return Learner(student, objective, Workers(threads), Running(teacher), seed=4)
 
 
 @pytest.mark.parametrize("kind", ["packed", "padded"])
@@ -102,7 +102,7 @@ def test_the_whole_step_s_gradient_by_finite_differences(name, kind):
 def test_scores_compared_as_they_are_made_or_afterwards(recipe, kind):
     learner = learner_of(Intermediate(STUDENT, TEACHER, RECIPES[recipe], {"attention": 0.7}))
     batch, objective = batch_of([3, 9, 1, 5, 5], kind), learner.objective
-    teacher, _ = learner.teacher.forward_batch(batch, **objective.teacher_view.arguments(batch))
+    teacher = learner.teacher.answer(batch, objective.teacher_view, (4, 0))
     during, _ = terms_of(objective, learner.student, batch, teacher, 7)
     trace, _ = learner.student.forward_batch(batch, 7, **objective.student_view.arguments(batch))
     assert not trace.compared and all(A is not None for A in trace.scores)
@@ -144,7 +144,7 @@ def test_the_gradient_where_real_scores_are_not_seen(student):
     """What is compared as 0 does not move: by finite differences, with scores of −100 and less of real keys on both sides."""
     learner = learner_of(Intermediate(student, TEACHER, replace(RECIPES["huawei-2019"], heads="average")), student_config=student)
     batch = batch_of([3, 9, 1, 5, 5], "padded")
-    for model in (learner.student, learner.teacher):
+    for model in (learner.student, learner.teacher.model):
         for name in model.parameters:
             if name.endswith(("query.weight", "key.weight")):
                 model.parameters[name][...] *= 12
@@ -161,7 +161,7 @@ def test_the_classifier_with_relu():
 def check_gradient(learner, batch):
     """d loss/d(every tensor along a random direction), dropout on, projections among the tensors."""
     with learner.workers:
-        losses, grads = learner.gradients(batch, step=11)
+        losses, grads = learner.gradients(batch, 11)
         gradient = grads.flat.copy()
         flat, rng = learner.student.parameters.flat, np.random.default_rng(6)
         whole = np.linalg.norm(gradient)
@@ -175,7 +175,7 @@ def check_gradient(learner, batch):
             for h in (1e-4, -1e-4, 5e-5, -5e-5):
                 kept = flat[part].copy()
                 flat[part] += h * direction
-                values.append(float(sum(learner.gradients(batch, step=11)[0].values())))
+                values.append(float(sum(learner.gradients(batch, 11)[0].values())))
                 flat[part] = kept
             coarse, fine = (values[0] - values[1]) / 2e-4, (values[2] - values[3]) / 1e-4
             expected = (4 * fine - coarse) / 3
@@ -188,7 +188,7 @@ def test_padding_and_threads_change_nothing(name):
     for kind, threads in (("packed", 1), ("padded", 1), ("packed", 2), ("padded", 3)):
         learner = learner_of(OBJECTIVES[name](), threads)
         with learner.workers:
-            losses, grads = learner.gradients(batch_of([3, 9, 1, 5, 5], kind), step=2)
+            losses, grads = learner.gradients(batch_of([3, 9, 1, 5, 5], kind), 2)
         results.append((losses, grads.flat.copy()))
     reference_losses, reference = results[0]
     for losses, flat in results[1:]:
@@ -196,58 +196,3 @@ def test_padding_and_threads_change_nothing(name):
         for term, value in losses.items():
             assert value == pytest.approx(reference_losses[term], rel=1e-12)
         assert np.linalg.norm(flat - reference) <= 1e-11 * np.linalg.norm(reference)
-
-
-def test_cached_teacher_logits_stand_in_for_the_teacher():
-    learner = learner_of(Prediction())
-    batch = batch_of([4, 4, 2], "packed")
-    with learner.workers:
-        expected, _ = learner.gradients(batch, 0)
-        trace, _ = learner.teacher.forward_batch(batch)
-        learner.teacher = None
-        found, _ = learner.gradients(batch.with_extra({"teacher_logits": trace.logits}), 0)
-    assert found["prediction"] == pytest.approx(expected["prediction"], rel=1e-12)
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_cached_traces_stand_in_for_the_teacher(tmp_path, threads):
-    objective = Intermediate(STUDENT, TEACHER)
-    learner = learner_of(objective, threads)
-    rng = np.random.default_rng(8)
-    ids = [rng.integers(0, 23, n).astype(np.int32) for n in (3, 9, 1, 5, 5, 7, 3)]
-    examples = EncodedExamples(ids, [np.zeros_like(i) for i in ids])
-    batch = examples.batch(np.array([6, 1, 4, 0, 3]))
-    with learner.workers as workers:
-        expected, grads = learner.gradients(batch, 0)
-        before = grads.flat.copy()
-        learner.teacher_cache = TeacherCache(learner.teacher, examples, objective.teacher_view, tmp_path, workers)
-        learner.teacher = None
-        found, grads = learner.gradients(batch, 0)
-    assert np.linalg.norm(grads.flat - before) <= 1e-12 * np.linalg.norm(before)
-    for term in expected:
-        assert found[term] == pytest.approx(expected[term], rel=1e-12)
-    values = learner.teacher_cache.values
-    assert values.nbytes / 1e9 == gigabytes(examples.lengths(), TEACHER, objective.teacher_view, 8)
-    assert np.isfinite(values).all() and (values != 0).mean() > 0.99
-
-
-def test_a_teacher_is_asked_once_for_all_that_look_at_no_more(tmp_path):
-    teacher = Bert.new(TEACHER, 1)
-    examples = EncodedExamples([np.arange(4, dtype=np.int32)] * 3, [np.zeros(4, np.int32)] * 3)
-    everything = Intermediate(STUDENT, TEACHER).teacher_view
-    less = Intermediate(STUDENT, TEACHER, weights={"attention": 0.0}).teacher_view
-    size, asked = gigabytes(examples.lengths(), TEACHER, everything), []
-
-    def ask(view):
-        asked.append(view)
-        return TeacherCache(teacher, examples, view, tmp_path, workers)
-
-    with Workers(1) as workers:
-        answers = Answers(2.5 * size)
-        get = lambda where, view: answers.traces(where, view, size, lambda: ask(view))
-        first = get("a", everything)
-        assert get("a", less) is first and len(asked) == 1
-        second = get("b", less)
-        assert get("b", everything) is not second and len(asked) == 3  # it looks at more
-        assert get("a", everything) is not first and len(asked) == 4  # the oldest gave way
-    assert answers.logits("a", lambda: 1) == answers.logits("a", lambda: 2) == 1

@@ -22,9 +22,11 @@ from minitinybert.losses.attention import UNSEEN
 from minitinybert.machine import Machine
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
+from minitinybert.training.kept_traces import KeptTraces
 from minitinybert.training.loop import Options
 from minitinybert.training.optim import PRESETS, Adam
-from minitinybert.training.step import Learner
+from minitinybert.training.shares import Learner
+from minitinybert.training.teacher import KeptLogits, Running
 
 RELEASED = RECIPES["huawei-2019"]
 STUDENT = Config(
@@ -66,8 +68,7 @@ def step_of(stage, width=8):
     batch = padded(rng.integers(1, 23, (4, 9)) * REAL, REAL, rng.integers(0, 2, (4, 9)), labels=labels)
     objective = Intermediate(student, teacher, RELEASED) if stage == "intermediate" else Prediction(RELEASED, stage == "regression")
     frozen = randomised(Bert.new(teacher, 2, np.float64), 2, asking)
-    dropout = RELEASED.teacher_dropout
-    learner = Learner(Bert.new(student, 1, np.float64), objective, Workers(2), frozen, seed=SEED, teacher_dropout=dropout)
+    learner = Learner(Bert.new(student, 1, np.float64), objective, Workers(2), Running(frozen, RELEASED.teacher_dropout), seed=SEED)
     randomised(learner.student, 3, asking)
     return learner, frozen, batch
 
@@ -165,17 +166,11 @@ def steps_of_distill_task(world, out, monkeypatch, task, student, recipe):
     """What learner and training loop are handed in each of the two steps; nothing is trained."""
     steps = []
 
-    class Spy(Learner):
-        def __init__(self, student, objective, workers, teacher=None, seed=0, teacher_dropout=False, *rest, **more):
-            super().__init__(student, objective, workers, teacher, seed, teacher_dropout, *rest, **more)
-            self.dropout = teacher_dropout
-
-    def trained(learner, examples, options, place, evaluate=None, metric=None, resume=False, description="", extra=None, *rest, **more):
-        batch = examples.batch(np.array([0, 1, 2]), extra)
+    def trained(learner, examples, options, place, *rest, **more):
+        batch = examples.batch(np.array([0, 1, 2]))
         steps.append(SimpleNamespace(learner=learner, options=options, batch=batch))
         learner.student.save(place)
 
-    monkeypatch.setattr(task_command, "Learner", Spy)
     monkeypatch.setattr(task_command, "train", trained)
     monkeypatch.setattr(task_command, "check_teacher", lambda *anything: {})
     with Machine(threads=1) as machine:
@@ -198,8 +193,7 @@ def test_distill_task_does_as_the_released_code(world, tmp_path, monkeypatch, ta
     for step in (first, second):
         assert step.options.optimizer == "bert-adam"
         assert step.learner.student.config.classifier_relu
-        assert step.learner.dropout and step.learner.teacher_dropout
-        assert step.learner.teacher is not None and step.learner.teacher_cache is None and not step.batch.extra  # it answers anew each time
+        assert type(step.learner.teacher) is Running and step.learner.teacher.dropout  # it answers anew each time
         assert step.batch.runs == ((0, 3, 24),) and not step.batch.attention_mask.all()  # padded to the full length
         assert step.learner.objective.recipe is RELEASED
     assert second.losses == pytest.approx(by_hand(second, RELEASED), rel=1e-5)
@@ -213,9 +207,9 @@ def test_distill_task_does_none_of_it_by_default(world, tmp_path, monkeypatch, t
     assert {slot.name for slot in first.learner.objective.slots} == {"fit_dense_embedding.weight", "fit_dense_hidden.weight"}
     for step in (first, second):
         assert step.options.optimizer == "adamw"
-        assert not step.learner.student.config.classifier_relu and not step.learner.teacher_dropout
+        assert not step.learner.student.config.classifier_relu
         assert step.batch.attention_mask is None and len(step.batch.input_ids) < 3 * 24  # packed
-    assert first.learner.teacher_cache is not None and second.learner.teacher is None and second.batch.extra  # what it said is kept
+    assert type(first.learner.teacher) is KeptTraces and type(second.learner.teacher) is KeptLogits  # what it said is kept
     assert second.losses == pytest.approx(by_hand(second, RECIPES["default"]), rel=1e-5)
 
 
@@ -223,10 +217,10 @@ def by_hand(step, recipe):
     """The last step's loss from the logits of student and teacher: to the labels or to the teacher's number, by element or by sentence."""
     learner, batch = step.learner, step.batch
     z_S = learner.student.forward_batch(batch, key(learner.seed, 0))[0].logits
-    if learner.teacher is None:
-        z_T = batch.extra["teacher_logits"]
+    if isinstance(learner.teacher, KeptLogits):
+        z_T = learner.teacher.logits[batch.sentences]
     else:
-        z_T = learner.teacher.forward_batch(batch, key(learner.seed, 0, 1), keep_cache=False)[0].logits
+        z_T = learner.teacher.model.forward_batch(batch, key(learner.seed, 0, 1), keep_cache=False)[0].logits
     if z_S.shape[1] == 1:
         target = batch.labels if recipe.regression_target == "labels" else z_T[:, 0]
         return {"prediction": ((z_S[:, 0] - target) ** 2).mean()}

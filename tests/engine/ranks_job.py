@@ -19,7 +19,8 @@ from minitinybert.engine.batch import packed
 from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
-from minitinybert.training.step import Learner
+from minitinybert.training.shares import Learner
+from minitinybert.training.teacher import Running
 
 TEACHER = Config(
     vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, max_position_embeddings=16,
@@ -65,7 +66,7 @@ def gradients(ours, dtype):
     found = {}
     for name, (objective, config) in OBJECTIVES.items():
         with Workers(1, ours) as workers:
-            learner = Learner(Bert.new(config, 1, dtype), objective, workers, Bert.new(TEACHER, 0, dtype))
+            learner = Learner(Bert.new(config, 1, dtype), objective, workers, Running(Bert.new(TEACHER, 0, dtype)))
             steps = [learner.gradients(batch_of(n, n), step)[1].flat.copy() for step, n in enumerate((9, 3))]
         found[name] = np.stack(steps)
     return found

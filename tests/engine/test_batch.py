@@ -1,11 +1,11 @@
-"""Batches: packed and padded hold the same rows, parts add up to the whole, bad shapes are refused."""
+"""Batches: packed and padded hold the same rows, bad shapes are refused, an epoch holds every example once."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitinybert.data.batching import EncodedExamples, by_length, epoch_batches
+from minitinybert.data.batching import by_length, epoch_batches
 from minitinybert.engine.batch import packed, padded
 from minitinybert.errors import InputError
 
@@ -31,20 +31,6 @@ def test_packed_keeps_every_sentence_whole(lengths):
         assert (batch.input_ids[start : start + n] == ids[sentence]).all()
         assert (batch.position_ids[start : start + n] == np.arange(n)).all()
     assert (batch.labels == batch.sentences).all()
-
-
-@given(lengths_strategy, st.integers(1, 15))
-def test_parts_hold_each_sentence_once_and_keep_the_totals(lengths, parts):
-    batch = packed(*sentences(lengths))
-    shares = batch.split(parts)
-    assert 1 <= len(shares) <= parts
-    assert np.concatenate([s.sentences for s in shares]).tolist() == batch.sentences.tolist()
-    assert np.concatenate([s.input_ids for s in shares]).tolist() == batch.input_ids.tolist()
-    assert np.concatenate([s.row_ids for s in shares]).tolist() == batch.row_ids.tolist()
-    for share in shares:
-        assert share.totals == batch.totals
-        assert share.cls_rows[0] == 0
-        assert share.runs[-1].stop == len(share.input_ids)
 
 
 def test_the_rows_dropout_is_keyed_by_are_the_same_packed_and_padded():
@@ -96,13 +82,3 @@ def test_evaluation_batches_bound_their_tokens(lengths, rows):
     batches = list(by_length(lengths, rows))
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     assert all(len(b) == 1 or len(b) * lengths[b].max() <= rows for b in batches)
-
-
-def test_extra_arrays_follow_their_sentences():
-    ids, types = sentences([5, 2, 4, 2])
-    examples = EncodedExamples(ids, types, np.array([0, 1, 2, 3]))
-    batch = examples.batch(np.array([3, 0, 2]), {"logits": np.arange(4.0)[:, None]})
-    assert batch.sentences.tolist() == [3, 2, 0]
-    assert batch.extra["logits"][:, 0].tolist() == [3.0, 2.0, 0.0]
-    parts = batch.split(2)
-    assert np.concatenate([p.extra["logits"] for p in parts])[:, 0].tolist() == [3.0, 2.0, 0.0]

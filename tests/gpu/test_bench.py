@@ -18,6 +18,7 @@ from minitinybert.engine.batch import packed
 from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
+from minitinybert.training.teacher import Running
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.gpu
@@ -179,8 +180,8 @@ def step(cupy, bench):
         objective, batch = workload.All(STUDENT, TEACHER), batch.to(cupy)
         teacher, student = Bert.new(TEACHER, 2).to(cupy), Bert.new(STUDENT, 1).to(cupy)
         known = workload.KnownTraces(teacher, objective.teacher_view, [batch], 1)
-        alone = workload.OurStep(student, None, objective, workers, known)
-        whole = workload.OurStep(student, teacher, objective, workers)
+        alone = workload.OurStep(student, objective, workers, known)
+        whole = workload.OurStep(student, objective, workers, Running(teacher))
         yield {"teacher": (asked, lambda: whole.ask_teacher(batch)), "student": (learned, lambda: alone(batch))}
 
 

@@ -17,7 +17,8 @@ from minitinybert.model import encoder
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
 from minitinybert.training.optim import PRESETS, Adam
-from minitinybert.training.step import Learner
+from minitinybert.training.shares import Learner
+from minitinybert.training.teacher import Running
 
 pytestmark = pytest.mark.gpu
 STUDENT = Config(2000, 312, 4, 12, 1200, max_position_embeddings=64, head="classifier")  # TinyBERT4, but for its vocabulary
@@ -73,7 +74,7 @@ def test_a_distillation_step_is_at_most_250(cupy, count, objective, way):
     made = Prediction(recipe) if objective == "prediction" else Intermediate(STUDENT, TEACHER, recipe)
     with Workers(1) as workers:
         teacher = Bert.new(TEACHER, 2).to(cupy).astype(dtype)
-        learner = Learner(Bert.new(STUDENT, 1).to(cupy), made, workers, teacher, seed=3, teacher_dropout=recipe.teacher_dropout)
+        learner = Learner(Bert.new(STUDENT, 1).to(cupy), made, workers, Running(teacher, recipe.teacher_dropout), seed=3)
         adam = Adam(learner.student.parameters, PRESETS[recipe.optimizer], workers)
         assert count(lambda: adam.step(learner.gradients(batch, 0)[1], 1e-3)) == launches[objective == "prediction"]
 

@@ -200,7 +200,8 @@ def _steps():
     from minitinybert.machine import float_type
     from minitinybert.model.bert import Bert
     from minitinybert.training.optim import PRESETS, Adam
-    from minitinybert.training.step import Learner
+    from minitinybert.training.shares import Learner
+    from minitinybert.training.teacher import Running
 
     more = replace(steps.TEACHER, num_attention_heads=2 * CONFIG.num_attention_heads)
     averaged = lambda padding: (
@@ -213,7 +214,7 @@ def _steps():
         made, batch = objective(), steps.batch_of(kind, examples(), np.arange(9))
         teacher = Bert.new(more if isinstance(made, Intermediate) and not made.heads.same else steps.TEACHER, 9)
         with Workers(1) as workers:
-            learner = Learner(Bert.new(config, 7).to(cupy), made, workers, teacher.to(cupy).astype(dtype), seed=3)
+            learner = Learner(Bert.new(config, 7).to(cupy), made, workers, Running(teacher.to(cupy).astype(dtype)), seed=3)
             adam = Adam(learner.student.parameters, PRESETS[preset])
             for step in range(2):
                 adam.step(learner.gradients(batch, step)[1], 1e-3)

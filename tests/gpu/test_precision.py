@@ -22,7 +22,8 @@ from minitinybert.model import encoder
 from minitinybert.model.bert import Bert
 from minitinybert.model.trace import Trace
 from minitinybert.ops import add_norm, attention, embed_norm, gelu, layer_norm
-from minitinybert.training.step import Learner
+from minitinybert.training.shares import Learner
+from minitinybert.training.teacher import Running
 
 pytestmark = pytest.mark.gpu
 
@@ -157,7 +158,7 @@ def test_a_teacher_answers_in_fewer_bits_and_the_student_learns_in_float32(cupy,
         teacher = Bert.new(TEACHER, 9).to(cupy)
         for dtype in (np.dtype(np.float32), narrow):
             frozen = teacher.astype(dtype)
-            learner = Learner(Bert.new(CONFIG, 7).to(cupy), objective(), workers, frozen, seed=3)
+            learner = Learner(Bert.new(CONFIG, 7).to(cupy), objective(), workers, Running(frozen), seed=3)
             batch = learner.student.place(examples().batch(np.arange(9)))
             raw, _ = frozen.forward_batch(batch, keep_cache=False)
             assert {a.dtype for a in (*raw.hidden, *raw.scores, raw.pooled, raw.logits)} == {dtype}

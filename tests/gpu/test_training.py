@@ -14,7 +14,8 @@ from minitinybert.distillation.recipes import RECIPES
 from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
 from minitinybert.training.loop import Stopped, train
-from minitinybert.training.step import Learner
+from minitinybert.training.shares import Learner
+from minitinybert.training.teacher import NOBODY, Running
 
 pytestmark = pytest.mark.gpu
 
@@ -24,8 +25,9 @@ def learner_on():
     with Workers(1) as workers:
 
         def make(xp, objective=None, teacher=None):
-            up = lambda model: model and model.to(xp)
-            return Learner(up(Bert.new(CONFIG, 7)), objective or Supervised(), workers, up(teacher), seed=3)
+            up = lambda model: model.to(xp)
+            answering = Running(up(teacher)) if teacher else NOBODY
+            return Learner(up(Bert.new(CONFIG, 7)), objective or Supervised(), workers, answering, seed=3)
 
         yield make
 

@@ -18,7 +18,8 @@ from minitinybert.model.bert import Bert
 from minitinybert.training import evaluation, loop
 from minitinybert.training.loop import train
 from minitinybert.training.optim import PRESETS, Adam
-from minitinybert.training.step import Learner
+from minitinybert.training.shares import Learner
+from minitinybert.training.teacher import Running
 
 pytestmark = pytest.mark.gpu
 OPERATORS = {
@@ -111,7 +112,7 @@ def test_a_step_copies_its_batch_at_once_and_nothing_else(cupy, watched, name):
     config, objective, kind, preset = STEPS[name]
     batch = batch_of(kind, examples(), np.arange(9))
     with Workers(1) as workers:
-        teacher = Bert.new(TEACHER, 9).to(cupy)
+        teacher = Running(Bert.new(TEACHER, 9).to(cupy))
         learner = Learner(Bert.new(config, 7).to(cupy), objective(), workers, teacher, seed=3)
         adam = Adam(learner.student.parameters, PRESETS[preset])
         with watched() as copies:
@@ -143,6 +144,6 @@ def test_ids_are_checked_before_they_leave_the_host(cupy):
         with pytest.raises(InputError, match="model has rows 0 to 19"):
             evaluation.logits(model, examples(), workers)
         for student, teacher in ((small, CONFIG), (CONFIG, small)):
-            learner = Learner(Bert.new(student, 1).to(cupy), Prediction(), workers, Bert.new(teacher, 2).to(cupy))
+            learner = Learner(Bert.new(student, 1).to(cupy), Prediction(), workers, Running(Bert.new(teacher, 2).to(cupy)))
             with pytest.raises(InputError, match="model has rows 0 to 19"):
                 learner.gradients(examples().batch(np.arange(22)), 0)

@@ -16,8 +16,10 @@ from minitinybert.engine.batch import packed, padded
 from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config, parse_shape
+from minitinybert.training.cut import split
 from minitinybert.training.optim import PRESETS, Adam
-from minitinybert.training.step import Learner
+from minitinybert.training.shares import Learner
+from minitinybert.training.teacher import Running
 
 named = pytest.mark.parametrize("case", MODEL_CASES, ids=lambda case: case.name)
 LAWS = [laws.pytorch, laws.the_page, laws.float64_is_kept, laws.a_gradient_for_each_argument_in_its_shape, laws.backward_is_linear]
@@ -176,7 +178,7 @@ def test_a_batch_s_gradient_is_the_sum_over_its_parts(kind, lengths, parts, seed
     M = model.config.num_hidden_layers
     whole = model.backward(cache, Trace(hidden=[None] * M + [dlast], logits=dlogits))
     total, row, sentence, seen = whole.zeros_like(), 0, 0, []
-    for share in batch.split(parts):
+    for share in split(batch, parts):
         part_trace, part_cache = model.forward_batch(share, 5)
         rows, sentences = slice(row, row + len(share.input_ids)), slice(sentence, sentence + share.size)
         part = model.backward(part_cache, Trace(hidden=[None] * M + [dlast[rows]], logits=dlogits[sentences]))
@@ -275,7 +277,7 @@ def ten_steps(inputs, seed, optimizer, rates):
     student, teacher, batch = audit_models.distillation(inputs)
     objective = audit_models.objective_of(inputs.settings)
     with Workers(1) as workers:
-        learner = Learner(student, objective, workers, teacher, seed)
+        learner = Learner(student, objective, workers, Running(teacher), seed)
         learner.student.parameters.flat[...] = student.parameters.flat  # the drawn projections, not those the learner starts with
         adam, history = Adam(learner.student.parameters, PRESETS[optimizer]), []
         for i, rate in enumerate(rates):

@@ -22,8 +22,9 @@ from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
 from minitinybert.training.loop import Options, Stopped, train
 from minitinybert.training.optim import Adam
+from minitinybert.training.shares import Learner
 from minitinybert.training.state import load_state
-from minitinybert.training.step import Learner
+from minitinybert.training.teacher import NOBODY, Running
 
 CONFIG = Config(
     vocab_size=30, hidden_size=12, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, max_position_embeddings=12,
@@ -57,7 +58,7 @@ class StopAfter(Supervised):
 
 def fit(out, objective=None, resume=False, options=OPTIONS, evaluate=None, teacher=None, threads=1):
     with Workers(threads) as workers:
-        learner = Learner(Bert.new(CONFIG, 7), objective or Supervised(), workers, teacher, seed=3)
+        learner = Learner(Bert.new(CONFIG, 7), objective or Supervised(), workers, Running(teacher) if teacher else NOBODY, seed=3)
         return train(learner, examples(), options, out, evaluate, "norm", resume), learner
 
 
@@ -139,7 +140,7 @@ def test_known_projections_are_gone_on_with(tmp_path):
     assert not known_projections(str(tmp_path / "general"), Recipe(carry_projections=False))
     assert not known_projections("1L-8D-2H-8F", Recipe())
     known["fit_dense_embedding.weight"] = known["fit_dense_embedding.weight"][:, :-1]
-    begun, drawn = (Learner(Bert.new(CONFIG, 7), make(), Workers(1), teacher, 5, projections=p).student.parameters for p in (known, None))
+    begun, drawn = (Learner(Bert.new(CONFIG, 7), make(), Workers(1), NOBODY, 5, p).student.parameters for p in (known, None))
     assert (begun["fit_dense_hidden.weight"] == first.student.parameters["fit_dense_hidden.weight"]).all()
     assert (begun["fit_dense_embedding.weight"] == drawn["fit_dense_embedding.weight"]).all()
     assert not (drawn["fit_dense_hidden.weight"] == begun["fit_dense_hidden.weight"]).any()
@@ -149,11 +150,11 @@ def test_projections_are_trained_and_resumed_too(tmp_path):
     teacher = Bert.new(Config(**{**CONFIG.__dict__, "hidden_size": 16}), 9)
     make = lambda: Intermediate(CONFIG, teacher.config, Recipe(projection_bias=True))
     _, whole = fit(tmp_path / "whole", make(), teacher=teacher)
-    before = Learner(Bert.new(CONFIG, 7), make(), Workers(1), teacher, seed=3).student.parameters["fit_dense_hidden.weight"]
+    before = Learner(Bert.new(CONFIG, 7), make(), Workers(1), seed=3).student.parameters["fit_dense_hidden.weight"]
     assert np.linalg.norm(whole.student.parameters["fit_dense_hidden.weight"] - before) > 0.01
     saved = Bert.load(tmp_path / "whole")
     assert not any(name.startswith("fit_dense") for name in saved.parameters)
-    adam = Adam(Learner(Bert.new(CONFIG, 7), make(), Workers(1), teacher, seed=3).student.parameters)
+    adam = Adam(Learner(Bert.new(CONFIG, 7), make(), Workers(1), seed=3).student.parameters)
     state = load_state(tmp_path / "whole" / "checkpoint" / "last.safetensors", adam)
     assert state["progress"]["step"] == adam.t == 18
     assert (adam.parameters.flat == whole.student.parameters.flat).all()

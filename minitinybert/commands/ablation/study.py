@@ -31,18 +31,15 @@ from ...machine import Machine
 from ...model.bert import Bert
 from ...model.config import Config, parse_shape
 from ...progress import log
+from ...training.answers import Answers
 from ...training.loop import Options
-from ...training.teacher_cache import Answers
+from ...training.plan import Given, Plan, general_options, plan_of
 from ..corpus import Text, distill_general
 from ..plots import ablation_chart
 from ..task import check_teacher, distill_task, load_teacher
 from ..task_data import TaskData
 from .report import summarise
 from .variants import FULL, VARIANTS, Procedure, Variant, choose
-
-GENERAL = Options(epochs=3, lr=1e-4)
-INTERMEDIATE = Options(epochs=20, lr=5e-5)
-PREDICTION = Options(epochs=3, lr=3e-5)
 
 
 def run(
@@ -59,10 +56,10 @@ def run(
     seeds: Sequence[int] = (0, 1, 2),
     variants: Sequence[str] | None = None,
     recipe: Recipe = DEFAULT,
-    general: Options = GENERAL,
-    intermediate: Options = INTERMEDIATE,
-    prediction: Options = PREDICTION,
-    max_length: int = 128,
+    general: Given = None,
+    intermediate: Given = None,
+    prediction: Given = None,
+    max_length: int | None = None,
     cache_gb: float = 4.0,
     resume: bool = False,
 ) -> dict[str, Any]:
@@ -78,8 +75,8 @@ def run(
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"--seeds {' '.join(map(str, seeds))}: one or more, each once")
     study = _Study(
-        teacher, task, Path(data), Path(out), machine, student_shape, general_teacher, corpus, augmented, recipe, general, intermediate,
-        prediction, max_length, cache_gb, Answers(cache_gb),
+        teacher, task, Path(data), Path(out), machine, student_shape, general_teacher, corpus, augmented, recipe,
+        general_options(recipe, general), plan_of(recipe, task, max_length, intermediate, prediction), cache_gb, Answers(cache_gb),
     )  # fmt: skip
     score, kept, left_out = study.check(chosen)
     study.begin(resume)
@@ -114,9 +111,7 @@ class _Study:
     augmented: Path | None
     recipe: Recipe
     general: Options
-    intermediate: Options
-    prediction: Options
-    max_length: int
+    plan: Plan
     cache_gb: float
     answers: Answers
 
@@ -131,7 +126,7 @@ class _Study:
         if self.augmented is not None:
             self._check_same_dev(Path(self.augmented))
         master = load_teacher(self.teacher, self.task, self.machine)
-        files = TaskData(self.task, self.data, Tokenizer.load(master.tokenizer_files), self.max_length, master)
+        files = TaskData(self.task, self.data, Tokenizer.load(master.tokenizer_files), self.plan.max_length, master)
         config = replace(master.config, **parse_shape(self.student))
         Intermediate(config, master.config, self.recipe)  # refuses heads or widths that do not fit
         self._check_general(config, files.tokenizer)
@@ -188,12 +183,12 @@ class _Study:
 
     def _settings(self) -> dict[str, Any]:
         """What must be the same for finished runs to be comparable with those to come."""
-        stages = {"general": self.general, "intermediate": self.intermediate, "prediction": self.prediction}
+        stages = {"general": self.general, "intermediate": self.plan.intermediate, "prediction": self.plan.prediction}
         options = {
             f"{stage} {name}": value
             for stage, options in stages.items()
             for name, value in asdict(options).items()
-            if name not in ("log_every", "save_every")
+            if name not in ("log_every", "save_every", "optimizer", "schedule")  # the last two are the recipe's
         }
         text = None
         if self.corpus is not None:
@@ -201,7 +196,7 @@ class _Study:
             text["files"] = [str(file) for file in self.corpus.files]
         places: dict[str, Any] = {"teacher": self.teacher, "general teacher": self.general_teacher, "data": str(self.data), "corpus": text}
         places["augmented"] = None if self.augmented is None else str(self.augmented)
-        rest = {"task": self.task.name, "student": self.student, "recipe": asdict(self.recipe), "max_length": self.max_length}
+        rest = {"task": self.task.name, "student": self.student, "recipe": asdict(self.recipe), "max_length": self.plan.max_length}
         return {**places, **rest, **options}
 
     # --------------------------------------------------------------------------------------------------------------- the stages
@@ -209,16 +204,17 @@ class _Study:
     def result(self, variant: Variant, seed: int) -> dict[str, Any]:
         """{dev split: metrics} of the variant's student, trained now or before."""
         p, place = variant.procedure, self._place(variant.procedure, seed)
-        last = replace(self.prediction, seed=seed)
+        plan = self.plan
+        last = replace(plan.prediction, seed=seed)
         if not p.distil:
-            last = replace(last, epochs=self.intermediate.epochs + self.prediction.epochs)
+            last = replace(last, epochs=plan.intermediate.epochs + plan.prediction.epochs)
 
         def work() -> dict[str, Any]:
             student = str(self._intermediate(p, seed)) if p.distil else self._start(p)
             data = self.data if self.task.labels is None else self._data(p)
             return distill_task(
-                self.teacher, student, self.task, data, place, self.machine, "prediction", replace(self.intermediate, seed=seed), last,
-                self.recipe, self.max_length, resume=True, hard_labels=not p.soft,
+                self.teacher, student, self.task, data, place, self.machine, "prediction", replace(plan.intermediate, seed=seed), last,
+                self.recipe, plan.max_length, resume=True, hard_labels=not p.soft,
                 answers=self.answers,
             )  # fmt: skip
 
@@ -231,7 +227,7 @@ class _Study:
         def work() -> dict[str, Any]:
             return distill_task(
                 self.teacher, self._start(p), self.task, self._data(p), place, self.machine, "intermediate",
-                replace(self.intermediate, seed=seed), None, replace(self.recipe, layers=p.layers), self.max_length, resume=True,
+                replace(self.plan.intermediate, seed=seed), None, replace(self.recipe, layers=p.layers), self.plan.max_length, resume=True,
                 cache_gb=self.cache_gb, weights=p.weights, answers=self.answers,
             )  # fmt: skip
 

@@ -1,14 +1,13 @@
 """What a frozen teacher says of each example, worked out once and kept on disk: the intermediate step then runs no teacher.
 
 One memory-mapped file holds, for every example, the hidden states and scores that the objective looks at; an example's place follows
-from its length. It is worth it while the system can keep the file in memory, so its size is bounded (`--cache-gb`).
-The whole is filled before the first step, in an order of its own: a run that is resumed fills it with the same bits.
+from its length. The whole is filled before the first step, in an order of its own: a run that is resumed fills it with the same bits.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,13 @@ from ..model.config import Config
 from ..model.self_attention import split_runs
 from ..model.trace import Trace
 from ..progress import progress
+from .teacher import Teacher
 
 _ROWS = 2048  # tokens a batch of the teacher's
 
 
 def gigabytes(lengths: np.ndarray, config: Config, view: View, itemsize: int = 4) -> float:
-    """How large the cache of examples of these lengths would be."""
+    """How large the file of examples of these lengths would be."""
     return float(_sizes(lengths, config, view).sum()) * itemsize / 1e9
 
 
@@ -38,7 +38,7 @@ def _sizes(lengths: np.ndarray, config: Config, view: View) -> np.ndarray:
     return len(view.hidden) * L * config.hidden_size + len(view.scores) * config.num_attention_heads * L**2
 
 
-class TeacherCache:
+class KeptTraces(Teacher):
     """The parts of the teacher's traces of `examples` that `view` names. The file, in `directory`, goes away with the object."""
 
     def __init__(self, teacher: Bert, examples: EncodedExamples, view: View, directory: Path, workers: Workers):
@@ -58,13 +58,13 @@ class TeacherCache:
         for start in progress(range(0, len(batches), 8), -(-len(batches) // 8), "ask the teacher"):
             workers.map(ask, batches[start : start + 8])
 
-    def get(self, share: Batch) -> Trace:
-        """The teacher's trace of a packed batch of these examples."""
-        xp, c, dtype = array_module(share.input_ids), self.config, self.values.dtype
-        pairs = sum(run.n * run.length**2 for run in share.runs)
-        hidden = {n: np.empty((len(share.input_ids), c.hidden_size), dtype) for n in self.hidden}
+    def answer(self, batch: Batch, view: View, at: tuple[int, int]) -> Trace:
+        """Of a packed batch of these examples all that is kept."""
+        xp, c, dtype = array_module(batch.input_ids), self.config, self.values.dtype
+        pairs = sum(run.n * run.length**2 for run in batch.runs)
+        hidden = {n: np.empty((len(batch.input_ids), c.hidden_size), dtype) for n in self.hidden}
         scores = {n: np.empty(c.num_attention_heads * pairs, dtype) for n in self.scores}
-        for value, part in self._parts(share, hidden, scores):
+        for value, part in self._places(batch, hidden, scores):
             part[...] = value.reshape(part.shape)
         up = lambda kept, count: [xp.asarray(kept[n]) if n in kept else None for n in range(count)]
         return Trace(hidden=up(hidden, c.num_hidden_layers + 1), scores=up(scores, c.num_hidden_layers))
@@ -73,46 +73,19 @@ class TeacherCache:
         assert trace.hidden is not None and trace.scores is not None
         hidden = {n: to_host(trace.hidden[n]) for n in self.hidden}
         scores = {n: to_host(trace.scores[n]) for n in self.scores}
-        for value, part in self._parts(batch, hidden, scores):
+        for value, part in self._places(batch, hidden, scores):
             value[...] = part.reshape(-1)
 
-    def _parts(self, share: Batch, hidden: dict[int, Array], scores: dict[int, Array]) -> Iterator[tuple[Array, Array]]:
+    def _places(self, batch: Batch, hidden: dict[int, Array], scores: dict[int, Array]) -> Iterator[tuple[Array, Array]]:
         """(the place in the file, the part of the trace's array) of everything kept of each sentence of a batch."""
         sentence = 0
-        views = {n: split_runs(flat, share.runs, self.config.num_attention_heads) for n, flat in scores.items()}
-        for r, run in enumerate(share.runs):
+        views = {n: split_runs(flat, batch.runs, self.config.num_attention_heads) for n, flat in scores.items()}
+        for r, run in enumerate(batch.runs):
             for i in range(run.n):
-                at = int(self.offsets[share.sentences[sentence]])
+                at = int(self.offsets[batch.sentences[sentence]])
                 first = run.start + i * run.length
                 parts = [hidden[n][first : first + run.length] for n in self.hidden] + [views[n][r][i] for n in self.scores]
                 for part in parts:
                     yield self.values[at : at + part.size], part
                     at += part.size
                 sentence += 1
-
-
-class Answers:
-    """What frozen teachers have said in this process, for several students of one teacher on one training set: it is asked once.
-
-    `where` tells training sets and teachers apart. The oldest traces give way where all together would take more than `limit` GB.
-    """
-
-    def __init__(self, limit: float):
-        self.limit = limit
-        self._logits: dict[Hashable, np.ndarray] = {}
-        self._traces: list[tuple[Hashable, TeacherCache]] = []
-
-    def logits(self, where: Hashable, ask: Callable[[], np.ndarray]) -> np.ndarray:
-        if where not in self._logits:
-            self._logits[where] = ask()
-        return self._logits[where]
-
-    def traces(self, where: Hashable, view: View, size: float, ask: Callable[[], TeacherCache]) -> TeacherCache:
-        """Those at hand that hold all `view` looks at; else those that `ask` makes, of `size` GB."""
-        for known, cache in self._traces:
-            if known == where and view.hidden <= set(cache.hidden) and view.scores <= set(cache.scores):
-                return cache
-        while self._traces and size + sum(cache.values.nbytes for _, cache in self._traces) / 1e9 > self.limit:
-            self._traces.pop(0)
-        self._traces.append((where, ask()))
-        return self._traces[-1][1]

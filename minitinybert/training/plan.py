@@ -1,0 +1,54 @@
+"""How long and how fast distillation learns: decided here alone, from the recipe, the task, and what the user gives.
+
+What is given are options by name, as the command line has them (None: not given), or a whole `Options`. What is not is the recipe's;
+the optimizer and the intermediate step's schedule are the recipe's in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..data.glue import Task
+from ..distillation.recipes import Recipe
+from .loop import Options
+
+Given = Options | Mapping[str, Any] | None
+_EPOCHS = {"mnli": 10.0, "qqp": 10.0, "qnli": 10.0, "cola": 50.0}  # of the paper's intermediate step; of other tasks 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Of task-specific distillation: how many word pieces of a text are read, and how each of its steps learns."""
+
+    max_length: int
+    intermediate: Options
+    prediction: Options
+
+
+def plan_of(recipe: Recipe, task: Task, max_length: int | None = None, intermediate: Given = None, prediction: Given = None) -> Plan:
+    """paper (section 4.2): 20 epochs of the intermediate step (10 for the large tasks, 50 for CoLA), 64 word pieces a sentence, 128 a pair.
+    It tries batches of 16 and 32 and 1, 2 and 3e-5 for the prediction step; these are the larger ones. released: the README of the released
+    code."""
+    released = recipe.hyperparameters == "released"
+    length = 128 if released or len(task.text_columns) > 1 else 64
+    epochs = 10.0 if released else _EPOCHS.get(task.name, 20.0)
+    first = {"epochs": epochs, "batch_size": 32, "lr": 5e-5}
+    second = {"epochs": 3.0, "batch_size": 32, "lr": 3e-5}
+    return Plan(
+        max_length or length,
+        _options(first, intermediate, optimizer=recipe.optimizer, schedule=recipe.intermediate_schedule),
+        _options(second, prediction, optimizer=recipe.optimizer),
+    )
+
+
+def general_options(recipe: Recipe, given: Given = None) -> Options:
+    """Of general distillation: batches of 256 in the released code's README; the paper does not say."""
+    batch_size = 256 if recipe.hyperparameters == "released" else 32
+    return _options({"epochs": 3.0, "batch_size": batch_size, "lr": 1e-4}, given, optimizer=recipe.optimizer)
+
+
+def _options(planned: Mapping[str, Any], given: Given, **decided: str) -> Options:
+    named = vars(given) if isinstance(given, Options) else given or {}
+    return Options(**{**planned, **{name: value for name, value in named.items() if value is not None}, **decided})

@@ -1,0 +1,131 @@
+"""Who answers a step: each gives what the running teacher would, and is asked once where that pays."""
+
+import numpy as np
+import pytest
+
+from minitinybert.data.batching import EncodedExamples
+from minitinybert.distillation.distill import Intermediate, Prediction
+from minitinybert.distillation.objectives import View
+from minitinybert.engine.parallel import Workers
+from minitinybert.engine.random import key
+from minitinybert.engine.ranks import ALONE, Ranks
+from minitinybert.errors import InputError
+from minitinybert.model.bert import Bert
+from minitinybert.training import evaluation
+from minitinybert.training.answers import Answers
+from minitinybert.training.kept_traces import KeptTraces, gigabytes
+from minitinybert.training.shares import Learner
+from minitinybert.training.teacher import KeptLogits, Running
+
+from .test_shares import STUDENT, TEACHER
+
+AT = (3, 5)  # (seed, step)
+TRACES, LOGITS = Intermediate(STUDENT, TEACHER).teacher_view, Prediction().teacher_view
+LESS = Intermediate(STUDENT, TEACHER, weights={"attention": 0.0}).teacher_view
+
+
+def examples(**settings):
+    rng = np.random.default_rng(8)
+    ids = [rng.integers(0, 500, n).astype(np.int32) for n in (3, 9, 1, 5, 5, 7, 3)]
+    return EncodedExamples(ids, [np.zeros_like(i) for i in ids], **settings)
+
+
+def teacher_of(dtype=np.float64):
+    model = Bert.new(TEACHER, 2, dtype)
+    model.parameters.flat += 0.1 * np.random.default_rng(3).standard_normal(model.parameters.flat.size)
+    return model
+
+
+def gradient(objective, teacher, workers):
+    learner = Learner(Bert.new(STUDENT, 1, np.float64), objective, workers, teacher, seed=4)
+    losses, grads = learner.gradients(examples().batch(np.array([6, 1, 4, 0, 3])), 0)
+    return losses, grads.flat.copy()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", ["logits", "traces"])
+def test_what_is_kept_stands_in_for_the_teacher(tmp_path, kind, threads):
+    model = teacher_of()
+    objective = Prediction() if kind == "logits" else Intermediate(STUDENT, TEACHER)
+    with Workers(threads) as workers:
+        if kind == "logits":
+            whole, kept = examples().batch(np.arange(7)), KeptLogits(np.empty((7, 2)))
+            kept.logits[whole.sentences] = model.forward_batch(whole)[0].logits
+        else:
+            kept = KeptTraces(model, examples(), objective.teacher_view, tmp_path, workers)
+        (expected, theirs), (found, ours) = (gradient(objective, teacher, workers) for teacher in (Running(model), kept))
+    assert np.linalg.norm(ours - theirs) <= 1e-12 * np.linalg.norm(theirs) and theirs.any()
+    assert found.keys() == expected.keys() and all(found[term] == pytest.approx(expected[term], rel=1e-12) for term in expected)
+
+
+def test_the_file_holds_what_was_reckoned_and_is_full(tmp_path):
+    with Workers(1) as workers:
+        values = KeptTraces(teacher_of(), examples(), TRACES, tmp_path, workers).values
+    assert values.nbytes / 1e9 == gigabytes(examples().lengths(), TEACHER, TRACES, 8)
+    assert np.isfinite(values).all() and (values != 0).mean() > 0.99
+
+
+def test_a_running_teacher_s_dropout_is_its_own_and_the_step_s():
+    batch, model = examples().batch(np.arange(7)), teacher_of()
+    logits = lambda teacher, at: teacher.answer(batch, LOGITS, at).logits
+    calm, training = Running(model), Running(model, dropout=True)
+    assert np.array_equal(logits(calm, AT), logits(calm, (3, 6))) and np.array_equal(logits(training, AT), logits(training, AT))
+    masks = [logits(training, at) for at in (AT, (3, 6), (4, 5))] + [model.forward_batch(batch, key(*AT))[0].logits, logits(calm, AT)]
+    for i, a in enumerate(masks):
+        assert not any(np.allclose(a, b) for b in masks[i + 1 :]), i
+
+
+def test_ids_that_the_teacher_does_not_have_are_said():
+    small = Bert.new(TEACHER, 2).for_reading()
+    batch = examples().batch(np.arange(7))
+    batch.input_ids[0] = 500
+    with pytest.raises(InputError, match="model has rows 0 to 499"):
+        Running(small).check(batch)
+
+
+def same(kept, running):
+    batch = examples().batch(np.array([5, 2, 1]))
+    a, b = (teacher.answer(batch, LOGITS, AT).logits for teacher in (kept, running))
+    return np.allclose(a, b, rtol=1e-5) and a.shape == (3, 2)
+
+
+def test_who_answers(tmp_path):
+    """By what is looked at, and where keeping it does not pay, the teacher itself."""
+    running = Running(teacher_of(np.float32))
+    several = Ranks()
+    several.size = 2
+
+    def of(view, teacher=running, limit=1.0, pad_to=None, ranks=ALONE):
+        workers.ranks = ranks
+        return Answers(limit).of(teacher, examples(pad_to=pad_to), view, "here", tmp_path, workers)
+
+    with Workers(1) as workers:
+        assert type(of(TRACES)) is KeptTraces and type(of(LESS)) is KeptTraces
+        assert type(of(LOGITS, limit=0.0)) is KeptLogits and same(of(LOGITS), running)
+        dropout = Running(running.model, dropout=True)
+        assert all(of(view, dropout) is dropout for view in (TRACES, LOGITS, None))
+        assert of(None) is running and of(TRACES._replace(logits=True)) is running
+        assert of(TRACES, limit=0.0) is running and of(TRACES, limit=1e-9) is running
+        assert of(TRACES, pad_to=9) is running and of(TRACES, ranks=several) is running
+        assert of(View(hidden=frozenset([0]))).hidden == [0]
+
+
+def test_a_teacher_is_asked_once_for_all_that_look_at_no_more(tmp_path):
+    running = Running(teacher_of(np.float32))
+    size = gigabytes(examples().lengths(), TEACHER, TRACES)
+    with Workers(1) as workers:
+        answers = Answers(2.5 * size)
+        get = lambda where, view: answers.of(running, examples(), view, where, tmp_path, workers)
+        first = get("a", TRACES)
+        assert get("a", LESS) is first
+        second = get("b", LESS)
+        assert second is not first and get("b", TRACES) is not second  # it looks at more
+        assert get("a", TRACES) is not first  # the oldest gave way
+        assert get("a", LOGITS) is get("a", LOGITS) is not get("b", LOGITS)
+
+
+def test_logits_are_those_of_an_evaluation(tmp_path):
+    model = teacher_of(np.float32)
+    with Workers(2) as workers:
+        kept = Answers(0.0).of(Running(model), examples(), LOGITS, "here", tmp_path, workers)
+        assert np.array_equal(kept.logits, evaluation.logits(model, examples(), workers))
