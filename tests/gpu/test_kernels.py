@@ -290,7 +290,7 @@ def _linear(draw, rng):
 def _layer(draw, rng):
     """Packed or padded, all rows or the first of each sentence asking; weights in one flat array, at its beginning or one number further
     on; up to four terms of dz."""
-    heads, d_k, f = draw(st.sampled_from([1, 3])), draw(st.sampled_from([4, 5])), draw(st.sampled_from([7, 8]))
+    heads, d_k, f = draw(st.sampled_from([1, 3])), draw(st.sampled_from([4, 5, 6])), draw(st.sampled_from([7, 8]))
     d, shift, rates = heads * d_k, draw(st.sampled_from([0, 1])), (draw(RATES), draw(RATES))
     lengths = draw(st.lists(st.sampled_from([1, 5, 17, 40]), min_size=1, max_size=4))
     ids = [np.ones(n, np.int32) for n in lengths]
