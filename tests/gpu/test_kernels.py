@@ -302,6 +302,8 @@ def _layer(draw, rng):
     starts = shift + np.cumsum([0, *(-(-math.prod(shape) // ALIGN) * ALIGN for shape in shapes)])  # as Parameters has them, or one further
     bounds = [(start, start + math.prod(shape)) for start, shape in zip(starts, shapes, strict=False)]
     flat, x = rng.standard_normal(starts[-1]), rng.standard_normal((T, d))
+    for (i, j), shape in zip(bounds, shapes, strict=True):  # scores of about 1: of large ones, softmax makes large errors of small
+        flat[i:j] /= shape[-1] ** (0.5 if len(shape) == 2 else 0)
     terms = rng.standard_normal((draw(st.integers(1, 4)), S if few else T, d))
     keys = rng.integers(0, 2**64, (3, T), np.uint64)
     dscores = rng.standard_normal(heads * (T if few else batch.row_pairs)) if draw(st.booleans()) else None
