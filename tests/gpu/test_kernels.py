@@ -22,6 +22,7 @@ from minitinybert.losses import attention as attention_loss
 from minitinybert.losses import cross_entropy, mse, prediction
 from minitinybert.model import encoder, heads
 from minitinybert.ops import add_norm, attention, dropout, embed_norm, gelu, layer_norm, linear
+from minitinybert.model.parameters import ALIGN
 from minitinybert.training import optim
 
 TABLE = pytest.importorskip("minitinybert.kernels.cuda.table", reason="needs CuPy", exc_type=ImportError).TABLE
@@ -295,7 +296,7 @@ def _linear(draw, rng):
 def _layer(draw, rng):
     """Packed or padded, all rows or the first of each sentence asking; weights in one flat array, at its beginning or one number further
     on; up to four terms of dz."""
-    heads, d_k, f = draw(st.sampled_from([1, 3])), draw(st.sampled_from([4, 5])), draw(st.sampled_from([7, 8]))
+    heads, d_k, f = draw(st.sampled_from([1, 3])), draw(st.sampled_from([4, 5, 6])), draw(st.sampled_from([7, 8]))
     d, shift, rates = heads * d_k, draw(st.sampled_from([0, 1])), (draw(RATES), draw(RATES))
     lengths = draw(st.lists(st.sampled_from([1, 5, 17, 40]), min_size=1, max_size=4))
     ids = [np.ones(n, np.int32) for n in lengths]
@@ -303,14 +304,17 @@ def _layer(draw, rng):
     few, dropped, kind = draw(st.booleans()), draw(st.booleans()), draw(st.sampled_from(["none", "tanh"]))
     T, S = len(batch.input_ids), batch.size
     shapes = [(3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (f, d), (f,), (d, f), (d,), (d,), (d,)]
-    bounds = shift + np.cumsum([0, *(math.prod(shape) for shape in shapes)])
-    flat, x = rng.standard_normal(bounds[-1]), rng.standard_normal((T, d))
+    starts = shift + np.cumsum([0, *(-(-math.prod(shape) // ALIGN) * ALIGN for shape in shapes)])  # as Parameters has them, or one further
+    bounds = [(start, start + math.prod(shape)) for start, shape in zip(starts, shapes, strict=False)]
+    flat, x = rng.standard_normal(starts[-1]), rng.standard_normal((T, d))
+    for (i, j), shape in zip(bounds, shapes, strict=True):  # scores of about 1: of large ones, softmax makes large errors of small
+        flat[i:j] /= shape[-1] ** (0.5 if len(shape) == 2 else 0)
     terms = rng.standard_normal((draw(st.integers(1, 4)), S if few else T, d))
     keys = rng.integers(0, 2**64, (3, T), np.uint64)
     dscores = rng.standard_normal(heads * (T if few else batch.row_pairs)) if draw(st.booleans()) else None
 
     def arrays(flat):
-        parts = [flat[i:j].reshape(shape) for i, j, shape in zip(bounds[:-1], bounds[1:], shapes, strict=True)]
+        parts = [flat[i:j].reshape(shape) for (i, j), shape in zip(bounds, shapes, strict=True)]
         return encoder.LayerArrays(tuple(parts[:2]), parts[2], tuple(parts[3:6]), tuple(parts[6:9]), tuple(parts[9:]))
 
     def results(up):
@@ -326,7 +330,7 @@ def _layer(draw, rng):
         assert none is None and (cache.rows is None) is not few
         seen = encoder.forward(rows, W, *given, keep_cache=False)[1]
         names = ["qkv", "b_qkv", "o", "b_o", "gain_1", "bias_1", "W_1", "b_1", "W_2", "b_2", "gain_2", "bias_2"]
-        dW = {f"d{name}": gradients[i:j] for name, i, j in zip(names, bounds[:-1], bounds[1:], strict=True)}
+        dW = {f"d{name}": gradients[i:j] for name, (i, j) in zip(names, bounds, strict=True)}
         probabilities, *others = encoder.masks(cache)
         kept = {f"keep {i}": keep for i, keep in enumerate((*probabilities, *others)) if keep is not None}
         return {"z": z, "alone": alone, "scores": scores, "seen": seen, "dx": sum(dx[1:], dx[0]), **dW, **kept}
@@ -376,6 +380,7 @@ LARGE = {
     "rows for the blocks": (_norm, 1300, 1030, 0.1, 2, True),
     "rows for the parts of gelu": (_gelu, 1100, 5, True, "none"),
     "sentences for a warp": (_attention, 3, 30, 1, 25, 5, 15, 2, 2, 3, 0.1, False, True, True, True, True, True),
+    "a width that no four divides, though its double": (_layer, 1, 6, 8, 0, 0.1, 0.1, [1, 5], True, True, True, "none", 2, False),
     "blocks for the parts of a loss": (_attend, 1, 50, 1, 3, 4, False, True, 0.3, 7.0, 0.1),
     "classes for the registers": (_entropies, 3, 9001, None, np.int32, 2.5),
     "rows for a row of a table": (_tables, 1025, 3000, 33, np.int64, 3),

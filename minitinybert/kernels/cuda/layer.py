@@ -281,7 +281,8 @@ class _Backward:
         constants = {"d": d, "f": f, "heads": heads, "two_d": 2 * d, "three_d": 3 * d, **_strides(kind), **_dropouts(kind)}
         self.table = Table(dtype, {**constants, "factor": 1 / math.sqrt(d // heads)})
         bind = self.table.bind
-        drops, in_fours = kind.hidden > 0, {width: kind.aligned and width % 4 == 0 for width in (d, 2 * d, 3 * d, f)}
+        drops, in_fours = kind.hidden > 0, {width: kind.aligned and width % 4 == 0 for width in (d, 3 * d, f)}
+        in_fours[2 * d] = in_fours[d]  # the gradient of k's and v's bias begins d numbers into that of all three
         by_rows = {**sharing(d), "ALIGNED": in_fours[d], "ADD": True, "DROP": drops, "DROPPED": False}
         norm = lambda arguments, terms: bind(_NORM_BACKWARD, (by_rows["BLOCK"], 1), arguments, **by_rows, TERMS=terms)
         columns = lambda arguments: bind(_COLUMNS, (32, 16), arguments, ALIGNED=0)
