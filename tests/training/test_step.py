@@ -1,4 +1,4 @@
-"""A step as training takes it: nothing is left behind, a large batch is held a share at a time, the same for any number of threads, the [CLS] rows alone."""
+"""A step as training takes it: what it holds, the same gradient for any number of threads and shares, the [CLS] rows alone."""
 
 import gc
 import tracemalloc
