@@ -27,10 +27,14 @@ from minitinybert.audit import CASES, MODEL_CASES, Case, Draw, Inputs
 from minitinybert.distillation.distill import Intermediate, Prediction
 from minitinybert.distillation.objectives import MaskedLM, Objective, Supervised
 from minitinybert.distillation.recipes import Recipe
-from minitinybert.engine.batch import Masked, packed, padded
-from minitinybert.engine.random import generator
+from minitinybert.engine.batch import Batch, Masked, packed, padded
+from minitinybert.engine.parallel import Workers
+from minitinybert.engine.random import generator, key
+from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
 from minitinybert.model.trace import Trace
+from minitinybert.training import step
+from minitinybert.training.step import Learner
 
 PACKAGE = Path(importlib.import_module("minitinybert").__file__).parent
 
@@ -652,6 +656,59 @@ MUTANTS = [
         ("batch.masked.labels, batch.totals.masked)", "batch.masked.labels, batch.totals.sentences)"),
         ('"mlm": entropy}, Trace(logits=cross_entropy.backward(1.0, c))', '"mlm": entropy}, Trace(logits=cross_entropy.backward(0.5, c))'),
     ),
+    *_of(
+        "training/step.py",
+        "Learner._of_share",
+        "own.step",
+        ("total = self._sum(len(turns))", "total = self._gradients[0]"),
+        ("self._clear_tables(total)", "pass"),
+        ("        for result in results:\n", "        for result in results[1:]:\n"),
+        ("look_up_backward(result.dlookup,", "look_up_backward(-result.dlookup,"),
+        ("look_up_backward(result.dlookup,", "look_up_backward(result.dlookup[::-1],"),
+        ("for result in results if name in result.losses)) for name", "for result in results[1:] if name in result.losses)) for name"),
+    ),
+    *_of(
+        "training/step.py",
+        "Learner._sum",
+        "own.step",
+        ("total[part] += other[part]", "total[part] -= other[part]"),
+        ("total[part] += other[part]", "total[part] = other[part]"),
+        ("[slice(i, i + step) for", "[slice(i, i + step - 1) for"),
+    ),
+    *_of(
+        "training/step.py",
+        "Learner._clear_tables",
+        "own.step",
+        ("if self._first:", "if True:"),
+        ("words[ids] = 0", "pass"),
+        ("table.fill(0)", "pass"),
+    ),
+    *_of(
+        "training/step.py",
+        "Learner._turns",
+        "own.step",
+        ("for share in parts[1:]", "for share in parts[2:]"),
+        ("self._share(share, more, step)", "self._share(parts[0], more, step)"),
+        ("total += more.flat[self._first :]", "pass"),
+        ("total += more.flat[self._first :]", "total -= more.flat[self._first :]"),
+    ),
+    *_of(
+        "training/step.py",
+        "Learner._share",
+        "own.step",
+        ("grads.flat[self._first :] = 0", "pass"),
+        ("key(self.seed, step))", "key(self.seed, 1))"),
+        ("= self.student.backward_to_look_up(", "= -self.student.backward_to_look_up("),
+        ("grads[name][...] = gradient", "pass"),
+        ("grads[name][...] = gradient", "grads[name][...] = -gradient"),
+    ),
+    *_of(
+        "training/step.py",
+        "Learner.__init__",
+        "own.step",
+        ("self._first = 0 if tied else", "self._first = 0 if False else"),
+    ),
+    *_of("training/step.py", "terms_of", "own.step", ("student.forward_batch(batch, dropout_key, ", "student.forward_batch(batch, None, ")),
 ]
 
 
@@ -694,8 +751,6 @@ _REAL = np.arange(3) < np.array([2, 3, 1, 3])[:, None]
 _ALL_REAL = np.ones((4, 3), bool)  # where no mask is needed, scores may be too low to be seen all the same
 _SHAPE = {"num_hidden_layers": 1, "vocab_size": 5, "hidden_size": 12}
 _SIX_HEADS, _TWO_HEADS = (Config(**_SHAPE, num_attention_heads=heads) for heads in (6, 2))
-
-
 _WEIGHTS = {"embedding": 0.6, "hidden": 1.3, "attention": 0.7}
 
 
@@ -751,6 +806,61 @@ def _counted(E_S, E_T, H_S, H_T, W, b, A_S, A_T, real=_REAL) -> Any:
     return _weighted(square(E_S, E_T), square(H_S, H_T), ((S - T) ** 2).sum() / (2 * WHOLE["row_pairs"]))
 
 
+# A step in shares: its gradient is asked of all parameters at once. A step with other words comes before, whose gradient must be gone.
+
+_LEARNED = Config(
+    **{**_SHAPE, "vocab_size": 9, "num_hidden_layers": 2}, num_attention_heads=2, intermediate_size=7, max_position_embeddings=4,
+    head="classifier", layer_norm_eps=1e-2, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2,
+)  # fmt: skip
+_TEACHER = Bert.new(replace(_LEARNED, hidden_size=14, num_hidden_layers=3, initializer_range=0.5), 1, np.float64)
+
+
+def _words(low: int) -> Batch:
+    """Six sentences of four of the words, a label for each, and in each but the last its first word masked."""
+    ids = [low + (np.arange(n) * 3 + n) % 4 for n in (1, 2, 2, 3, 3, 4)]
+    batch = packed(ids, [np.zeros_like(row) for row in ids], labels=np.array([0, 1, 1, 0, 1, 0]))
+    masked = Masked(batch.cls_rows[:5], np.arange(5), np.array([1, 2, 3, 4, 5, 5]))
+    return replace(batch, masked=masked, totals=batch.totals._replace(masked=5))
+
+
+def _learner(objective: Objective, config: Config, flat: np.ndarray, workers: Workers) -> Learner:
+    learner = Learner(Bert.new(config, 0, np.float64), objective, workers, _TEACHER if objective.teacher_view else None)
+    learner.student.parameters.flat[...] = flat
+    return learner
+
+
+def _of_step(name: str, objective: Objective, config: Config = _LEARNED) -> tuple[Case, Callable[..., Any]]:
+    """A step of two threads with three shares each, and its loss as that of the whole batch."""
+    size = _learner(objective, config, np.zeros(1), Workers(1)).student.parameters.flat.size
+
+    def forward(flat):
+        rows, step._ROWS = step._ROWS, 2
+        try:
+            learner = _learner(objective, config, flat, Workers(2))
+            with learner.workers:
+                learner.gradients(_words(5), 1)
+                losses, gradient = learner.gradients(_words(1), 2)
+        finally:
+            step._ROWS = rows
+        return {"loss": sum(losses.values())}, gradient.flat
+
+    def loss(flat):
+        learner, batch = _learner(objective, config, flat, Workers(1)), _words(1)
+        view = objective.teacher_view
+        teacher = None if view is None else _TEACHER.forward_batch(batch, **view.arguments(batch))[0]
+        trace, _ = learner.student.forward_batch(batch, key(0, 2), **objective.student_view.arguments(batch))
+        return sum(objective(trace, batch, teacher, learner.student.parameters).losses.values())
+
+    draw = lambda source: Inputs({"flat": source.normal(size)}, {})
+    return Case(f"own.step, {name}", "", draw, forward, lambda dy, gradient: {"flat": dy["loss"] * gradient}, draws=2), loss
+
+
+_STEPS = (
+    _of_step("intermediate", Intermediate(_LEARNED, _TEACHER.config)),
+    _of_step("classes", Supervised()),
+    _of_step("words", MaskedLM(), replace(_LEARNED, head="mlm", pooler=False)),
+)
+
 _LABELS = Recipe(regression_target="labels")
 _MSE = lambda z, target: ((z[:, 0] - target) ** 2).sum() / WHOLE["sentences"]
 
@@ -762,6 +872,7 @@ OWN_CASES = (
     _of_logits("mlm", MaskedLM(), _classes),
     *(_of_trace(padding, student) for padding in ("exclude", "count") for student in (_TWO_HEADS, _SIX_HEADS)),
     _of_trace("count", _TWO_HEADS, _ALL_REAL),
+    *(case for case, _ in _STEPS),
 )
 FORMULAS: dict[str, Callable[..., Any]] = {
     "own.supervised by classes": lambda z, labels: _entropy(z, labels) / WHOLE["sentences"],
@@ -772,6 +883,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     **{f"own.intermediate, padding exclude, {heads} heads": _excluded for heads in (2, 6)},
     **{f"own.intermediate, padding count, {heads} heads": _counted for heads in (2, 6)},
     "own.intermediate, padding count, 2 heads, all real": partial(_counted, real=_ALL_REAL),
+    **{case.name: loss for case, loss in _STEPS},
 }
 
 

@@ -49,11 +49,13 @@ def test_every_backward_has_three_mutants():
 FILES = (
     *("model/self_attention.py", "model/encoder.py", "model/bert.py", "model/heads.py"),
     *("distillation/distill.py", "distillation/scores.py", "distillation/objectives.py"),
+    "training/step.py",
 )
 OBJECTIVES = {
     "distillation/distill.py": ("__call__", "_hidden", "_comparison"),
     "distillation/scores.py": ("compare", "_loss_and_gradient"),
     "distillation/objectives.py": ("__call__",),
+    "training/step.py": ("_of_share", "_sum", "_clear_tables", "_turns", "_share"),
     "losses/attention.py": ("visible", "average", "spread"),
     "ops/attention.py": ("weighed",),
     "ops/embedding.py": ("add_rows",),
@@ -61,6 +63,8 @@ OBJECTIVES = {
 ONE_TERM = {
     ("model/bert.py", "tables"),
     ("model/bert.py", "_embedding_norm"),
+    ("training/step.py", "Learner.__init__"),
+    ("training/step.py", "terms_of"),
     ("model/self_attention.py", "split"),
     ("model/self_attention.py", "join"),
     ("model/self_attention.py", "split_runs"),
