@@ -21,8 +21,8 @@ from minitinybert.engine.device import _kernel, array_module
 from minitinybert.losses import attention as attention_loss
 from minitinybert.losses import cross_entropy, mse, prediction
 from minitinybert.model import encoder, heads
-from minitinybert.ops import add_norm, attention, dropout, embed_norm, gelu, layer_norm, linear
 from minitinybert.model.parameters import ALIGN
+from minitinybert.ops import add_norm, attention, dropout, embed_norm, gelu, layer_norm, linear
 from minitinybert.training import optim
 
 TABLE = pytest.importorskip("minitinybert.kernels.cuda.table", reason="needs CuPy", exc_type=ImportError).TABLE
