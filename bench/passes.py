@@ -92,7 +92,6 @@ def passes(args: argparse.Namespace) -> dict[str, tuple[int, Pass]]:
     found["add rows 312"] = x.size, lambda ops: lambda: ops.add_rows(into, ids, x)
     theta, g, m, v = normal(size), normal(size), normal(size), np.abs(normal(size))
     found["Adam"] = size, lambda ops: lambda: ops.update(theta, g, m, v, np.float32(0.5), 1e-5, size // 2, 3, PRESETS["adamw"])
-    found["gradient's norm"] = size, lambda ops: lambda: ops.norm_factor(g, 1.0)
     return found
 
 

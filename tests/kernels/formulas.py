@@ -109,7 +109,3 @@ def update(theta, gradient, m, v, factor, lr, decay_end, t, settings):
     if decay_end > 0:
         theta[:decay_end] *= shrink
     theta -= rate * m / (np.sqrt(v) * root + eps)
-
-
-def norm_factor(g, max_norm):
-    return np.minimum(max_norm / (np.sqrt(g @ g) + 1e-6), 1).astype(g.dtype)

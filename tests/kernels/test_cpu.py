@@ -76,7 +76,7 @@ def _weigh(draw, rng):
     keys = _keys(draw, rng, (n, h, Q))
     real = (np.arange(L) < rng.integers(0, L + 1, (n, 1, 1, 1))) if draw(st.booleans()) else None  # none at all is real, too
     if draw(st.booleans()):
-        A[..., 0] = -1e30
+        A[..., 0] = -1e20
 
     def results(ops, up):
         D, cache = ops.weigh(up(scale * A), up(real), rate, up(keys))
@@ -103,14 +103,14 @@ def _tables(draw, rng):
 def _optimiser(draw, rng):
     size, decay_end = draw(st.sampled_from([1, 7, 64, 5000, 20_000])), draw(st.sampled_from([-3, 0, 5, 64, 30_000]))
     theta, g, m, v = rng.standard_normal((4, size))
+    factor = draw(st.sampled_from([None, 0.3]))
     scale, preset, t = draw(st.sampled_from([1e-3, 1.0, 50.0])), PRESETS[draw(st.sampled_from(sorted(PRESETS)))], draw(st.integers(1, 9))
 
     def results(ops, up):
         gradient = up(g * scale)
-        factor = ops.norm_factor(gradient, 1.0)
         state = [up(a).copy() for a in (theta, m, v * v)]
-        ops.update(state[0], gradient, *state[1:], factor if t % 2 else None, 1e-2, decay_end, t, preset)
-        return {"factor": factor, **dict(zip("θmv", state, strict=True))}
+        ops.update(state[0], gradient, *state[1:], factor if factor is None else gradient.dtype.type(factor), 1e-2, decay_end, t, preset)
+        return dict(zip("θmv", state, strict=True))
 
     return results
 
@@ -191,7 +191,7 @@ def test_what_is_not_finite_is_seen_where_the_formula_shows_it(dtype, bad):
             D, cache = ops.weigh(s("x", scores), None, rate, weigh_keys)
             yield from (D, ops.weigh_backward(s("dy", scores), cache))
         theta, m, v = (array.astype(dtype).ravel() for array in (x, a, dy * dy))
-        ops.update(theta, s("dy", dy).ravel(), m, v, ops.norm_factor(s("x", x).ravel(), 1.0), 1e-3, 100, 2, PRESETS["adamw"])
+        ops.update(theta, s("dy", dy).ravel(), m, v, None, 1e-3, 100, 2, PRESETS["adamw"])
         yield from (theta, m, v)
 
     for name in ("x", "a", "gain", "bias", "dy"):
@@ -273,9 +273,3 @@ def test_an_id_out_of_range_changes_nothing():
         with pytest.raises(IndexError, match="out of its table's range"):
             operations.add_rows(table, np.array([0, bad]), np.ones((2, 2), np.float32))
     assert not table.any()
-
-
-def test_a_sum_of_squares_is_as_good_as_a_dot_product():
-    g = np.random.default_rng(0).standard_normal(3_000_001).astype(np.float32)
-    exact = float(g.astype(np.float64) @ g.astype(np.float64))
-    assert abs(operations.passes.sum_of_squares(g) / exact - 1) < 1e-6

@@ -10,7 +10,7 @@ from ...engine.device import Array
 from ...ops.add_norm import Cache as AddNorm
 from ...ops.dropout import Cache as Dropout
 from ...ops.layer_norm import Cache as Norm
-from ...training.optim import AdamSettings, adam_scalars, clip_factor
+from ...training.optim import AdamSettings, adam_scalars
 from . import passes
 from .compiled import fits
 
@@ -159,12 +159,6 @@ def update(
         return NotImplemented
     scalars = (1.0 if factor is None else float(factor), *adam_scalars(settings, lr, t))
     passes.adam(theta, gradient, m, v, decay_end, tuple(map(theta.dtype.type, scalars)))
-
-
-def norm_factor(g: Array, max_norm: float) -> Any:
-    if not fits(g.dtype, (g, (g.size,))):
-        return NotImplemented
-    return clip_factor([g.dtype.type(passes.sum_of_squares(g))], max_norm)
 
 
 def _rate(p: float, keys: Array | None) -> tuple[int, float]:

@@ -365,19 +365,6 @@ def add_rows(table, ids, rows):
             total[j] += row[j]
 
 
-@compiled
-def sum_of_squares(g):
-    """In float64, of sums over stretches in the dtype of g."""
-    total = 0.0
-    for first in range(0, g.size, _BLOCK):
-        part = g[first : first + _BLOCK]
-        squares = g.dtype.type(0)
-        for i in range(part.size):
-            squares += part[i] * part[i]
-        total += squares
-    return total
-
-
 @numba.njit(**EXACT_ORDER)
 def _adam(theta, gradient, m, v, scalars, shrink):
     factor, beta1, rest1, beta2, rest2, root, eps, rate, _ = scalars

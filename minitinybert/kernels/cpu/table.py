@@ -15,7 +15,6 @@ TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
         (dropout.forward, operations.dropout_forward),
         (dropout.backward, operations.dropout_backward),
         (memory.add_rows, operations.add_rows),
-        (optim.norm_factor, operations.norm_factor),
         (optim.update, operations.update),
     )
 }
