@@ -28,15 +28,17 @@ RESULTS = Path(__file__).parent / "results"
 # ---------------------------------------------------------------------------------------------------------------------- timing
 
 
-def measure(jobs: Mapping[str, Callable[[int], object]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
+def measure(
+    jobs: Mapping[str, Callable[[int], object]], rounds: int, warm_up: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of each job in each round, interleaved: every round runs all jobs, every other round in reverse order, so that what else
     the machine does hits all alike. A job is told the round's number; warm-up rounds have negative numbers and are not kept."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for number in range(-warm_up, rounds):
         for name in list(jobs)[:: 1 if number % 2 else -1]:
-            started = time.perf_counter()
+            started = clock()
             jobs[name](number)
-            elapsed = time.perf_counter() - started
+            elapsed = clock() - started
             if number >= 0:
                 seconds[name].append(elapsed)
     return seconds

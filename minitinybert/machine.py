@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import asdict
 from typing import Any
@@ -45,8 +46,9 @@ class Machine:
 
 
 def select(device: str) -> Any:
-    """The array module of `device` ("cpu", "cuda" or "cuda:N"); makes device N current. InputError when there is none."""
+    """The array module of `device` ("cpu", "cuda" or "cuda:N"), with its kernels; makes device N current. InputError when there is none."""
     if device == "cpu":
+        _bring_cpu_kernels()
         return np
     kind, _, number = device.partition(":")
     if kind != "cuda" or (number and not number.isdigit()):
@@ -69,6 +71,14 @@ def select(device: str) -> Any:
     from .kernels.cuda import table  # noqa: F401  its import registers the kernels
 
     return cupy
+
+
+def _bring_cpu_kernels() -> None:
+    """Those that numba compiles, where it is installed; MINITINYBERT_NUMBA=0: none, but NumPy's passes as they are written."""
+    if os.environ.get("MINITINYBERT_NUMBA") == "0":
+        return
+    with contextlib.suppress(ImportError):
+        from .kernels.cpu import table  # noqa: F401  its import registers the kernels
 
 
 def float_type(name: str) -> np.dtype:

@@ -92,3 +92,11 @@ def test_augment(run, monkeypatch):
     assert {"ours", "literal", "lean"} == set(report["words_per_second"])
     assert all(positive(ratio) for ratio in report["ratio"].values())
     assert "× faster" in printed
+
+
+def test_passes(run, monkeypatch):
+    pytest.importorskip("numba", reason="needs numba: pip install 'minitinybert[fast]'")
+    monkeypatch.setattr(sys.modules[__name__], "TINY", ["--quick"])
+    report, printed = run("passes")
+    assert len(report["rows"]) > 15 and all(positive(row["ratio"]) for row in report["rows"])
+    assert "kernel / formula" in printed

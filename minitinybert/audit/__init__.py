@@ -6,7 +6,9 @@ from .judges import (
     FLOOR,
     MODEL_CASES,
     TOLERANCES,
+    Deviation,
     assert_close,
+    check_page,
     check_stored,
     check_twin,
     check_vjp,
@@ -26,7 +28,7 @@ from .judges import (
 )
 
 __all__ = [
-    "CASES", "FLOOR", "MODEL_CASES", "TOLERANCES", "Case", "Draw", "Inputs", "assert_close", "check_stored",
+    "CASES", "FLOOR", "MODEL_CASES", "TOLERANCES", "Case", "Deviation", "Draw", "Inputs", "assert_close", "check_page", "check_stored",
     "check_twin", "check_vjp", "compare", "compare_all", "extrapolated", "format_table", "norm", "reference_page",
     "reference_twin", "run", "stored", "stored_folder", "to_json", "unproven", "upstream",
 ]  # fmt: skip

@@ -17,15 +17,19 @@ from ..errors import InputError
 Array = Any  # numpy.ndarray or cupy.ndarray
 F = TypeVar("F", bound=Callable[..., Any])
 
-KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {}  # by the operation each replaces on CuPy's arrays: machine.py brings them
+# By device, by the operation that each replaces there: machine.py brings them.
+KERNELS: dict[str, dict[Callable[..., Any], Callable[..., Any]]] = {"cpu": {}, "cuda": {}}
 
 
 def fused(operation: F) -> F:
-    """`operation` as it is written on NumPy's arrays. On CuPy's, where KERNELS has one for it, a kernel of the same signature."""
+    """`operation` as it is written; where KERNELS has one for it on the device of its first array, a kernel of the same signature.
+    A kernel that does not take such arrays returns NotImplemented, and the operation answers as it is written."""
 
     @functools.wraps(operation)
     def on_its_device(*arguments: Any, **options: Any) -> Any:
-        return (operation if _on_host((*arguments, *options.values())) is not False else _kernel(operation))(*arguments, **options)
+        kernel = _kernel(operation, "cuda" if _on_host((*arguments, *options.values())) is False else "cpu")
+        answer = kernel(*arguments, **options)
+        return operation(*arguments, **options) if answer is NotImplemented else answer
 
     return cast(F, on_its_device)
 
@@ -44,10 +48,10 @@ def _on_host(arguments: tuple[Any, ...]) -> bool | None:
     return None
 
 
-def _kernel(operation: Callable[..., Any]) -> Callable[..., Any]:
-    if not KERNELS:
+def _kernel(operation: Callable[..., Any], device: str) -> Callable[..., Any]:
+    if device == "cuda" and not KERNELS[device]:
         raise InputError("the kernels of CuPy's arrays are not there yet: take CuPy from minitinybert.machine.select")
-    return KERNELS.get(operation, operation)
+    return KERNELS[device].get(operation, operation)
 
 
 def array_module(x: Array) -> Any:

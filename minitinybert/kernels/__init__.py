@@ -1,3 +1,4 @@
-"""Fused kernels: an operation's passes over its arrays in one, in CUDA C. Each replaces, on CuPy arrays, the operation whose formula
-stands at its head, with the same signature, Cache and numbers (tests/gpu/test_kernels.py); table.py says which.
+"""Fused kernels: an operation's passes over its arrays in one, in CUDA C and, for the CPU, in Python that numba compiles. Each replaces
+the operation whose formula stands at its head, with the same signature, Cache and numbers (tests/gpu/test_kernels.py, tests/kernels/);
+the table.py of each says which.
 """

@@ -10,9 +10,11 @@ was stopped and resumed ends with bit-identical weights (same machine, same numb
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -23,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from ..data.batching import TrainingExamples, epoch_batches
-from ..engine.device import array_module, to_host
+from ..engine.device import KERNELS, array_module, to_host
 from ..errors import InputError
 from ..files import replacing
 from ..model.bert import Bert
-from ..progress import progress
+from ..progress import log, progress
 from .cut import rank_share_of
 from .optim import PRESETS, SCHEDULES, Adam
 from .shares import Learner
@@ -95,6 +97,8 @@ def train(
     """
     run = _Run(learner, examples, options, Path(out), evaluate, metric, conditions)
     run.start(resume)
+    if array_module(learner.student.parameters.flat) is np and run.ranks.first:
+        _say_whose_passes()
     with _StopSignals() as stop:
         bar = progress(range(run.at.step, run.total), run.total, description, initial=run.at.step)
         for step in bar:
@@ -104,6 +108,17 @@ def train(
                 run.save()
                 raise Stopped(signal_number, run.at.step)
     return run.finish()
+
+
+@functools.cache
+def _say_whose_passes() -> None:
+    """Once: on a CPU a step's time depends on it."""
+    if KERNELS["cpu"]:
+        log("passes by numba")
+    elif os.environ.get("MINITINYBERT_NUMBA") == "0":
+        log("plain NumPy passes: MINITINYBERT_NUMBA=0")
+    else:
+        log("plain NumPy passes; pip install 'minitinybert[fast]' makes a step about a quarter quicker")
 
 
 class _Run:

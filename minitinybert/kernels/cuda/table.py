@@ -58,4 +58,4 @@ TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
     )
 }
 
-device.KERNELS.update(TABLE)
+device.KERNELS["cuda"].update(TABLE)

@@ -1,0 +1,383 @@
+"""The loops. All compiled code is in this file: numba keeps it until the file of a function changes, and would not see that another did.
+
+Arrays are (rows, width), or flat where rows do not matter. What stands for "no array" has no elements.
+
+numba has no exponential or error function that a loop could do for several numbers at once; those of float32 are written out here, of
+operations that the processor has for vectors. float64 has the C library's, one number after the other.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+
+from .compiled import EXACT_ORDER, OPTIONS, compiled
+
+_BLOCK = 4096  # elements: several passes over as many stay in the fastest cache
+
+# ---------------------------------------------------------------------------------------------------------------------- functions
+
+
+@intrinsic
+def _power_of_two(typing, n):
+    """2ⁿ of int32 n from −126 to 127, in float32: n + 127 is the exponent's bits."""
+
+    def code(context, builder, signature, arguments):
+        exponent = builder.add(arguments[0], ir.Constant(ir.IntType(32), 127))
+        return builder.bitcast(builder.shl(exponent, ir.Constant(ir.IntType(32), 23)), ir.FloatType())
+
+    return types.float32(types.int32), code
+
+
+@intrinsic
+def _larger(typing, a, b):
+    """The larger of two numbers; NaN where either is, which a loop over vectors can keep up, as it cannot `a if a > b else b`."""
+
+    def code(context, builder, signature, arguments):
+        kind = arguments[0].type
+        return builder.call(builder.module.declare_intrinsic("llvm.maximum", [kind], ir.FunctionType(kind, [kind, kind])), arguments)
+
+    return a(a, a), code
+
+
+def _exp(x):
+    """eˣ of x ≤ 0."""
+
+
+def _normal(x):
+    """Φ(x) = ½(1 + erf(x/√2))."""
+
+
+def _logistic(u):
+    """½(1 + tanh(u)) = 1/(1 + e^(−2u))."""
+
+
+_ONE, _HALF, _TWO, _ZERO = np.float32(1), np.float32(0.5), np.float32(2), np.float32(0)
+_LOWEST = np.float32(-87.3)  # below it eˣ is smaller than any normal number: 0
+_LOG2_E, _LN2_HIGH, _LN2_LOW = np.float32(1.4426950408889634), np.float32(0.693359375), np.float32(-2.12194440e-4)  # ln 2 in two parts
+# eʳ = 1 + r + r² Σ _E[k] rᵏ on |r| ≤ ½ ln 2: the coefficients of Cephes' expf (Moshier)
+_E = tuple(np.float32(c) for c in (5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2, 8.3334519073e-3, 1.3981999507e-3, 1.9875691500e-4))
+_E0, _E1, _E2, _E3, _E4, _E5 = _E
+
+
+def _exp32(x):
+    near = x if x > _LOWEST else _LOWEST  # a number even if x is none
+    n = np.int32(near * _LOG2_E - _HALF)  # the nearest integer: towards zero from half below it
+    r = x - np.float32(n) * _LN2_HIGH - np.float32(n) * _LN2_LOW
+    series = ((((_E5 * r + _E4) * r + _E3) * r + _E2) * r + _E1) * r + _E0
+    return _ZERO if x < _LOWEST else (series * r * r + r + _ONE) * _power_of_two(n)
+
+
+@overload(_exp, jit_options=EXACT_ORDER)
+def _(x):
+    return _exp32 if x == types.float32 else lambda x: math.exp(x)
+
+
+# 1 − Φ(x) = e^(−x²/2) Σ _R[k] tᵏ⁺¹,  t = 1/(1 + _C x),  x ≥ 0: the form of Abramowitz and Stegun 26.2.17. Fitted on x ≤ 6 to
+# erfcx(x/√2)/2; without float32's rounding, 1 − Φ is right to 5e-9.
+_C = np.float32(0.328125)
+_R0, _R1, _R2, _R3, _R4, _R5, _R6 = (
+    np.float32(c)
+    for c in (
+        0.13214912814292218,
+        0.11619887737680443,
+        0.18977831447138613,
+        -0.10704114422996654,
+        0.3494895753589026,
+        -0.226683227377759,
+        0.046108480592559786,
+    )
+)
+
+
+def _normal32(x):
+    t = _ONE / (_ONE + _C * abs(x))
+    series = (((((_R6 * t + _R5) * t + _R4) * t + _R3) * t + _R2) * t + _R1) * t + _R0
+    above = series * t * _exp(-_HALF * x * x)
+    return above if x < _ZERO else _ONE - above
+
+
+@overload(_normal, jit_options=EXACT_ORDER)
+def _(x):
+    return _normal32 if x == types.float32 else lambda x: 0.5 * (1 + math.erf(x * math.sqrt(0.5)))
+
+
+def _logistic32(u):
+    e = _exp(-_TWO * abs(u))
+    above = e / (_ONE + e)
+    return above if u < _ZERO else _ONE - above
+
+
+@overload(_logistic, jit_options=EXACT_ORDER)
+def _(u):
+    return _logistic32 if u == types.float32 else lambda u: 0.5 * (1 + math.tanh(u))
+
+
+# ---------------------------------------------------------------------------------------------------------------------- GELU
+
+_DENSITY = 1 / math.sqrt(2 * math.pi)
+_ROOT, _CUBIC = math.sqrt(2 / math.pi), 0.044715
+
+
+@compiled
+def gelu_forward(x, y, phi):
+    for i in range(x.size):
+        phi[i] = _normal(x[i])
+        y[i] = x[i] * phi[i]
+
+
+@compiled
+def gelu_backward(dy, x, phi, dx):
+    number = x.dtype.type
+    half, density = number(0.5), number(_DENSITY)
+    for i in range(x.size):
+        dx[i] = dy[i] * (phi[i] + x[i] * (_exp(-half * x[i] * x[i]) * density))
+
+
+@compiled
+def gelu_tanh_forward(x, y, phi):
+    number = x.dtype.type
+    one, root, cubic = number(1), number(_ROOT), number(_CUBIC)
+    for i in range(x.size):
+        phi[i] = _logistic(root * x[i] * (one + cubic * x[i] * x[i]))
+        y[i] = x[i] * phi[i]
+
+
+@compiled
+def gelu_tanh_backward(dy, x, phi, dx):
+    number = x.dtype.type
+    one, two, root, cubic = number(1), number(2), number(_ROOT), number(3 * _CUBIC)
+    for i in range(x.size):
+        slope = two * phi[i] * (one - phi[i]) * (root * (one + cubic * x[i] * x[i]))
+        dx[i] = dy[i] * (phi[i] + x[i] * slope)
+
+
+# ---------------------------------------------------------------------------------------------------------------------- dropout
+
+_GOLDEN, _M1, _M2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_30, _27, _31 = np.uint64(30), np.uint64(27), np.uint64(31)
+
+
+@numba.njit
+def _draw(keys, threshold, words, keep):
+    """keep (rows, width) from a key each: engine/random.py's bits16, of which `words` (rows · ⌈width/4⌉ at least) holds them."""
+    rows, width = keep.shape
+    count = (width + 3) // 4
+    for r in range(rows):
+        key = keys[r]
+        for w in range(count):
+            words[r * count + w] = key + np.uint64(w + 1) * _GOLDEN
+    for i in range(rows * count):
+        z = words[i]
+        z = (z ^ (z >> _30)) * _M1
+        z = (z ^ (z >> _27)) * _M2
+        words[i] = z ^ (z >> _31)
+    bits = words.view(np.uint16)
+    for r in range(rows):
+        first = 4 * count * r
+        for j in range(width):
+            keep[r, j] = bits[first + j] >= threshold
+
+
+@compiled
+def dropout_forward(x, keys, threshold, scale, y, keep):
+    rows, width = x.shape
+    step = max(1, _BLOCK // width)
+    words = np.empty(step * ((width + 3) // 4), np.uint64)
+    number = x.dtype.type
+    for first in range(0, rows, step):
+        last = min(first + step, rows)
+        _draw(keys[first:last], np.uint16(threshold), words, keep[first:last])
+        for r in range(first, last):
+            for j in range(width):
+                y[r, j] = x[r, j] * (number(scale) if keep[r, j] else number(0))
+
+
+@compiled
+def dropout_backward(dy, keep, scale, dx):
+    number = dy.dtype.type
+    for i in range(dy.size):
+        dx[i] = dy[i] * (number(scale) if keep[i] else number(0))  # a product, so that NaN is seen where it is dropped too
+
+
+# ---------------------------------------------------------------------------------------------------------------------- layer norm
+
+
+@numba.njit(**OPTIONS)
+def _normalise(s, gain, bias, eps, y):
+    """The row s becomes x̂, and y is set; 1/σ."""
+    number, d = s.dtype.type, s.size
+    total, squares = number(0), number(0)
+    for j in range(d):
+        total += s[j]
+    mean = number(total / d)
+    for j in range(d):
+        s[j] -= mean
+        squares += s[j] * s[j]
+    inverse = number(1 / math.sqrt(squares / d + eps))
+    for j in range(d):
+        s[j] *= inverse
+        y[j] = gain[j] * s[j] + bias[j]
+    return inverse
+
+
+@compiled
+def layer_norm_forward(x, gain, bias, eps, y, x_hat, inverse_std):
+    for r in range(len(x)):
+        x_hat[r] = x[r]
+        inverse_std[r] = _normalise(x_hat[r], gain, bias, eps, y[r])
+
+
+@compiled
+def add_norm_forward(a, x, gain, bias, eps, keys, threshold, scale, y, x_hat, inverse_std, keep):
+    rows, d = x.shape
+    words = np.empty((d + 3) // 4, np.uint64)
+    number = x.dtype.type
+    for r in range(rows):
+        s, through, beside = x_hat[r], a[r], x[r]
+        if threshold:
+            _draw(keys[r : r + 1], np.uint16(threshold), words, keep[r : r + 1])
+            kept = keep[r]
+            for j in range(d):
+                s[j] = beside[j] + through[j] * (number(scale) if kept[j] else number(0))
+        else:
+            for j in range(d):
+                s[j] = beside[j] + through[j]
+        inverse_std[r] = _normalise(s, gain, bias, eps, y[r])
+
+
+@compiled
+def norm_backward(dy, x_hat, inverse_std, gain, dx, dgain, dbias, keep, scale, da):
+    """da besides dx where keep has elements. Sums over rows are taken in stretches, in each of which few terms are added to many."""
+    rows, d = dy.shape
+    number = dy.dtype.type
+    of_gain, of_bias = np.empty(d, dy.dtype), np.empty(d, dy.dtype)
+    dgain[:] = 0
+    dbias[:] = 0
+    for first in range(0, rows, 64):
+        of_gain[:] = 0
+        of_bias[:] = 0
+        for r in range(first, min(first + 64, rows)):
+            g, z, out = dy[r], x_hat[r], dx[r]
+            total, along = number(0), number(0)
+            for j in range(d):
+                of_bias[j] += g[j]
+                of_gain[j] += g[j] * z[j]
+                total += gain[j] * g[j]
+                along += gain[j] * g[j] * z[j]
+            mean, along, inverse = number(total / d), number(along / d), inverse_std[r]
+            for j in range(d):
+                out[j] = (gain[j] * g[j] - mean - z[j] * along) * inverse
+            if keep.size:
+                kept, through = keep[r], da[r]
+                for j in range(d):
+                    through[j] = out[j] * (number(scale) if kept[j] else number(0))
+        for j in range(d):
+            dgain[j] += of_gain[j]
+            dbias[j] += of_bias[j]
+
+
+# ---------------------------------------------------------------------------------------------------------------------- attention
+
+
+@compiled
+def weigh(A, real, keys, threshold, scale, P, D, keep):
+    """A (n, rows, L), real (n, L) or (0, L), keys (n, rows). Rows may be short: exponentials and bits are made for several in one loop."""
+    n, rows, L = A.shape
+    number, lowest = A.dtype.type, np.finfo(A.dtype).min
+    step = max(1, _BLOCK // L)
+    words = np.empty(step * ((L + 3) // 4), np.uint64)
+    masked = np.zeros(L, A.dtype)
+    for i in range(n):
+        if real.size:
+            for j in range(L):
+                masked[j] = number(0) if real[i, j] else number(lowest)
+        for first in range(0, rows, step):
+            last = min(first + step, rows)
+            for r in range(first, last):
+                s, p = A[i, r], P[i, r]
+                top = number(-np.inf)
+                for j in range(L):
+                    p[j] = s[j] + masked[j]
+                    top = _larger(top, p[j])
+                for j in range(L):
+                    p[j] -= top
+            flat = P[i, first:last].reshape(-1)
+            for k in range(flat.size):
+                flat[k] = _exp(flat[k])
+            if threshold:
+                _draw(keys[i, first:last], np.uint16(threshold), words, keep[i, first:last])
+            for r in range(first, last):
+                p = P[i, r]
+                total = number(0)
+                for j in range(L):
+                    total += p[j]
+                part = number(1) / total
+                if threshold:
+                    kept, weights = keep[i, r], D[i, r]
+                    for j in range(L):
+                        p[j] *= part
+                        weights[j] = p[j] * (number(scale) if kept[j] else number(0))
+                else:
+                    for j in range(L):
+                        p[j] *= part
+
+
+@compiled
+def weigh_backward(dD, P, keep, scale, dA):
+    """dD, P (rows, L), keep as they or without elements."""
+    rows, L = P.shape
+    number = P.dtype.type
+    for r in range(rows):
+        g, p, out = dD[r], P[r], dA[r]
+        along = number(0)
+        if keep.size:
+            kept = keep[r]
+            for j in range(L):
+                out[j] = g[j] * (number(scale) if kept[j] else number(0))
+                along += out[j] * p[j]
+            for j in range(L):
+                out[j] = p[j] * (out[j] - along)
+        else:
+            for j in range(L):
+                along += g[j] * p[j]
+            for j in range(L):
+                out[j] = p[j] * (g[j] - along)
+
+
+# ---------------------------------------------------------------------------------------------------------------------- tables, Adam
+
+
+@compiled
+def add_rows(table, ids, rows):
+    """In the order of the tokens: the same sum each time."""
+    for t in range(len(ids)):
+        if not 0 <= ids[t] < len(table):
+            raise IndexError("an id is out of its table's range")
+    for t in range(len(ids)):
+        total, row = table[ids[t]], rows[t]
+        for j in range(row.size):
+            total[j] += row[j]
+
+
+@numba.njit(**EXACT_ORDER)
+def _adam(theta, gradient, m, v, scalars, shrink):
+    factor, beta1, rest1, beta2, rest2, root, eps, rate, _ = scalars
+    for i in range(theta.size):
+        g = gradient[i] * factor
+        m[i] = beta1 * m[i] + rest1 * g
+        v[i] = beta2 * v[i] + rest2 * (g * g)
+        theta[i] = shrink * theta[i] - rate * (m[i] / (np.sqrt(v[i]) * root + eps))
+
+
+@compiled
+def adam(theta, gradient, m, v, decay_end, scalars):
+    """scalars, of the arrays' dtype: what scales the gradient, then training/optim.py's adam_scalars. [:decay_end] decays."""
+    end = max(0, min(decay_end, theta.size))
+    for start, stop, shrink in ((0, end, scalars[-1]), (end, theta.size, theta.dtype.type(1))):
+        _adam(theta[start:stop], gradient[start:stop], m[start:stop], v[start:stop], scalars, shrink)

@@ -1,0 +1,31 @@
+"""Which kernel replaces which operation on NumPy's arrays. Importing this registers them in `device.KERNELS`."""
+
+from collections.abc import Callable
+from inspect import unwrap
+from typing import Any
+
+from ...engine import device
+from ...ops import add_norm, attention, dropout, embedding, gelu, layer_norm
+from ...training import optim
+from . import operations
+
+TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
+    unwrap(operation): kernel
+    for operation, kernel in (
+        (gelu.forward, operations.gelu_forward),
+        (gelu.backward, operations.gelu_backward),
+        (layer_norm.forward, operations.layer_norm_forward),
+        (layer_norm.backward, operations.layer_norm_backward),
+        (add_norm.forward, operations.add_norm_forward),
+        (add_norm.backward, operations.add_norm_backward),
+        (dropout.forward, operations.dropout_forward),
+        (dropout.backward, operations.dropout_backward),
+        (attention.weigh, operations.weigh),
+        (attention.weighed, operations.weighed),
+        (attention.weigh_backward, operations.weigh_backward),
+        (embedding.add_rows, operations.add_rows),
+        (optim.update, operations.update),
+    )
+}
+
+device.KERNELS["cpu"].update(TABLE)

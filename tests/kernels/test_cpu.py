@@ -1,0 +1,275 @@
+"""Every kernel of the CPU against the formula that it replaces: in float64 on the same numbers, over drawn shapes, forward and backward.
+
+A case calls what `ops` has under the operations' names, with what `up` makes of each array.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minitinybert.audit import assert_close, norm
+from minitinybert.training.optim import PRESETS
+
+from . import formulas
+
+operations = pytest.importorskip(
+    "minitinybert.kernels.cpu.operations", reason="needs numba: pip install 'minitinybert[fast]'", exc_type=ImportError
+)
+
+# As in tests/gpu/test_kernels.py: 100 units of rounding, of a result's norm.
+TOLERANCE = {np.float32: 100 * 2.0**-24, np.float64: 1e-12}
+ROWS, WIDTHS = st.sampled_from([1, 2, 3, 7, 33, 130]), st.sampled_from([1, 2, 3, 4, 5, 31, 64, 129, 312, 1025])
+RATES = st.sampled_from([0.0, 0.1, 0.5])
+
+
+def _keys(draw, rng, shape):
+    return rng.integers(0, 2**64, shape, np.uint64) if draw(st.booleans()) else None
+
+
+def _gelu(draw, rng):
+    x, dy = rng.standard_normal((2, draw(ROWS), draw(WIDTHS)))
+    scale, kind = draw(st.sampled_from([1e-6, 1.0, 3.0, 50.0, 1e4])), draw(st.sampled_from(["none", "tanh"]))
+
+    def results(ops, up):
+        y, cache = ops.gelu_forward(up(scale * x), kind)
+        return {"y": y, "phi": cache.phi, "dx": ops.gelu_backward(up(dy), cache)}
+
+    return results
+
+
+def _dropout(draw, rng):
+    x, dy = rng.standard_normal((2, draw(ROWS), draw(WIDTHS)))
+    keys, rate = _keys(draw, rng, len(x)), draw(RATES)
+
+    def results(ops, up):
+        y, cache = ops.dropout_forward(up(x), rate, up(keys))
+        return {"y": y, "dx": ops.dropout_backward(up(dy), cache), "keep": cache.keep, "scale": cache.scale}
+
+    return results
+
+
+def _norm(draw, rng):
+    rows, d, rate = draw(ROWS), draw(WIDTHS), draw(RATES)
+    a, x, dy = rng.standard_normal((3, rows, d))
+    gain, bias = rng.standard_normal((2, d))
+    if d == 2:
+        x[:, 0] += 10  # not as large as the other: there x̂ jumps from (−1, 1) to (1, −1)
+    keys = _keys(draw, rng, rows)
+
+    def results(ops, up):
+        y, cache = ops.add_norm_forward(up(a), up(x), up(gain), up(bias), 1e-5, rate, up(keys))
+        da, dx, dgain, dbias = ops.add_norm_backward(up(dy), cache)
+        z, alone = ops.layer_norm_forward(up(x[None]), up(gain), up(bias), 1e-5)
+        dz, dgain_2, dbias_2 = ops.layer_norm_backward(up(dy[None]), alone)
+        narrow = {"da": da, "dx": dx, "dz": dz} if d > 2 else {}  # of one or two columns nothing is left but rounding
+        kept = {"keep": cache.dropout.keep, "scale": cache.dropout.scale}
+        return {"y": y, "dγ": dgain, "dβ": dbias, "z": z, "dγ alone": dgain_2, "dβ alone": dbias_2, "dy": up(dy), **narrow, **kept}
+
+    return results
+
+
+def _weigh(draw, rng):
+    n, h, L = draw(st.sampled_from([1, 2, 5])), draw(st.sampled_from([1, 3])), draw(st.sampled_from([1, 2, 3, 7, 16, 25, 70, 300]))
+    Q, rate, scale = draw(st.sampled_from([1, L])), draw(RATES), draw(st.sampled_from([1.0, 10.0, 1e4]))
+    A, dD = rng.standard_normal((2, n, h, Q, L))
+    keys = _keys(draw, rng, (n, h, Q))
+    real = (np.arange(L) < rng.integers(0, L + 1, (n, 1, 1, 1))) if draw(st.booleans()) else None  # none at all is real, too
+    if draw(st.booleans()):
+        A[..., 0] = -1e20
+
+    def results(ops, up):
+        D, cache = ops.weigh(up(scale * A), up(real), rate, up(keys))
+        dA = {"dA": ops.weigh_backward(up(dD), cache)} if L > 1 else {}
+        kept = {"keep": cache.dropout.keep, "scale": cache.dropout.scale}
+        return {"D": D, "P": cache.softmax.p, "again": ops.weighed(cache), "dD": up(dD), **dA, **kept}
+
+    return results
+
+
+def _tables(draw, rng):
+    V, T, d = draw(st.sampled_from([1, 2, 9, 1024])), draw(st.sampled_from([1, 5, 257])), draw(WIDTHS)
+    W, rows = rng.standard_normal((V, d)), rng.standard_normal((T, d))
+    ids = rng.integers(0, V, T).astype(draw(st.sampled_from([np.int32, np.int64])))
+
+    def results(ops, up):
+        table = up(W).copy()
+        ops.add_rows(table, up(ids), up(rows))
+        return {"table": table}
+
+    return results
+
+
+def _optimiser(draw, rng):
+    size, decay_end = draw(st.sampled_from([1, 7, 64, 5000, 20_000])), draw(st.sampled_from([-3, 0, 5, 64, 30_000]))
+    theta, g, m, v = rng.standard_normal((4, size))
+    factor = draw(st.sampled_from([None, 0.3]))
+    scale, preset, t = draw(st.sampled_from([1e-3, 1.0, 50.0])), PRESETS[draw(st.sampled_from(sorted(PRESETS)))], draw(st.integers(1, 9))
+
+    def results(ops, up):
+        gradient = up(g * scale)
+        state = [up(a).copy() for a in (theta, m, v * v)]
+        ops.update(state[0], gradient, *state[1:], factor if factor is None else gradient.dtype.type(factor), 1e-2, decay_end, t, preset)
+        return dict(zip("θmv", state, strict=True))
+
+    return results
+
+
+CASES = [_gelu, _dropout, _norm, _weigh, _tables, _optimiser]
+each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+
+
+def cast(dtype):
+    return lambda a: a if a is None or a.dtype.kind != "f" else a.astype(dtype)
+
+
+@each
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@given(data=st.data())
+def test_a_kernel_s_numbers_are_its_formula_s(case, dtype, data):
+    results = case(data.draw, np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed")))
+    given = []  # what a kernel was handed, and a copy
+
+    def up(a):
+        given.append((a := cast(dtype)(a), None if a is None else a.copy()))
+        return a
+
+    expected = results(formulas, lambda a: cast(np.float64)(cast(dtype)(a)))
+    got = results(operations, up)
+    assert got.keys() == expected.keys()
+    scale = max(1e-3, norm(a for name, a in expected.items() if name in ("dy", "dD")))
+    for name, a in got.items():
+        if np.asarray(expected[name]).dtype.kind != "f" or name == "scale":
+            assert np.array_equal(a, expected[name]), name
+            continue
+        assert a.dtype == dtype and a.shape == np.shape(expected[name]), name
+        assert_close(name, a, expected[name], TOLERANCE[dtype], 1e-1 * scale if name[0] == "d" else 1e-3)
+    assert all(a is None or np.array_equal(a, kept) for a, kept in given), "an input was changed"
+    again = results(operations, cast(dtype))
+    assert all(np.array_equal(a, again[name]) for name, a in got.items()), "asked again, it differs"
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("kind", ["none", "tanh"])
+def test_phi_is_right_everywhere(dtype, kind):
+    """To a few units of rounding, absolutely; the tails too, where it is 0 or 1. The tanh's slope has a factor 1 − Φ, and what multiplies
+    its rounding grows as x³."""
+    x = np.concatenate([np.linspace(-14, 14, 100_001), [-1e30, -1e5, -0.0, 0.0, 1e5, 1e30]]).astype(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        _, expected = formulas.gelu_forward(x.astype(np.float64), kind)
+        slope = formulas.gelu_backward(np.ones(x.shape), expected)
+    _, cache = operations.gelu_forward(x, kind)
+    dx = operations.gelu_backward(np.ones_like(x), cache)
+    unit = np.finfo(dtype).eps / 2
+    assert np.abs(cache.phi - expected.phi).max() < 4 * unit
+    finite = np.abs(x) < 1e6
+    assert np.abs(dx - slope)[finite].max() < {"none": 8, "tanh": 200}[kind] * unit
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_seen_where_the_formula_shows_it(dtype, bad):
+    """The same places are NaN, +∞ or −∞, in whatever argument one such number stands; where its element is dropped as well."""
+    rng = np.random.default_rng(0)
+    shape, d = (5, 67), 67
+    keys, dy, x, a = rng.integers(0, 2**64, 5, np.uint64), *rng.standard_normal((3, *shape))
+    gain, bias = rng.standard_normal((2, d))
+    scores = rng.standard_normal((2, 2, 5, d))
+    weigh_keys = rng.integers(0, 2**64, (2, 2, 5), np.uint64)
+    places = [0, 17, 63, 66]  # in whole vectors of the processor and in what is left of a row
+
+    def through(ops, spoil):
+        s = lambda name, array: spoil(name, array.astype(dtype))
+        for kind in ("none", "tanh"):
+            y, cache = ops.gelu_forward(s("x", x), kind)
+            yield from (y, ops.gelu_backward(s("dy", dy), cache))
+        y, cache = ops.dropout_forward(s("x", x), 0.5, keys)
+        yield from (y, ops.dropout_backward(s("dy", dy), cache))
+        for rate in (0.0, 0.5):
+            y, cache = ops.add_norm_forward(s("a", a), s("x", x), s("gain", gain), s("bias", bias), 1e-5, rate, keys)
+            yield from (y, *ops.add_norm_backward(s("dy", dy), cache))
+            D, cache = ops.weigh(s("x", scores), None, rate, weigh_keys)
+            yield from (D, ops.weigh_backward(s("dy", scores), cache))
+        theta, m, v = (array.astype(dtype).ravel() for array in (x, a, dy * dy))
+        ops.update(theta, s("dy", dy).ravel(), m, v, None, 1e-3, 100, 2, PRESETS["adamw"])
+        yield from (theta, m, v)
+
+    for name in ("x", "a", "gain", "bias", "dy"):
+        for place in places:
+
+            def spoil(at, array, name=name, place=place):
+                if at == name:
+                    array[..., place] = bad
+                return array
+
+            with np.errstate(all="ignore"):
+                wanted = list(through(formulas, spoil))
+            for number, (ours, formula) in enumerate(zip(through(operations, spoil), wanted, strict=True)):
+                assert np.array_equal(np.isnan(ours), np.isnan(formula)), f"{number}: NaN elsewhere, {bad} in {name}"
+                assert np.array_equal(np.isposinf(ours), np.isposinf(formula)) and np.array_equal(np.isneginf(ours), np.isneginf(formula))
+            assert any(not np.isfinite(array).all() for array in wanted)
+
+
+def gaps(a):
+    wide = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
+    wide[..., ::2] = a
+    return wide[..., ::2]
+
+
+STRANGE = {
+    "gaps": gaps,
+    "backwards": lambda a: np.ascontiguousarray(a)[..., ::-1],
+    "float16": lambda a: a.astype(np.float16),
+    "other bytes": lambda a: a.astype(a.dtype.newbyteorder()),
+    "empty": lambda a: a[:0],
+    "a list of rows": lambda a: a[..., None],
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_arrays_that_do_not_fit_are_left_to_the_formula(kind):
+    """Whichever of the arguments it is; one of another shape would be read beyond its end."""
+    strange, o = STRANGE[kind], operations
+    x, row, keys, keep, flat = (
+        np.ones((3, 4), np.float32),
+        np.ones(4, np.float32),
+        np.ones(3, np.uint64),
+        np.ones((3, 4), bool),
+        np.ones(12),
+    )
+    A, mask, of_A = np.ones((2, 1, 3, 4), np.float32), np.ones((2, 1, 1, 4), bool), np.ones((2, 1, 3), np.uint64)
+    dropped, norm = formulas.Dropout(keep, 2.0), formulas.Norm(x, np.ones((3, 1), np.float32), row)
+    weights = formulas.Weights(formulas.Softmax(A), formulas.Dropout(np.ones(A.shape, bool), 2.0))
+    calls = [
+        (o.gelu_backward, (x, formulas.Gelu(x, x, "none"))),
+        (o.dropout_forward, (x, 0.5, keys)),
+        (o.dropout_backward, (x, dropped)),
+        (o.layer_norm_forward, (x, row, row, 1e-5)),
+        (o.layer_norm_backward, (x, norm)),
+        (o.add_norm_forward, (x, x, row, row, 1e-5, 0.5, keys)),
+        (o.add_norm_backward, (x, formulas.AddNorm(dropped, norm))),
+        (o.weigh, (A, mask, 0.5, of_A)),
+        (o.weigh_backward, (A, weights)),
+        (o.add_rows, (x, np.ones(3, np.int64), x)),
+        (o.update, (flat, flat, flat, flat, None, 1e-3, 0, 1, PRESETS["adamw"])),
+    ]
+    for operation, arguments in calls:
+        for place, argument in enumerate(arguments):
+            if isinstance(argument, np.ndarray) and not alike(odd := strange(argument), argument):
+                given = arguments[:place] + (odd,) + arguments[place + 1 :]
+                assert operation(*given) is NotImplemented, f"{operation.__name__}, argument {place}"
+    for field in ("x_hat", "gain"):
+        assert o.layer_norm_backward(x, norm._replace(**{field: strange(getattr(norm, field))})) is NotImplemented
+
+
+def alike(a, b):
+    """What is one wide has no gaps, whatever its strides, and bytes have no order."""
+    return a.shape == b.shape and a.dtype == b.dtype and a.flags.carray
+
+
+def test_an_id_out_of_range_changes_nothing():
+    table = np.zeros((3, 2), np.float32)
+    for bad in (-1, 3):
+        with pytest.raises(IndexError, match="out of its table's range"):
+            operations.add_rows(table, np.array([0, bad]), np.ones((2, 2), np.float32))
+    assert not table.any()

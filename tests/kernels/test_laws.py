@@ -1,0 +1,53 @@
+"""Every operation and whole models under every law, and against what PyTorch gave, with the CPU's kernels in the formulas' places."""
+
+import laws
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minitinybert.audit import CASES, MODEL_CASES
+from minitinybert.engine import device
+
+table = pytest.importorskip(
+    "minitinybert.kernels.cpu.table", reason="needs numba: pip install 'minitinybert[fast]'", exc_type=ImportError
+).TABLE
+ALL = [*CASES, *MODEL_CASES]
+LAWS = [law for law in laws.PURE if law is not laws.strides_do_not_matter]  # other strides are the formula's, whose rounding is another
+REPLACED = [case for case in ALL if case.name.startswith("ops.")]
+named = pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernels(nobody_s_kernels):
+    device.KERNELS["cpu"].update(table)
+
+
+@pytest.mark.parametrize("case", REPLACED, ids=lambda case: case.name)
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@settings(max_examples=10)
+@given(data=st.data())
+def test_law(case, law, data):
+    law(case, laws.HypothesisDraw(data))
+
+
+@named
+def test_stored(case):
+    laws.check_stored(case)
+
+
+def test_each_kernel_was_asked(monkeypatch):
+    """By what the laws draw: an entry that nothing reaches would be no one's."""
+    asked = set()
+    for operation, kernel in table.items():
+
+        def spy(*arguments, operation=operation, kernel=kernel, **options):
+            answer = kernel(*arguments, **options)
+            if answer is not NotImplemented:
+                asked.add(operation)
+            return answer
+
+        monkeypatch.setitem(device.KERNELS["cpu"], operation, spy)
+    for case in ALL:
+        laws.check_stored(case)
+    left = {f"{operation.__module__}.{operation.__name__}" for operation in set(table) - asked}
+    assert left == {"minitinybert.training.optim.update"}  # no case has an optimiser: test_cpu.py
