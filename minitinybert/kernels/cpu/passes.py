@@ -266,13 +266,15 @@ def norm_backward(dy, x_hat, inverse_std, gain, dx, dgain, dbias, keep, scale, d
             g, z, out = dy[r], x_hat[r], dx[r]
             total, along = number(0), number(0)
             for j in range(d):
+                out[j] = gain[j] * g[j]  # rounded before its mean is taken from it: of one column, nothing must be left
+                total += out[j]
+                along += out[j] * z[j]
+            for j in range(d):
                 of_bias[j] += g[j]
                 of_gain[j] += g[j] * z[j]
-                total += gain[j] * g[j]
-                along += gain[j] * g[j] * z[j]
             mean, along, inverse = number(total / d), number(along / d), inverse_std[r]
             for j in range(d):
-                out[j] = (gain[j] * g[j] - mean - z[j] * along) * inverse
+                out[j] = (out[j] - mean - z[j] * along) * inverse
             if keep.size:
                 kept, through = keep[r], da[r]
                 for j in range(d):
