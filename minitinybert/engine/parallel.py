@@ -42,7 +42,7 @@ class Workers:
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
         """[function(item) …] in the order of the items, at once where there are threads; the first exception is raised.
 
-        Item i goes to thread i, whose memory has the sizes of share i; what is left goes to whoever is free.
+        Item i goes to thread i; what is left goes to whoever is free.
         """
         items = list(items)
         if not self._pools:

@@ -90,13 +90,15 @@ def forward(
     keys (3, T) uint64: the dropout keys of the layer's three sites, or None for no dropout.
     """
     asking = x if rows is None else x[rows]
-    keys_P, keys_a, keys_u = (None, None, None) if keys is None else keys if rows is None else keys[:, rows]
-    p = config.hidden_dropout_prob
-    attended = config.num_attention_heads, config.attention_probs_dropout_prob, keys_P
-    a, A, c_attention = self_attention.forward(x, asking, W.attention, batch, *attended)
-    y, c_norm_y = add_norm.forward(a, asking, *W.attention_norm, config.layer_norm_eps, p, keys_a)
+    if keys is not None and rows is not None:
+        keys = keys[:, rows]
+    keys_P, keys_a, keys_u = (None, None, None) if keys is None else keys
+    heads, eps = config.num_attention_heads, config.layer_norm_eps
+    p_P, p = config.attention_probs_dropout_prob, config.hidden_dropout_prob
+    a, A, c_attention = self_attention.forward(x, asking, W.attention, batch, heads, p_P, keys_P)
+    y, c_norm_y = add_norm.forward(a, asking, *W.attention_norm, eps, p, keys_a)
     u, c_feed_forward = feed_forward.forward(y, *W.up, *W.down, config.gelu_approximation)
-    z, c_norm_z = add_norm.forward(u, y, *W.output_norm, config.layer_norm_eps, p, keys_u)
+    z, c_norm_z = add_norm.forward(u, y, *W.output_norm, eps, p, keys_u)
     cache = Cache(rows, c_attention, c_norm_y, c_feed_forward, c_norm_z) if keep.cache else None
     return z, A if keep.scores else None, cache
 

@@ -45,14 +45,14 @@ def backward(dy: Array, cache: Cache) -> Array:
     """dy (..., f) -> dx (..., f).    dx = dy y′,  y′ = Φ + x Φ′ by the product rule.
 
     exact   Φ′ = φ = e^(−x²/2)/√(2π), the normal density
-    tanh    Φ′ = ½(1 − t²) u′ with t = tanh(u) = 2Φ − 1, so ½(1 − t²) = 2Φ(1 − Φ);  u′ = √(2/π)(1 + 3·0.044715 x²)
+    tanh    Φ′ = ½(1 − t²) u′ = 2Φ(1 − Φ) u′, as t = tanh(u) = 2Φ − 1;  u′ = √(2/π)(1 + 3·0.044715 x²)
     """
     x, phi, approximate = cache
     if approximate == "tanh":
-        slope = 2 * phi * (1 - phi) * (_ROOT * (1 + 3 * _CUBIC * x * x))
+        dphi = 2 * phi * (1 - phi) * (_ROOT * (1 + 3 * _CUBIC * x * x))
     else:
-        slope = array_module(x).exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-    return dy * (phi + x * slope)
+        dphi = array_module(x).exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+    return dy * (phi + x * dphi)
 
 
 def _exact(x: Array) -> Array:
