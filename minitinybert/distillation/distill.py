@@ -31,6 +31,9 @@ def layer_map(strategy: str | Sequence[int], M: int, N: int) -> tuple[int, ...]:
     """g(1) … g(M): the teacher's layer for each of the student's. M student layers, N teacher layers.
 
     "uniform" g(m) = m·N/M (rounded where M does not divide N), "top" g(m) = m + N − M, "bottom" g(m) = m, or M numbers in 1 … N.
+
+    >>> layer_map("uniform", 4, 12), layer_map("top", 4, 12)
+    ((3, 6, 9, 12), (9, 10, 11, 12))
     """
     if isinstance(strategy, str):
         if M > N:
