@@ -36,7 +36,7 @@ PARTS: tuple[tuple[str, str, str], ...] = (
     ("Losses", "minitinybert/losses", "__init__ mse attention hidden embedding prediction cross_entropy mlm"),
     ("The model", "minitinybert/model", "trace self_attention encoder heads bert parameters config"),
     ("Distillation", "minitinybert/distillation", "objectives distill scores recipes"),
-    ("Training", "minitinybert/training", "step optim loop"),
+    ("Training", "minitinybert/training", "step teacher optim loop plan cut shares answers kept_traces"),
     ("Augmentation", "minitinybert/augmentation", "algorithm candidates words vectors files"),
     ("The engine", "minitinybert/engine", "random batch parallel memory device"),
     ("The proof", "minitinybert/audit", "case operations models judges"),
