@@ -126,15 +126,20 @@ def _code(lines: list[str], first: int) -> str:
 
 
 def _text(docstring: str) -> str:
-    """Its paragraphs, line by line. Where columns count they are kept, else a line that is too long for a narrow window may wrap."""
-    paragraphs = re.split(r"\n\s*\n", docstring)
-    return "\n".join(f'<pre class="{"aligned" if _is_aligned(p) else "flowing"}">{html.escape(p, quote=False)}</pre>' for p in paragraphs)
+    """Its paragraphs, as they are written. Where columns count they are kept; else a line that is too long for a narrow window may wrap,
+    and there the lines of plain prose, which are filled up to the last, flow together."""
+    parts = []
+    for paragraph in re.split(r"\n\s*\n", docstring):
+        filled = all(len(line) > 70 for line in paragraph.split("\n")[:-1])
+        kind = "aligned" if _is_aligned(paragraph) else "prose" if filled else "lines"
+        parts.append(f'<pre class="{kind}">{html.escape(paragraph, quote=False)}</pre>')
+    return "\n".join(parts)
 
 
 def _is_aligned(paragraph: str) -> bool:
-    """Whether a line is indented, or something stands in one column of two lines, behind a gap."""
+    """Whether a line is indented or an example, or something stands in one column of two lines, behind a gap."""
     columns = [gap.end() for line in paragraph.split("\n") for gap in re.finditer(r"\S\s{2,}(?=\S)", line)]
-    return re.search("^ ", paragraph, re.MULTILINE) is not None or len(set(columns)) < len(columns)
+    return re.search("^( |>>>)", paragraph, re.MULTILINE) is not None or len(set(columns)) < len(columns)
 
 
 def build(directory: Path) -> list[Chapter]:

@@ -46,7 +46,7 @@ def test_a_chapter_has_every_line_in_order(built, chapter):
 def test_equations_and_derivations_are_as_written(built, chapter):
     """Every docstring of an operation or loss, character by character, in paragraphs."""
     page = (built / chapter.file).read_text(encoding="utf-8")
-    shown = [html.unescape(text) for text in re.findall(r'<pre class="(?:aligned|flowing)">(.*?)</pre>', page, re.DOTALL)]
+    shown = [html.unescape(text) for text in re.findall(r'<pre class="(?:aligned|prose|lines)">(.*?)</pre>', page, re.DOTALL)]
     tree = ast.parse(chapter.path.read_text(encoding="utf-8"))
     documented = [tree, *(node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef)))]
     written = [ast.get_docstring(node, clean=False) for node in documented]
