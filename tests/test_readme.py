@@ -173,6 +173,24 @@ def test_the_audit_s_rows_are_the_audit_s():
     assert f"{len(formulas)} audited" in printed
 
 
+def test_the_demo_s_table_is_the_demo_s():
+    """The table that README shows is how `minitinybert demo` prints those figures."""
+    from minitinybert.commands.demo import STUDENT, format_report
+
+    text = README.read_text(encoding="utf-8")
+    row = re.compile(r"^    (\w.*?) +(\S+H-\S+F) +(0\.\d+) +\S+% +(\S+) M +(\S+) M +(\S+)x$", re.MULTILINE)
+    (teacher, *students), names = row.findall(text), ("teacher", "student", "baseline")
+    assert len(students) == 2 and {shape for _, shape, *_ in students} == {STUDENT}
+    models = {
+        name: {"shape": shape, "accuracy": float(right), "parameters": float(all_) * 1e6, "encoder_parameters": float(encoder) * 1e6}
+        for name, (_, shape, right, all_, encoder, _) in zip(names, (teacher, *students), strict=True)
+    }
+    rest = {"test_sentences": 0, "seconds": 0.0, "augmentation": {}, "example": {}, "out": "minitinybert-demo"}
+    printed = format_report({"models": models, "speed_up": float(students[0][-1]), **rest}).splitlines()
+    for line in [*printed[:5], printed[-1]]:
+        assert f"    {line}\n" in text, line
+
+
 def test_the_table_of_switches():
     """docs/recipes.md has every switch of a recipe, and the values that the recipes give it."""
     from dataclasses import asdict
