@@ -19,7 +19,7 @@ from minitinybert.audit import models as audit_models
 from minitinybert.distillation.distill import layer_map
 from minitinybert.engine.parallel import Workers
 from minitinybert.training.optim import PRESETS, Adam, warmup_linear
-from minitinybert.training.step import Learner
+from minitinybert.training.shares import Learner
 
 SOURCE = Path(tinybert.__file__).read_text(encoding="utf-8")
 STEPS = {case.name: case for case in MODEL_CASES if case.name.startswith("distill.")}

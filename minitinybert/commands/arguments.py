@@ -130,7 +130,7 @@ def _corpus_options(parser: argparse.ArgumentParser, required: bool = True) -> N
 def _augment(commands: Any) -> None:
     parser = _command(commands, "augment", "a task's training data with words replaced (paper, Algorithm 1)", threads=False)
     parser.add_argument("--mlm", required=True, metavar="DIR|ID", help="a BERT with its masked-language-model head")
-    parser.add_argument("--vectors", required=True, metavar="FILE|NAME", help="GloVe, word2vec or fastText; README lists the formats")
+    parser.add_argument("--vectors", required=True, metavar="FILE|NAME", help="GloVe, word2vec or fastText: see docs/augmentation.md")
     _task_options(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="gets a longer train file, and the task's other files")
     parser.add_argument("--recipe", choices=("paper", "huawei-2019"), default="paper", help="Algorithm 1, or the released code's variant")

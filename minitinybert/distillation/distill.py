@@ -31,6 +31,9 @@ def layer_map(strategy: str | Sequence[int], M: int, N: int) -> tuple[int, ...]:
     """g(1) … g(M): the teacher's layer for each of the student's. M student layers, N teacher layers.
 
     "uniform" g(m) = m·N/M (rounded where M does not divide N), "top" g(m) = m + N − M, "bottom" g(m) = m, or M numbers in 1 … N.
+
+    >>> layer_map("uniform", 4, 12), layer_map("top", 4, 12)
+    ((3, 6, 9, 12), (9, 10, 11, 12))
     """
     if isinstance(strategy, str):
         if M > N:
@@ -107,7 +110,17 @@ class Intermediate(Objective):
         sums = lambda parts: {name: added(*values) for name, values in parts.items()}
         return Terms(sums(losses), dtrace, sums(dprojections))
 
-    def _hidden(self, m, H_S, H_T, batch, parameters, losses, dtrace, dprojections) -> None:
+    def _hidden(
+        self,
+        m: int,
+        H_S: Array,
+        H_T: Array,
+        batch: Batch,
+        parameters: Mapping[str, Array],
+        losses: dict[str, list[Array]],
+        dtrace: Trace,
+        dprojections: dict[str, list[Array]],
+    ) -> None:
         """L_embd at m = 0, L_hidn above; a mean over the real tokens, or over all rows where padding counts."""
         term, loss_of = ("embedding", embedding) if m == 0 else ("hidden", hidden)
         mask, rows = batch.attention_mask, batch.totals.tokens
@@ -117,7 +130,7 @@ class Intermediate(Objective):
         if self.names:
             W, b = parameters[self.names[m] + ".weight"], parameters.get(self.names[m] + ".bias")
         loss, cache = loss_of.forward(H_S, H_T, W, b, mask, rows * H_T.shape[-1])
-        dtrace.hidden[m], dW, db = loss_of.backward(self.weights[term], cache)
+        dtrace.hidden[m], dW, db = loss_of.backward(self.weights[term], cache)  # type: ignore[index]
         losses[term].append(self.weights[term] * loss)
         if W is not None:
             dprojections[self.names[m] + ".weight"].append(dW)

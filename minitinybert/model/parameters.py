@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..engine.device import Array, array_module
 
 ALIGN = 64
+
+Made = TypeVar("Made")
 
 
 class Slot(NamedTuple):
@@ -56,7 +58,7 @@ class Layout:
         return [(start := self.offsets[slot.name] + i * size, start + size) for i in range(parts)]
 
 
-class Parameters(Mapping):
+class Parameters(Mapping[str, Array]):
     """A flat array (size,) and its views: `parameters["bert.encoder.layer.0.output.dense.weight"]`, with `bert.` or without."""
 
     def __init__(self, layout: Layout, flat: Array):
@@ -109,11 +111,12 @@ class Parameters(Mapping):
                 return self._views[spelling]
         raise KeyError(name)
 
-    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What `make` gives, kept under `key`: views that are asked for at every step."""
         if key not in self._kept:
             self._kept[key] = make()
-        return self._kept[key]
+        kept: Made = self._kept[key]
+        return kept
 
     def __contains__(self, name: object) -> bool:
         return any(spelling in self._views for spelling in _spellings(str(name)))

@@ -18,7 +18,12 @@ class Cache(NamedTuple):
 
 @fused
 def forward(x: Array, gain: Array, bias: Array, eps: float) -> tuple[Array, Cache]:
-    """x (..., d), gain γ (d,), bias β (d,) -> y (..., d)."""
+    """x (..., d), gain γ (d,), bias β (d,) -> y (..., d).
+
+    >>> y, cache = forward(np.array([1.0, 3.0]), gain=np.ones(2), bias=np.zeros(2), eps=0.0)
+    >>> y.tolist()
+    [-1.0, 1.0]
+    """
     centred = x - x.mean(axis=-1, keepdims=True)
     inverse_std = 1 / array_module(x).sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps)
     x_hat = centred * inverse_std

@@ -12,7 +12,12 @@ class Cache(NamedTuple):
 
 
 def forward(s: Array) -> tuple[Array, Cache]:
-    """s (..., L) -> p (..., L).  softmax(s) = softmax(s − max s): the largest exponent is 0, nothing overflows."""
+    """s (..., L) -> p (..., L).  softmax(s) = softmax(s − max s): the largest exponent is 0, nothing overflows.
+
+    >>> p, cache = forward(np.array([0.0, np.log(3)]))
+    >>> p.round(6).tolist()
+    [0.25, 0.75]
+    """
     e = array_module(s).exp(s - s.max(axis=-1, keepdims=True))
     p = e / e.sum(axis=-1, keepdims=True)
     return p, Cache(p)
