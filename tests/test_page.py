@@ -58,7 +58,7 @@ def test_ten_steps_of_training(name, seed, optimizer):
 def of_the_package(inputs, optimizer):
     student, teacher, batch = audit_models.distillation(inputs)
     with Workers(2) as workers:
-        learner = Learner(student, audit_models.objective_of(inputs.settings), workers, teacher)
+        learner = Learner(student, audit_models.objective_of(inputs.settings), workers, Running(teacher))
         learner.student.parameters.flat[...] = student.parameters.flat  # the drawn projections, not those the learner starts with
         adam, history = Adam(learner.student.parameters, PRESETS[optimizer], workers), []
         for step in range(10):
