@@ -20,6 +20,7 @@ from minitinybert.distillation.distill import layer_map
 from minitinybert.engine.parallel import Workers
 from minitinybert.training.optim import PRESETS, Adam, warmup_linear
 from minitinybert.training.shares import Learner
+from minitinybert.training.teacher import Running
 
 SOURCE = Path(tinybert.__file__).read_text(encoding="utf-8")
 STEPS = {case.name: case for case in MODEL_CASES if case.name.startswith("distill.")}
