@@ -26,13 +26,14 @@ from minitinybert.augmentation.algorithm import Augmenter, Settings, vector_name
 from minitinybert.augmentation.candidates import BertCandidates, Question
 from minitinybert.augmentation.vectors import load_vectors
 from minitinybert.augmentation.words import WordReader
+from minitinybert.commands.shape import parse_shape
 from minitinybert.data.glue import TASKS, read_split
 from minitinybert.data.tokenizer import Tokenizer
 from minitinybert.engine.batch import packed
 from minitinybert.engine.parallel import keep_freed_memory
 from minitinybert.engine.random import generator
 from minitinybert.model.bert import Bert
-from minitinybert.model.config import Config, parse_shape
+from minitinybert.model.config import Config
 
 
 def main() -> None:

@@ -9,8 +9,9 @@ import argparse
 
 from tabulate import tabulate
 
+from minitinybert.commands.shape import parse_shape
 from minitinybert.model.bert import layout
-from minitinybert.model.config import Config, parse_shape
+from minitinybert.model.config import Config
 
 
 def gradient_bytes(shape: str, vocab_size: int = 30522, head: str = "none") -> int:

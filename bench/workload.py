@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minitinybert.commands.shape import parse_shape
 from minitinybert.commands.task_data import encode
 from minitinybert.data.batching import EncodedExamples, epoch_batches
 from minitinybert.data.glue import TASKS, read_split
@@ -21,7 +22,7 @@ from minitinybert.engine.batch import Batch
 from minitinybert.engine.device import Array
 from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
-from minitinybert.model.config import Config, parse_shape
+from minitinybert.model.config import Config
 from minitinybert.model.trace import Trace
 from minitinybert.training.cut import thread_shares
 from minitinybert.training.optim import Adam

@@ -10,8 +10,9 @@ from ..data.glue import Task, label_order
 from ..distillation.recipes import DEFAULT, Recipe
 from ..errors import InputError
 from ..model.bert import Bert
-from ..model.config import Config, is_shape, parse_shape
+from ..model.config import Config
 from ..weights import read
+from .shape import is_shape, parse_shape
 
 
 def label_names(task: Task) -> list[str]:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..distillation import recipes
 from ..errors import InputError
 from .arguments import build_parser
+from .recipe_file import load_recipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,7 +113,7 @@ def _run_distill_general(args: argparse.Namespace) -> int:
     from .corpus import distill_general
 
     with Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
-        recipe = recipes.load(args.recipe)
+        recipe = load_recipe(args.recipe)
         given = _given(args, args.epochs, args.lr)
         results = distill_general(args.teacher, args.student, _text(args), args.out, given, machine, recipe, args.resume)
     return _report(args, {"model": str(args.out), "results": results})
@@ -123,7 +123,7 @@ def _run_distill_task(args: argparse.Namespace) -> int:
     from ..machine import Machine
     from .task import distill_task
 
-    task, recipe = _task(args), recipes.load(args.recipe)
+    task, recipe = _task(args), load_recipe(args.recipe)
     with Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
         results = distill_task(
             args.teacher,
@@ -150,7 +150,7 @@ def _run_ablate(args: argparse.Namespace) -> int:
     from .ablation import study
     from .ablation.report import format_table
 
-    task, recipe = _task(args), recipes.load(args.recipe)
+    task, recipe = _task(args), load_recipe(args.recipe)
     with Machine(args.device, args.threads, args.ranks) as machine:
         report = study.run(
             args.teacher,

@@ -32,12 +32,13 @@ from ..files import check_apart
 from ..losses import cross_entropy
 from ..machine import Machine
 from ..model.bert import Bert
-from ..model.config import Config, is_shape, parse_shape
+from ..model.config import Config
 from ..training.loop import Options, digest, train
 from ..training.plan import Given, general_options
 from ..training.shares import Learner
 from ..training.teacher import Running
 from .classifiers import known_projections
+from .shape import is_shape, parse_shape
 
 _DEV_FRACTION, _DEV_MOST = 0.05, 2000  # sentences at the corpus's end that are kept from training
 _ROWS = 2048  # tokens a batch in evaluation

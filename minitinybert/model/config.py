@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..weights import hf_config
+from ..weights.hf_config import HEADS
 
-HEADS = {"none": "BertModel", "classifier": "BertForSequenceClassification", "mlm": "BertForMaskedLM"}
-_SHAPE = re.compile(r"(\d+)L-(\d+)D-(\d+)H-(\d+)F", re.IGNORECASE | re.ASCII)
 _GELU = {"gelu": "none", "gelu_python": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
@@ -67,48 +65,8 @@ class Config:
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any], where: str = "config.json") -> Config:
         """From a parsed config.json. InputError for what is not a BERT as computed here, and for missing sizes."""
-        if raw.get("model_type", "bert") not in ("bert", "tinybert"):
-            raise InputError(f"{where}: model_type is {raw['model_type']!r}; only bert can be read")
-        if raw.get("position_embedding_type", "absolute") != "absolute":
-            raise InputError(f"{where}: position_embedding_type {raw['position_embedding_type']!r}; only absolute can be read")
-        if raw.get("is_decoder") or raw.get("add_cross_attention"):
-            raise InputError(f"{where}: a decoder; only encoders can be read")
-        names = {f.name for f in fields(cls)} - {"head", "pooler", "id2label"}
-        sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-        for name in sizes:
-            if not isinstance(raw.get(name), int) or raw[name] < (0 if name == "num_hidden_layers" else 1):
-                raise InputError(f"{where}: {name} is {raw.get(name)!r}; a BERT configuration needs it as a whole number")
-        known = {name: raw[name] for name in names if name in raw}
-        architecture = (raw.get("architectures") or ["BertModel"])[0]
-        head = {v: k for k, v in HEADS.items()}.get(architecture, "mlm" if architecture == "BertForPreTraining" else "none")
-        return cls(**known, id2label=_labels(raw), head=head, pooler=head != "mlm")
+        return cls(**hf_config.read_fields(raw, where, [f.name for f in fields(cls)]))
 
     def to_hf(self) -> dict[str, Any]:
         """As a config.json that transformers reads."""
-        raw = {k: v for k, v in asdict(self).items() if k not in ("head", "pooler")}
-        raw["id2label"] = {str(i): name for i, name in self.id2label.items()}
-        raw["label2id"] = {name: i for i, name in self.id2label.items()}
-        return {"model_type": "bert", "architectures": [HEADS[self.head]], **raw}
-
-
-def _labels(raw: Mapping[str, Any]) -> dict[int, str]:
-    if raw.get("id2label"):
-        return {int(i): str(name) for i, name in sorted(raw["id2label"].items(), key=lambda item: int(item[0]))}
-    return {i: f"LABEL_{i}" for i in range(int(raw.get("num_labels", 2)))}
-
-
-def parse_shape(shape: str) -> dict[str, Any]:
-    """ "4L-312D-12H-1200F" as the four sizes by their config names. InputError where it is not of that form."""
-    match = _SHAPE.fullmatch(shape.strip())
-    if not match:
-        raise InputError(f"{shape!r} is neither a model directory nor a shape such as 4L-312D-12H-1200F")
-    names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
-    sizes = dict(zip(names, map(int, match.groups()), strict=True))
-    if not all(sizes.values()):
-        raise InputError(f"{shape}: layers, width, heads and feed-forward width are 1 at least")
-    return sizes
-
-
-def is_shape(text: str) -> bool:
-    """Whether it begins as shapes do, and is no directory: then `parse_shape` says what is wrong with the rest."""
-    return re.match(r"\s*\d+L", text, re.IGNORECASE | re.ASCII) is not None and not Path(text).exists()
+        return hf_config.write_fields(asdict(self))

@@ -10,7 +10,8 @@ import pytest
 
 from minitinybert.commands import task as task_command
 from minitinybert.commands.cli import main
-from minitinybert.distillation import recipes
+from minitinybert.commands.recipe_file import load_recipe
+from minitinybert.distillation.recipes import RECIPES
 from minitinybert.errors import InputError
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
@@ -299,13 +300,13 @@ def test_the_recipe_says_what_the_command_line_leaves_out(capsys, teacher, data,
 def test_bad_recipes_are_refused_by_name(content, words, tmp_path):
     (tmp_path / "mine.toml").write_text(content)
     with pytest.raises(InputError) as error:
-        recipes.load(str(tmp_path / "mine.toml"))
+        load_recipe(str(tmp_path / "mine.toml"))
     assert words in str(error.value) and "mine.toml" in str(error.value)
 
 
 def test_a_recipe_file_changes_what_it_names_and_no_more(tmp_path):
     (tmp_path / "mine.toml").write_text('recipe = "huawei-2019"\ntemperature = 2\nlayers = [2, 4]\n')
-    mine = recipes.load(str(tmp_path / "mine.toml"))
-    assert mine == replace(recipes.RECIPES["huawei-2019"], temperature=2.0, layers="2,4") and mine.layer_map == [2, 4]
+    mine = load_recipe(str(tmp_path / "mine.toml"))
+    assert mine == replace(RECIPES["huawei-2019"], temperature=2.0, layers="2,4") and mine.layer_map == [2, 4]
     with pytest.raises(InputError, match="--recipe mine: choose one of default, paper, huawei-2019"):
-        recipes.load("mine")
+        load_recipe("mine")

@@ -12,6 +12,7 @@ from data.corpora import WORDS, words
 
 from minitinybert.commands import corpus as corpus_command
 from minitinybert.commands.corpus import Text, distill_general, mlm_masking, mlm_metrics, pretrain
+from minitinybert.commands.shape import is_shape
 from minitinybert.data.glue import TASKS, read_split
 from minitinybert.data.masking import Masking, mask_batch
 from minitinybert.data.segments import Segments
@@ -24,7 +25,7 @@ from minitinybert.errors import InputError
 from minitinybert.losses import mlm
 from minitinybert.machine import Machine
 from minitinybert.model.bert import Bert
-from minitinybert.model.config import Config, is_shape
+from minitinybert.model.config import Config
 from minitinybert.model.trace import Trace
 from minitinybert.training.loop import Options, Stopped
 from minitinybert.training.shares import Learner

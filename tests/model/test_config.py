@@ -2,8 +2,9 @@
 
 import pytest
 
+from minitinybert.commands.shape import parse_shape
 from minitinybert.errors import InputError
-from minitinybert.model.config import Config, parse_shape
+from minitinybert.model.config import Config
 
 SIZES = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from minitinybert import Trace, audit
 from minitinybert.audit import MODEL_CASES, Inputs, assert_close
 from minitinybert.audit import models as audit_models
+from minitinybert.commands.shape import parse_shape
 from minitinybert.engine.batch import packed, padded
 from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
-from minitinybert.model.config import Config, parse_shape
+from minitinybert.model.config import Config
 from minitinybert.training.cut import split
 from minitinybert.training.optim import PRESETS, Adam
 from minitinybert.training.shares import Learner

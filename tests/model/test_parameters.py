@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from minitinybert.commands.shape import parse_shape
 from minitinybert.model.bert import layout
-from minitinybert.model.config import Config, parse_shape
+from minitinybert.model.config import Config
 from minitinybert.model.parameters import Layout, Parameters, Slot
 
 SMALL = Config(vocab_size=11, hidden_size=6, num_hidden_layers=2, num_attention_heads=2, intermediate_size=10, head="classifier")

@@ -29,13 +29,14 @@ from ...errors import InputError
 from ...files import write_json
 from ...machine import Machine
 from ...model.bert import Bert
-from ...model.config import Config, parse_shape
+from ...model.config import Config
 from ...progress import log
 from ...training.answers import Answers
 from ...training.loop import Options
 from ...training.plan import Given, Plan, general_options, plan_of
 from ..corpus import Text, distill_general
 from ..plots import ablation_chart
+from ..shape import parse_shape
 from ..task import check_teacher, distill_task, load_teacher
 from ..task_data import TaskData
 from .report import summarise
