@@ -1,4 +1,5 @@
-"""minitinybert: TinyBERT (arXiv 1909.10351) from scratch on NumPy and CuPy, every backward pass by hand."""
+"""minitinybert: TinyBERT (arXiv 1909.10351) from scratch on NumPy and CuPy, every backward pass by
+hand."""
 
 from .model.bert import Bert
 from .model.trace import Trace

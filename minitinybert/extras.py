@@ -1,6 +1,8 @@
-"""What to install where something optional is missing: the module that is, and the extra that fits the CUDA there is.
+"""What to install where something optional is missing: the module that is, and the extra that fits
+the CUDA there is.
 
-No advice brings a second CuPy beside the one there is: its packages share their files, and two in one environment break each other.
+No advice brings a second CuPy beside the one there is: its packages share their files, and two in
+one environment break each other.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ _WHEELS = {"cupy-cuda12x": 12, "cupy-cuda13x": 13}  # CuPy's packages that an ex
 
 
 def hint(module: str) -> str:
-    """How to install mpi4py, torch, ml_dtypes, nccl or cupy, which is CuPy 14 with CUDA's libraries."""
+    """How to install mpi4py, torch, ml_dtypes, nccl or cupy, which is CuPy 14 with CUDA's
+    libraries."""
     if module in _EXTRAS:
         return _install(_EXTRAS[module])
     match _cupys():
@@ -38,7 +41,8 @@ def no_cupy(error: ImportError) -> str:
 
 
 def no_device(cupy: Any) -> str:
-    """Why CuPy, which is there, finds no device: most often because the driver is older than its CUDA."""
+    """Why CuPy, which is there, finds no device: most often because the driver is older than its
+    CUDA."""
     driver, own = (version() // 1000 for version in (cupy.cuda.runtime.driverGetVersion, cupy.cuda.runtime.runtimeGetVersion))
     if not 0 < driver < own:
         return "CuPy finds no CUDA device here"
@@ -65,7 +69,8 @@ def _cupys() -> list[str]:
 
 
 def _driver() -> int:
-    """The newest CUDA that the driver runs, 12 or 13, asked without CuPy; 0 where there is no driver."""
+    """The newest CUDA that the driver runs, 12 or 13, asked without CuPy; 0 where there is no
+    driver."""
     version = ctypes.c_int()
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))

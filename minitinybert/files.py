@@ -17,7 +17,8 @@ AGAIN = "copy or download it again"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; takes its place when the block ends well, and goes away when it does not."""
+    """A path beside `path` to write to; takes its place when the block ends well, and goes away
+    when it does not."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     beside.touch()
     mode = beside.stat().st_mode  # of any new file here; the writer of safetensors makes one that nobody else may read
@@ -31,7 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def building(directory: Path) -> Iterator[Path]:
-    """A new directory beside `directory`, which must not exist; renamed when the block ends well, removed when it does not."""
+    """A new directory beside `directory`, which must not exist; renamed when the block ends well,
+    removed when it does not."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     beside = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
     shutil.rmtree(beside, ignore_errors=True)

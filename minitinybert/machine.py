@@ -1,4 +1,5 @@
-"""Where a command runs: --device, --threads, ranks. This is what brings a device's kernels, which stand above all that they replace."""
+"""Where a command runs: --device, --threads, ranks. This is what brings a device's kernels, which
+stand above all that they replace."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ from .model.bert import Bert
 
 
 class Machine:
-    """Where a command runs: the array module of --device, the threads of --threads, which rank of how many this process is, and in what
-    dtype frozen teachers answer."""
+    """Where a command runs: the array module of --device, the threads of --threads, which rank of
+    how many this process is, and in what dtype frozen teachers answer."""
 
     def __init__(self, device_name: str = "cpu", threads: int | None = None, ranks: Ranks = ALONE, teacher_dtype: str = "float32"):
         self.device_name = device_name
@@ -41,12 +42,14 @@ class Machine:
         return teacher.to(self.xp).astype(self.teacher_dtype)
 
     def conditions(self, recipe: Recipe) -> dict[str, Any]:
-        """What must be the same for a distillation to go on where it was: every switch of the recipe, and how the teacher answers."""
+        """What must be the same for a distillation to go on where it was: every switch of the
+        recipe, and how the teacher answers."""
         return {**asdict(recipe), "teacher_dtype": self.teacher_dtype.name}
 
 
 def select(device: str) -> Any:
-    """The array module of `device` ("cpu", "cuda" or "cuda:N"), with its kernels; makes device N current. InputError when there is none."""
+    """The array module of `device` ("cpu", "cuda" or "cuda:N"), with its kernels; makes device N
+    current. InputError when there is none."""
     if device == "cpu":
         _bring_cpu_kernels()
         return np
@@ -74,7 +77,8 @@ def select(device: str) -> Any:
 
 
 def _bring_cpu_kernels() -> None:
-    """Those that numba compiles, where it is installed; MINITINYBERT_NUMBA=0: none, but NumPy's passes as they are written."""
+    """Those that numba compiles, where it is installed; MINITINYBERT_NUMBA=0: none, but NumPy's
+    passes as they are written."""
     if os.environ.get("MINITINYBERT_NUMBA") == "0":
         return
     with contextlib.suppress(ImportError):
@@ -82,7 +86,8 @@ def _bring_cpu_kernels() -> None:
 
 
 def float_type(name: str) -> np.dtype:
-    """The dtype "float32", "float16" or "bfloat16". InputError where ml_dtypes or CuPy 14, which know the last, are not there."""
+    """The dtype "float32", "float16" or "bfloat16". InputError where ml_dtypes or CuPy 14, which
+    know the last, are not there."""
     if name == "bfloat16":
         try:
             import cupy
@@ -98,9 +103,9 @@ def float_type(name: str) -> np.dtype:
 
 
 def allow_tf32(device: str) -> None:
-    """Products of float32 matrices on tensor cores, of numbers rounded to 10 bits behind the point and summed in float32, from the first
-    product of this process on: CuPy asks the environment then. Attention's products are kernels of ours, and stay float32.
-    InputError on a CPU.
+    """Products of float32 matrices on tensor cores, of numbers rounded to 10 bits behind the point
+    and summed in float32, from the first product of this process on: CuPy asks the environment
+    then. Attention's products are kernels of ours, and stay float32. InputError on a CPU.
     """
     if device == "cpu":
         raise InputError("--tf32 is a way of GPUs to multiply: choose --device cuda, or leave it out")

@@ -1,4 +1,5 @@
-"""How far long work has come: a bar on a terminal, a plain line now and then in a log. All on standard error."""
+"""How far long work has come: a bar on a terminal, a plain line now and then in a log. All on
+standard error."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def log(line: str) -> None:
 
 
 def progress(iterable: Iterable[T], total: int, description: str, initial: int = 0, quiet: bool = False) -> Progress[T]:
-    """`iterable`, shown as it is gone through: `initial` of `total` are done already. Silent with `quiet` or MINITINYBERT_QUIET=1."""
+    """`iterable`, shown as it is gone through: `initial` of `total` are done already. Silent with
+    `quiet` or MINITINYBERT_QUIET=1."""
     return Progress(iterable, total, description, initial, quiet or _quiet())
 
 

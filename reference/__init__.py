@@ -1,4 +1,5 @@
-"""What judges minitinybert: the whole method on one page of NumPy, and the same in PyTorch, differentiated by autograd.
+"""What judges minitinybert: the whole method on one page of NumPy, and the same in PyTorch,
+differentiated by autograd.
 
     tinybert.py  the page: every operation above its backward, BERT, the losses, both stages of distillation, augmentation, training
     twin.py      every operation and loss, and BERT, as plain functions of PyTorch's tensors
@@ -7,5 +8,6 @@
     released.py  the released code's two steps as it writes them: what the recipe huawei-2019 has to be
     store.py     `python -m minitinybert_reference.store` writes stored/, which needs no PyTorch to be read
 
-The page and twin.py know nothing of the code they judge; the others take drawn inputs, layer maps and dropout masks from it.
+The page and twin.py know nothing of the code they judge; the others take drawn inputs, layer maps
+and dropout masks from it.
 """

@@ -1,11 +1,13 @@
-"""Two of the audit's judges by a case's name: PyTorch, and the page (tinybert.py). They are handed arrays by name and give arrays by name.
+"""Two of the audit's judges by a case's name: PyTorch, and the page (tinybert.py). They are handed
+arrays by name and give arrays by name.
 
     differentiate(name, arrays, …)            outputs and gradients by autograd on the twin
     page(name, arrays, settings)              outputs, and the page's own backward
 
-The page computes the paper's method and nothing else, so `taken` first takes from a drawn case what the page does not know: dropout is 0,
-GELU exact, a mean over what is there rather than over a larger batch's count, the recipe `paper`'s. The case is then judged with that.
-PyTorch is imported when it is asked for: the page does without.
+The page computes the paper's method and nothing else, so `taken` first takes from a drawn case what
+the page does not know: dropout is 0, GELU exact, a mean over what is there rather than over a
+larger batch's count, the recipe `paper`'s. The case is then judged with that. PyTorch is imported
+when it is asked for: the page does without.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ Answer = tuple[Arrays, Callable[[Arrays], Arrays]]  # outputs, backward(doutputs
 
 
 def twins() -> dict[str, Callable[..., Any]]:
-    """The twin of each case of the audit, by the case's name. ImportError where there is no PyTorch."""
+    """The twin of each case of the audit, by the case's name. ImportError where there is no
+    PyTorch."""
     from . import step, twin
 
     operations = ("linear", "embedding", "layer_norm", "embed_norm", "add_norm", "gelu", "softmax", "dropout", "attention", "feed_forward")
@@ -48,7 +51,8 @@ def differentiate(
     doutputs: Mapping[str, np.ndarray],
     wanted: Sequence[str],
 ) -> tuple[Arrays, Arrays]:
-    """Case `name` on NumPy arrays: its outputs, and by autograd the gradients of the `wanted` arguments for `doutputs`."""
+    """Case `name` on NumPy arrays: its outputs, and by autograd the gradients of the `wanted`
+    arguments for `doutputs`."""
     import torch
 
     from .twin import tensor
@@ -83,7 +87,8 @@ def page(name: str, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any
 
 
 def taken(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A case's drawn arrays and settings without what the page does not know. Teacher and student have as many heads, and one ε."""
+    """A case's drawn arrays and settings without what the page does not know. Teacher and student
+    have as many heads, and one ε."""
     plain = {"p": 0.0, "rate": 0.0, "approximate": "none"}
     settings = {name: plain.get(name, value) for name, value in settings.items() if name != "count"}
     for model in {"config", "student", "teacher"} & settings.keys():
@@ -171,7 +176,8 @@ def _softmax(s, rate, bias=0.0) -> Answer:
 
 
 def _attention(q, kv, runs, heads, p, attention_mask=None) -> Answer:
-    """Each run of equally long sentences is a rectangle; a sentence asks with each of its tokens, or with the first."""
+    """Each run of equally long sentences is a rectangle; a sentence asks with each of its tokens,
+    or with the first."""
     d, parts, asked = q.shape[-1], [], 0
     for start, n, L in runs:
         rows = slice(start, start + n * L)
@@ -242,11 +248,13 @@ def _cross_entropy(z, labels) -> Answer:
     return {"loss": loss}, lambda dy: {"z": dy["loss"] * dz}
 
 
-# Models. A packed batch is padded into a rectangle, sentences in order of length, and what comes out is packed again.
+# Models. A packed batch is padded into a rectangle, sentences in order of length, and what comes
+# out is packed again.
 
 
 def rectangle(input_ids, token_type_ids, attention_mask, is_packed) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The page's batch, and which of its tokens have a row in the case's arrays: with packing, those that are not padding."""
+    """The page's batch, and which of its tokens have a row in the case's arrays: with packing,
+    those that are not padding."""
     mask = attention_mask.astype(bool)
     order = np.argsort(mask.sum(1), kind="stable") if is_packed else np.arange(len(mask))
     batch = {"ids": input_ids[order], "segments": token_type_ids[order], "mask": mask[order]}

@@ -1,8 +1,11 @@
-"""The released TinyBERT code (huawei-noah, 2019: task_distill.py, transformer/modeling.py): what the recipe huawei-2019 has to be.
+"""The released TinyBERT code (huawei-noah, 2019: task_distill.py, transformer/modeling.py): what
+the recipe huawei-2019 has to be.
 
-Written as it is written there, without switches and without counts: −10,000 is added to the scores of padding, entries of −100 or less
-become 0 on both sides (real scores that are so low, too), and `MSELoss` is the mean of whatever lies in the tensors, padding included.
-Of the twin it takes the encoder's layers; dropout's masks are given, for the teacher as well, which is never put into eval mode.
+Written as it is written there, without switches and without counts: −10,000 is added to the scores
+of padding, entries of −100 or less become 0 on both sides (real scores that are so low, too), and
+`MSELoss` is the mean of whatever lies in the tensors, padding included. Of the twin it takes the
+encoder's layers; dropout's masks are given, for the teacher as well, which is never put into eval
+mode.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ class Answer(NamedTuple):
 
 
 def forward(tensors: Mapping[str, Tensor], config: Mapping[str, Any], batch: Any, keep: Mapping[str, Any], is_student: bool) -> Answer:
-    """The model on a rectangular batch. The student's states all go through one `fit_dense`, whatever their width."""
+    """The model on a rectangular batch. The student's states all go through one `fit_dense`,
+    whatever their width."""
     (_, B, L) = batch.runs[0]
     ids, types, mask = (twin.tensor(a).reshape(B, L) for a in (batch.input_ids, batch.token_type_ids, batch.attention_mask))
     keep = {**keep, "layers": [{**layer, "probabilities": layer["probabilities"][0]} for layer in keep["layers"]]}
@@ -74,10 +78,12 @@ STAGES = {"intermediate": intermediate, "prediction": prediction, "regression": 
 
 
 def imitate(stage: str, student: Any, teacher: Any, batch: Any, seed: int, rates: Sequence[float]):
-    """What a minitinybert Learner with the recipe huawei-2019 and BertAdam should do from here, as `step.imitate`: the losses of each
-    step by name, the weights at the end, and the last step's gradients of all tensors that have one.
+    """What a minitinybert Learner with the recipe huawei-2019 and BertAdam should do from here, as
+    `step.imitate`: the losses of each step by name, the weights at the end, and the last step's
+    gradients of all tensors that have one.
 
-    student: the learner's own, `fit_dense` among its parameters. Dropout's masks are those that the learner draws.
+    student: the learner's own, `fit_dense` among its parameters. Dropout's masks are those that the
+    learner draws.
     """
     own, fixed = ({name: twin.tensor(model.parameters[name]) for name in model.parameters} for model in (student, teacher))
     learned = {name: p.requires_grad_() for name, p in own.items() if stage != "intermediate" or not name.startswith(UNTOUCHED)}

@@ -1,4 +1,5 @@
-"""A whole distillation step in PyTorch: teacher and student forward, the losses of both stages, and the two optimisers."""
+"""A whole distillation step in PyTorch: teacher and student forward, the losses of both stages, and
+the two optimisers."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from . import twin
 
 
 def intermediate(student, teacher, recipe, batch, keep, map: Sequence[int], **tensors: Any) -> twin.Outputs:
-    """L_embd, Σ L_hidn, Σ L_attn (eqs. 7–9), the student under given dropout masks, the teacher without."""
+    """L_embd, Σ L_hidn, Σ L_attn (eqs. 7–9), the student under given dropout masks, the teacher
+    without."""
     S, T = _traces(student, teacher, batch, keep, tensors)
     own = _part(tensors, "student.")
     layers = range(1, student["num_hidden_layers"] + 1)
@@ -66,8 +68,9 @@ def _rows_mse(x: Tensor, y: Tensor, batch: Any, counts: bool) -> Tensor:
 
 
 def _scores_mse(flat_S: Tensor, flat_T: Tensor, batch: Any, heads: tuple[int, int], counts: bool) -> Tensor:
-    """Mean over heads and pairs of real tokens of one sentence. counts: over all pairs, scores of masked keys, and those of −100 or
-    less, set to 0 on both sides. Of the side with more heads, means over neighbours are compared."""
+    """Mean over heads and pairs of real tokens of one sentence. counts: over all pairs, scores of
+    masked keys, and those of −100 or less, set to 0 on both sides. Of the side with more heads,
+    means over neighbours are compared."""
     total, compared, at = 0.0, min(heads), 0
     for start, n, L in batch.runs:
         real = torch.ones(n, L, dtype=torch.bool)
@@ -102,7 +105,8 @@ def adamw(parameters: Mapping[str, Tensor]) -> torch.optim.AdamW:
 
 
 class BertAdam:
-    """BERT's own Adam, from its equations: no bias correction, ε 1e-6. What it is given has been clipped."""
+    """BERT's own Adam, from its equations: no bias correction, ε 1e-6. What it is given has been
+    clipped."""
 
     def __init__(self, parameters: Mapping[str, Tensor]):
         self.parameters = parameters
@@ -123,8 +127,9 @@ class BertAdam:
 def train(
     step_losses: Any, parameters: Mapping[str, Tensor], optimizer: str, rates: Iterable[float]
 ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    """A step for each learning rate, in place: step_losses(i) -> losses by name. "adamw" and "bert" clip the whole gradient at 1 (as BERT
-    does), "bert-adam" each tensor's (as the released code does).
+    """A step for each learning rate, in place: step_losses(i) -> losses by name. "adamw" and "bert"
+    clip the whole gradient at 1 (as BERT does), "bert-adam" each tensor's (as the released code
+    does).
 
     Returns the losses of each step, and the last step's gradients before they are clipped.
     """
@@ -152,10 +157,11 @@ def train(
 
 
 def imitate(student: Any, teacher: Any, recipe: Mapping[str, Any], batch: Any, seed: int, optimizer: str, rates: Sequence[float]):
-    """What a minitinybert Learner and Adam should do from here: the losses of each step by name, and at the end weights and gradients.
+    """What a minitinybert Learner and Adam should do from here: the losses of each step by name,
+    and at the end weights and gradients.
 
-    student, teacher: minitinybert models, left as they are; dropout's masks are taken from the student, the rest is PyTorch.
-    recipe: switches, as the audit's distillation cases have them.
+    student, teacher: minitinybert models, left as they are; dropout's masks are taken from the
+    student, the rest is PyTorch. recipe: switches, as the audit's distillation cases have them.
     """
     in_between = "projection" in recipe
     losses_of = intermediate if in_between else prediction

@@ -1,4 +1,5 @@
-"""python -m minitinybert_reference.store: what the twin gives, kept in stored/ so that float32 can be judged where PyTorch is not.
+"""python -m minitinybert_reference.store: what the twin gives, kept in stored/ so that float32 can
+be judged where PyTorch is not.
 
 stored/<case>.npz     drawn float32 inputs; outputs and gradients of the twin in float64, rounded once to float32
 stored/steps.npz      ten distillation steps with each optimiser: inputs, losses, weights
@@ -44,7 +45,8 @@ def main() -> None:
 
 
 def examples(case: Case, count: int) -> dict[str, np.ndarray]:
-    """number/in/…, number/settings/json, number/dout/…, number/out/…, number/grad/…, each with the array's name."""
+    """number/in/…, number/settings/json, number/dout/…, number/out/…, number/grad/…, each with the
+    array's name."""
     entries: dict[str, np.ndarray] = {}
     for number in range(count):
         draw = Draw(generator(SEED, *case.name.encode(), number), large=number == 0)
@@ -60,7 +62,8 @@ def examples(case: Case, count: int) -> dict[str, np.ndarray]:
 
 
 def steps() -> dict[str, np.ndarray]:
-    """Ten distillation steps, dropout on, in float64 from float32 weights: <optimizer>/losses/<term> (10,), <optimizer>/weights/<name>."""
+    """Ten distillation steps, dropout on, in float64 from float32 weights:
+    <optimizer>/losses/<term> (10,), <optimizer>/weights/<name>."""
     case = next(case for case in MODEL_CASES if case.name == "distill.intermediate")
     inputs = case.draw(Draw(generator(SEED, 1))).cast(np.float32).cast(np.float64)
     entries = {f"in/{name}": small(a) for name, a in inputs.arrays.items()}

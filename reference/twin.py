@@ -1,6 +1,8 @@
-"""Every operation, loss and BERT in PyTorch: forward only, autograd does the rest. Names and arguments are those of minitinybert.
+"""Every operation, loss and BERT in PyTorch: forward only, autograd does the rest. Names and
+arguments are those of minitinybert.
 
-Written from the equations, not from minitinybert's code: torch.nn.functional where it has the function, plain tensors elsewhere.
+Written from the equations, not from minitinybert's code: torch.nn.functional where it has the
+function, plain tensors elsewhere.
 """
 
 from __future__ import annotations
@@ -106,7 +108,8 @@ def attend(
     scale: float,
     masked: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """q (B, Q, d), k, v (B, L, d), mask (B, L) bool -> context (B, Q, d), scores before the mask (B, h, Q, L).
+    """q (B, Q, d), k, v (B, L, d), mask (B, L) bool -> context (B, Q, d), scores before the mask
+    (B, h, Q, L).
 
     `masked` is added to the scores of padding: by default the lowest float.
     """
@@ -181,9 +184,11 @@ def bert_trace(
     keep: Mapping[str, Any] | None = None,
     masked: float | None = None,
 ) -> Outputs:
-    """BERT on one rectangle of ids (B, L), from tensors by their Hugging Face names (`bert.` or bare), dropout by given masks.
+    """BERT on one rectangle of ids (B, L), from tensors by their Hugging Face names (`bert.` or
+    bare), dropout by given masks.
 
-    Returns embedding, hidden.0 …, scores.0 … (before mask and softmax), and pooled, logits where there is a pooler and classifier.
+    Returns embedding, hidden.0 …, scores.0 … (before mask and softmax), and pooled, logits where
+    there is a pooler and classifier.
     """
     t = {name.removeprefix("bert."): a for name, a in tensors.items()}
     c, B, L = config, *input_ids.shape
@@ -233,7 +238,8 @@ def dropout_scale(p: float) -> float:
 
 
 def bert_batch(tensors: Mapping[str, Tensor], config: Mapping[str, Any], batch: Any, keep: Mapping[str, Any]) -> Outputs:
-    """A minitinybert Batch: each run of equally long sentences is a rectangle of its own; rows and flat scores one after another."""
+    """A minitinybert Batch: each run of equally long sentences is a rectangle of its own; rows and
+    flat scores one after another."""
     pieces: list[Outputs] = []
     for i, (start, n, L) in enumerate(batch.runs):
         rows, sentences = slice(start, start + n * L), slice(sum(run.n for run in batch.runs[:i]), None)

@@ -1,4 +1,5 @@
-"""The gradient audit: cases (operations.py, models.py) and the judges that every backward is held against (judges.py)."""
+"""The gradient audit: cases (operations.py, models.py) and the judges that every backward is held
+against (judges.py)."""
 
 from .case import Case, Draw, Inputs
 from .judges import (

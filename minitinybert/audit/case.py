@@ -1,4 +1,5 @@
-"""What an audited case is: where its inputs come from, and how it is called. (The judges: judges.py.)"""
+"""What an audited case is: where its inputs come from, and how it is called. (The judges:
+judges.py.)"""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ from ..engine.device import Array
 
 
 class Draw:
-    """Where the drawn inputs come from. A test overrides `integer` to let Hypothesis choose (and shrink) the shapes.
+    """Where the drawn inputs come from. A test overrides `integer` to let Hypothesis choose (and
+    shrink) the shapes.
 
-    large: sizes from the upper half of their range, every option taken: a draw in which no gradient is zero for want of size.
+    large: sizes from the upper half of their range, every option taken: a draw in which no gradient
+    is zero for want of size.
     """
 
     def __init__(self, rng: np.random.Generator, large: bool = False):

@@ -5,8 +5,9 @@
     the page             the whole method by hand in `minitinybert_reference.tinybert`, in float64; it has no dropout, no tanh GELU
     stored               float32 answers against outputs and gradients of the twin, kept in `minitinybert_reference/stored`
 
-Upstream gradients dy, directions t and parameters are random: with ones for dy, softmax's gradient is zero and most wrong
-layer-norm backwards pass. A gradient that is zero where it need not be proves nothing, and fails.
+Upstream gradients dy, directions t and parameters are random: with ones for dy, softmax's gradient
+is zero and most wrong layer-norm backwards pass. A gradient that is zero where it need not be
+proves nothing, and fails.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from .models import MODEL_CASES
 from .operations import CASES
 
 TOLERANCES = {"finite differences": 1e-6, "PyTorch": 1e-10, "the page": 1e-10, "stored": 1e-5}
-# A gradient smaller than this share of its upstream gradient's norm is judged as if it were that large: where mathematics says zero,
-# what is left is the rounding of terms as large as dy.
+# A gradient smaller than this share of its upstream gradient's norm is judged as if it were that
+# large: where mathematics says zero, what is left is the rounding of terms as large as dy.
 FLOORS = {np.dtype(np.float64): 1e-4, np.dtype(np.float32): 1e-1}
 FLOOR = FLOORS[np.dtype(np.float64)]
 EMPTY = 1e-6  # smaller than this share, it counts as zero
@@ -68,7 +69,8 @@ def _finite(error: float) -> float:
 
 
 def assert_close(name: str, ours: Array, theirs: Array, rtol: float, floor: float = 0.0, seed: Any = None) -> None:
-    """AssertionError naming tensor, shape, seed, worst index and both values, unless the relative error is within rtol."""
+    """AssertionError naming tensor, shape, seed, worst index and both values, unless the relative
+    error is within rtol."""
     deviation = compare(name, ours, theirs, floor)
     assert deviation.error <= rtol, f"{deviation} (tolerance {rtol:.0e}, seed {seed})"
 
@@ -83,9 +85,11 @@ def upstream(draw: Draw, outputs: dict[str, Array], xp: Any = np) -> dict[str, A
 
 
 def check_vjp(case: Case, inputs: Inputs, draw: Draw, norms: dict[str, float], xp: Any = np) -> Iterator[Deviation]:
-    """⟨dy, J t⟩ against ⟨Jᵀ dy, t⟩, for each differentiable argument by itself. inputs: float64, in `xp`.
+    """⟨dy, J t⟩ against ⟨Jᵀ dy, t⟩, for each differentiable argument by itself. inputs: float64, in
+    `xp`.
 
-    Errors are relative to ‖Jᵀ dy‖, which is what ⟨Jᵀ dy, t⟩ is worth for a random t. `norms` is told each argument's ‖Jᵀ dy‖/‖dy‖.
+    Errors are relative to ‖Jᵀ dy‖, which is what ⟨Jᵀ dy, t⟩ is worth for a random t. `norms` is
+    told each argument's ‖Jᵀ dy‖/‖dy‖.
     """
     outputs, cache = case.run(inputs)
     dy = upstream(draw, outputs, xp)
@@ -111,14 +115,16 @@ def check_vjp(case: Case, inputs: Inputs, draw: Draw, norms: dict[str, float], x
 
 
 def unproven(case: Case, norms: dict[str, float]) -> list[Deviation]:
-    """The guard against emptiness: arguments whose gradient was zero in a large draw, though mathematics does not say so."""
+    """The guard against emptiness: arguments whose gradient was zero in a large draw, though
+    mathematics does not say so."""
     empty = [name for name, relative in norms.items() if relative < EMPTY and not name.endswith(case.zero or ("\0",))]
     return [Deviation(f"d {name}", math.inf, "zero, so nothing is proven") for name in empty]
 
 
 def extrapolated(difference: Callable[[float], float], h: float = 2.0**-6, levels: int = 5) -> float:
-    """lim h→0 of a central difference, by Richardson's extrapolation over h, h/2, h/4 …; of the tableau, the entry that differs least
-    from its two parents (Ridders' method): each column takes away one more even power of h, until rounding takes over."""
+    """lim h→0 of a central difference, by Richardson's extrapolation over h, h/2, h/4 …; of the
+    tableau, the entry that differs least from its two parents (Ridders' method): each column takes
+    away one more even power of h, until rounding takes over."""
     best, smallest, above = math.nan, math.inf, [difference(h)]
     for level in range(1, levels):
         row = [difference(h / 2**level)]
@@ -142,7 +148,8 @@ def check_twin(case: Case, inputs: Inputs, draw: Draw, judge: Any, xp: Any = np)
 
 
 def check_page(case: Case, inputs: Inputs, draw: Draw, judge: Any, xp: Any = np) -> list[Deviation]:
-    """Outputs and gradients against the page's, in the inputs' dtype and without what the page does not know (`judge.taken`)."""
+    """Outputs and gradients against the page's, in the inputs' dtype and without what the page does
+    not know (`judge.taken`)."""
     inputs = Inputs(*judge.taken(*inputs))
     outputs, cache = case.run(inputs)
     their_outputs, backward = judge.page(case.name, on_host(inputs.arrays), inputs.settings)
@@ -183,7 +190,8 @@ class Example(NamedTuple):
 
 
 def stored(name: str) -> list[Example]:
-    """The examples of one case in `minitinybert_reference/stored`; FileNotFoundError, ModuleNotFoundError where there are none."""
+    """The examples of one case in `minitinybert_reference/stored`; FileNotFoundError,
+    ModuleNotFoundError where there are none."""
     with (stored_folder() / f"{name}.npz").open("rb") as file, np.load(file) as data:
         groups: dict[str, dict[str, dict[str, np.ndarray]]] = {}
         for entry in data.files:
@@ -206,7 +214,8 @@ def _example(group: dict[str, dict[str, np.ndarray]]) -> Example:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one judge found for one case: its largest error, where that was, or why it could not judge."""
+    """What one judge found for one case: its largest error, where that was, or why it could not
+    judge."""
 
     tolerance: float
     error: float | None = None
@@ -231,7 +240,8 @@ class Result:
 
 
 def run(xp: Any = np, seed: int = 0, cases: Iterable[Case] | None = None) -> list[Result]:
-    """The audit on one device, `xp` numpy or cupy: a Result for each case, whose verdicts are by judge."""
+    """The audit on one device, `xp` numpy or cupy: a Result for each case, whose verdicts are by
+    judge."""
     if cases is None:
         cases = (*CASES, *MODEL_CASES)
     judges = reference_twin(), reference_page()

@@ -1,5 +1,5 @@
-"""Whole models for the audit: BERT with each head, padded and packed, dropout on, a random gradient at every place of its trace; and the
-distillation objectives through teacher and student."""
+"""Whole models for the audit: BERT with each head, padded and packed, dropout on, a random gradient
+at every place of its trace; and the distillation objectives through teacher and student."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ _DROPOUT_KEY = 0x5EED
 
 
 def draw_config(draw: Draw, head: str, **fixed: Any) -> dict[str, Any]:
-    """The arguments of a small Config: odd head sizes, both GELUs, one or two segments. Neither very narrow nor with a tiny ε:
-    where a row is nearly constant, layer norm bends faster than difference quotients can follow."""
+    """The arguments of a small Config: odd head sizes, both GELUs, one or two segments. Neither
+    very narrow nor with a tiny ε: where a row is nearly constant, layer norm bends faster than
+    difference quotients can follow."""
     heads, d_k = draw.choice([(1, 5), (5, 1), (2, 3), (1, 7), (4, 2), (3, 3)])
     config = {
         "vocab_size": draw.integer(3, 11),
@@ -55,8 +56,8 @@ def make_config(raw: dict[str, Any]) -> Config:
 
 
 def draw_parameters(draw: Draw, table: Layout, prefix: str = "") -> dict[str, np.ndarray]:
-    """Random values for every tensor: gains are not 1, biases are not 0. The pooler stays away from 0, where relu has a corner that
-    difference quotients would smooth."""
+    """Random values for every tensor: gains are not 1, biases are not 0. The pooler stays away from
+    0, where relu has a corner that difference quotients would smooth."""
     drawn = {}
     for name, view in Parameters.zeros(table).items():
         value = draw.normal(*view.shape, scale=0.2 if "pooler.dense.weight" in name else 1.0 if "_embeddings" in name else 0.4)
@@ -69,7 +70,8 @@ def draw_parameters(draw: Draw, table: Layout, prefix: str = "") -> dict[str, np
 
 
 def draw_batch(draw: Draw, vocab_size: int, segments: int) -> tuple[dict[str, np.ndarray], bool]:
-    """A rectangle of ids with its mask, and whether it is to be packed; padding may lie anywhere but at the first token, unless so."""
+    """A rectangle of ids with its mask, and whether it is to be packed; padding may lie anywhere
+    but at the first token, unless so."""
     B, L, is_packed = draw.integer(1, 4), draw.integer(1, 6), draw.yes()
     mask = draw.mask(B, L)
     if is_packed:
@@ -131,7 +133,8 @@ def dropout_masks(cache: BertCache) -> dict[str, Any]:
 
 
 def _all_rows(keep: Array | None, rows: Array | None, T: int) -> Array | None:
-    """Masks of the [CLS] rows (S, d) among those of all (T, d), of which nothing is seen: the twin works out every row."""
+    """Masks of the [CLS] rows (S, d) among those of all (T, d), of which nothing is seen: the twin
+    works out every row."""
     if keep is None or rows is None:
         return keep
     full = array_module(keep).ones((T, keep.shape[-1]), bool)
@@ -254,7 +257,8 @@ def _step_forward(student, teacher, recipe, is_packed, **arrays: Array) -> tuple
 
 
 def _step_backward(dlosses: dict[str, Array], kept: _StepCache) -> dict[str, Array]:
-    """The gradient of a loss is its weight λ in the total: student and objective are asked again, with these."""
+    """The gradient of a loss is its weight λ in the total: student and objective are asked again,
+    with these."""
     weights = {name: float(dlosses.get(name, 0.0)) for name in ("embedding", "hidden", "attention", "prediction")}
     terms, _ = terms_of(kept.objective(weights), kept.student, kept.batch, kept.teacher_trace, _DROPOUT_KEY)
     dtrace = terms.dtrace

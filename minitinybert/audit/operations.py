@@ -1,4 +1,5 @@
-"""What the audit knows of each operation and loss: its equation, inputs worth drawing, how it is called."""
+"""What the audit knows of each operation and loss: its equation, inputs worth drawing, how it is
+called."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def _named(names: str, backward: Callable[..., Any]) -> Callable[[dict[str, Arra
 def _operation(
     module: ModuleType, formula: str, names: str, draw: Callable[[Draw], Inputs], forward: Any = None, backward: Any = None, **more: Any
 ) -> Case:
-    """y, cache = module.forward(…), looked up when it is called, as module.backward is where no others are given."""
+    """y, cache = module.forward(…), looked up when it is called, as module.backward is where no
+    others are given."""
     asked = forward or (lambda **inputs: module.forward(**inputs))
 
     def run(**inputs: Any) -> tuple[dict[str, Array], Any]:
@@ -123,7 +125,8 @@ def _add_norm(draw: Draw) -> Inputs:
 
 
 def _add_norm_forward(a: Array, b: Array, **more: Any) -> tuple[Array, add_norm.Cache]:
-    """The bias b of what comes out of the sub-layer is its linear map's, not this operation's: it is added before."""
+    """The bias b of what comes out of the sub-layer is its linear map's, not this operation's: it
+    is added before."""
     return add_norm.forward(a + b, **more)
 
 

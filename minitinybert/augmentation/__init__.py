@@ -1,1 +1,2 @@
-"""Data augmentation (the paper's Algorithm 1): words, candidates by BERT and by word vectors, files."""
+"""Data augmentation (the paper's Algorithm 1): words, candidates by BERT and by word vectors,
+files."""

@@ -1,18 +1,24 @@
-"""More examples from few: some words replaced by what BERT would say there, or by a neighbour among word vectors. Two recipes.
+"""More examples from few: some words replaced by what BERT would say there, or by a neighbour among
+word vectors. Two recipes.
 
 paper         Algorithm 1 of arXiv 1909.10351: for n = 1 … N_a, for each word i of the sentence x, from left to right,
                   C <- x[i] is a single piece ? BERT's K most probable words at i, masked in x_m : the K words nearest to x[i] in GloVe
                   p ~ U(0, 1);  p <= p_t:  x_m[i] <- a word of C, drawn uniformly
-              p is drawn first and BERT asked only where p <= p_t: the same distribution, at 0.4 of the cost.
+              p is drawn first and BERT asked only where p <= p_t: the same distribution, at 0.4 of
+              the cost.
 huawei-2019   the released code: only words of a-z that are no stop words; C once a sentence, from the original, which is segment B of
-              the masked one; K counts ##pieces, which are then dropped; GloVe's first 100,000 words; equal copies are left out.
+              the masked one; K counts ##pieces, which are then dropped; GloVe's first 100,000
+              words; equal copies are left out.
 
-In both: special tokens, [UNK] and ##pieces are no candidates. A word that is [UNK] is no single piece. What is not replaced stays as it is
-written, spaces and case too (the released code lower-cases and re-spaces the sentence). Vectors are looked up by the word as written, then
-in lower case; huawei-2019 by BERT's basic token. A word without candidates stays. A replacement may be the word itself.
+In both: special tokens, [UNK] and ##pieces are no candidates. A word that is [UNK] is no single
+piece. What is not replaced stays as it is written, spaces and case too (the released code
+lower-cases and re-spaces the sentence). Vectors are looked up by the word as written, then in lower
+case; huawei-2019 by BERT's basic token. A word without candidates stays. A replacement may be the
+word itself.
 
-Pairs. Each side is a sentence of its own. paper: copy n is, one in three each, (A_n, B), (A, B_n) or (A_n, B_n). huawei-2019: all (A_n, B),
-then all (A, B_n); the released code joined every B_n with the last A_n.
+Pairs. Each side is a sentence of its own. paper: copy n is, one in three each, (A_n, B), (A, B_n)
+or (A_n, B_n). huawei-2019: all (A_n, B), then all (A, B_n); the released code joined every B_n with
+the last A_n.
 
 Draws are keyed by (seed, example, side, copy, word): they do not depend on who draws them, or when.
 """
@@ -79,7 +85,8 @@ def copies_of(recipe: str, task: str) -> int:
 
 
 class Row(NamedTuple):
-    """A row of the result: of which example, its copy (0: the original), and what was replaced in each of its texts."""
+    """A row of the result: of which example, its copy (0: the original), and what was replaced in
+    each of its texts."""
 
     example: int
     copy: int
@@ -115,14 +122,16 @@ class Sentence(NamedTuple):
 
 
 class Augmenter:
-    """Turns examples into rows. ask: what BERT would say; neighbours: candidates of GloVe by the word as it is written."""
+    """Turns examples into rows. ask: what BERT would say; neighbours: candidates of GloVe by the
+    word as it is written."""
 
     def __init__(self, reader: WordReader, ask: Ask, neighbours: Mapping[str, Sequence[str]], settings: Settings):
         self.reader, self.ask, self.neighbours, self.settings = reader, ask, neighbours, settings
         self.mask_id = reader.tokenizer.mask_id
 
     def rows(self, examples: Sequence[tuple[str, ...]], first: int = 0) -> list[Row]:
-        """The rows of examples (one or two texts each), example by example; `first` is the number of the first in its file."""
+        """The rows of examples (one or two texts each), example by example; `first` is the number
+        of the first in its file."""
         words = iter(self.reader.split([text for texts in examples for text in texts]))
         sentences = [[self._sentence(e, i, text, next(words)) for i, text in enumerate(texts)] for e, texts in enumerate(examples, first)]
         make = self._paper if self.settings.recipe == "paper" else self._huawei
@@ -150,7 +159,8 @@ class Augmenter:
         return rows
 
     def _algorithm_1(self, x: Sentence, n: int) -> Generator[Question, Sequence[str], Choices]:
-        """Copy n of a sentence: yields what it asks BERT, is sent the candidates, returns what it replaced."""
+        """Copy n of a sentence: yields what it asks BERT, is sent the candidates, returns what it
+        replaced."""
         x_m = [word.ids for word in x.words]
         chosen: Choices = {}
         for i in np.flatnonzero(x.draws.p[n] <= self.settings.probability).tolist():
@@ -183,7 +193,8 @@ class Augmenter:
         return rows
 
     def _huawei_candidates(self, sentences: list[Sentence]) -> list[dict[int, tuple[Sequence[str], str]]]:
-        """For each sentence the candidates of its eligible words, by position; BERT is asked once, for all of them."""
+        """For each sentence the candidates of its eligible words, by position; BERT is asked once,
+        for all of them."""
         found: list[dict[int, tuple[Sequence[str], str]]] = []
         places, questions = [], []
         for sentence in sentences:
@@ -203,7 +214,8 @@ class Augmenter:
         return found
 
     def _variants(self, sentence: Sentence, candidates: Mapping[int, tuple[Sequence[str], str]]) -> dict[int, Choices]:
-        """What copies 1 … N replace, but for those that are equal to one before them, or to the original."""
+        """What copies 1 … N replace, but for those that are equal to one before them, or to the
+        original."""
         original = tuple(basic_token(word.text) for word in sentence.words)
         seen, variants = {original}, {}
         for n in range(self.settings.copies):
@@ -224,7 +236,8 @@ class Augmenter:
 
 
 def answer_together(copies: Sequence[Generator[Question, Sequence[str], Choices]], ask: Ask) -> list[Choices]:
-    """Run the copies side by side: in each round every one that is not done asks its next question, all in one call."""
+    """Run the copies side by side: in each round every one that is not done asks its next question,
+    all in one call."""
     done: list[Choices] = [{} for _ in copies]
     answers: dict[int, Sequence[str] | None] = dict.fromkeys(range(len(copies)))
     while answers:

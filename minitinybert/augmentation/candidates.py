@@ -1,8 +1,10 @@
-"""What BERT would say in place of a word: the most probable words at a masked position, asked of many sentences at once.
+"""What BERT would say in place of a word: the most probable words at a masked position, asked of
+many sentences at once.
 
-Sentences are packed by length, only the masked rows pass through the head, and an answer is kept for when the same masked sentence comes
-again. Rounding depends on what shares a batch with a sentence, so where the last word in and the first word out are nearly as probable,
-the sentence is asked again by itself: an answer never depends on the batch.
+Sentences are packed by length, only the masked rows pass through the head, and an answer is kept
+for when the same masked sentence comes again. Rounding depends on what shares a batch with a
+sentence, so where the last word in and the first word out are nearly as probable, the sentence is
+asked again by itself: an answer never depends on the batch.
 """
 
 from __future__ import annotations
@@ -35,9 +37,11 @@ class Question(NamedTuple):
 
 
 class BertCandidates:
-    """`ask(questions)` with a masked language model. whole (vocab_size,): which ids are words that may be answered.
+    """`ask(questions)` with a masked language model. whole (vocab_size,): which ids are words that
+    may be answered.
 
-    The k most probable of `whole`; with `pieces_count`, of the k most probable pieces of any kind those that are `whole`.
+    The k most probable of `whole`; with `pieces_count`, of the k most probable pieces of any kind
+    those that are `whole`.
     """
 
     def __init__(self, model: Bert, tokenizer: Tokenizer, whole: np.ndarray, k: int, pieces_count: bool = False, rows: int = 4096):
@@ -73,7 +77,8 @@ class BertCandidates:
             self._known = dict(islice(self._known.items(), len(self._known) - _KEPT // 2, None))
 
     def _window(self, question: Question) -> Question:
-        """A sentence of more pieces than the model has positions is cut to those around the mask, and segment B to the same."""
+        """A sentence of more pieces than the model has positions is cut to those around the mask,
+        and segment B to the same."""
         ids, mask, context = question
         limit = self.model.config.max_position_embeddings
         if len(ids) + len(context) + 2 + bool(context) <= limit:
@@ -95,7 +100,8 @@ class BertCandidates:
             yield tuple(self._words[id] for id in np.sort(best) if self.whole[id])
 
     def _most_probable(self, questions: list[Question]) -> tuple[np.ndarray, np.ndarray]:
-        """-> ids (n, k) of the most probable pieces, and (n,) whether they are clearly more so than the next one."""
+        """-> ids (n, k) of the most probable pieces, and (n,) whether they are clearly more so than
+        the next one."""
         batch, rows = self._batch(questions)
         xp = array_module(self.model.parameters.flat)
         trace, _ = self.model.forward_batch(self.model.place(batch), keep_cache=False, hidden=(), scores=(), positions=xp.asarray(rows))
@@ -112,7 +118,8 @@ class BertCandidates:
         return near[:, : self.k], values[:, self.k] < values[:, self.k - 1] - _NEAR * np.maximum(1, np.abs(values[:, 0]))
 
     def _batch(self, questions: list[Question]) -> tuple[Batch, np.ndarray]:
-        """The packed batch of questions that are in order of length (so that it keeps their order), and each one's masked row."""
+        """The packed batch of questions that are in order of length (so that it keeps their order),
+        and each one's masked row."""
         cls, sep = self.tokenizer.cls_id, self.tokenizer.sep_id
         ids = [np.array([cls, *q.ids, sep, *q.context, *([sep] if q.context else [])], np.int32) for q in questions]
         types = [np.zeros(len(row), np.int32) for row in ids]

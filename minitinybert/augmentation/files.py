@@ -2,8 +2,9 @@
 
     read train ─▶ neighbours of its words of several pieces, all at once ─▶ shards of 128 examples, on several processes ─▶ train.tsv
 
-Each shard is written beside and renamed, so that a run that was stopped goes on (`resume`). The result is a function of the inputs and the
-seed: neither the processes nor the shards nor the batches change it. What the recipes do is in algorithm.py.
+Each shard is written beside and renamed, so that a run that was stopped goes on (`resume`). The
+result is a function of the inputs and the seed: neither the processes nor the shards nor the
+batches change it. What the recipes do is in algorithm.py.
 """
 
 from __future__ import annotations
@@ -79,15 +80,18 @@ def augment(
     rows: int = 4096,
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Write `out`/train.tsv, and beside it copies of the task's other files, so that `--data out` serves for distillation.
+    """Write `out`/train.tsv, and beside it copies of the task's other files, so that `--data out`
+    serves for distillation.
 
-    mlm: a BERT with a masked-language-model head; vectors: see vectors.py; recipe: see algorithm.py; copies None: the recipe's own
-    number for the task. original: the source row comes before its copies. provenance: `out`/provenance.jsonl has a line for each row of
-    train.tsv: the source's line in its file, the copy's number (0: the original), and every replacement. workers: processes (None: one a
-    core; one on a GPU). rows: word pieces in a batch of BERT's.
+    mlm: a BERT with a masked-language-model head; vectors: see vectors.py; recipe: see
+    algorithm.py; copies None: the recipe's own number for the task. original: the source row comes
+    before its copies. provenance: `out`/provenance.jsonl has a line for each row of train.tsv: the
+    source's line in its file, the copy's number (0: the original), and every replacement. workers:
+    processes (None: one a core; one on a GPU). rows: word pieces in a batch of BERT's.
 
-    Returns {"train": path, "examples", "rows", "words", "bert", "glove"}: words gone through in all copies, and how many of them were
-    replaced by whom. InputError names what is wrong with an input, or what in `out` stands in the way.
+    Returns {"train": path, "examples", "rows", "words", "bert", "glove"}: words gone through in all
+    copies, and how many of them were replaced by whom. InputError names what is wrong with an
+    input, or what in `out` stands in the way.
     """
     data, out = Path(data), Path(out)
     settings = Settings(recipe, copies or copies_of(recipe, task.name), probability, candidates, original, seed)
@@ -141,7 +145,8 @@ def _distinct_words(source: Examples, reader: WordReader) -> dict[str, bool]:
 
 
 def _neighbours(words: Mapping[str, bool], vectors: str | Path, settings: Settings) -> dict[str, list[str]]:
-    """The candidates of every word of several pieces. The vectors are not needed after this, nor by any other process."""
+    """The candidates of every word of several pieces. The vectors are not needed after this, nor by
+    any other process."""
     with threadpool_limits(None, user_api="blas"):
         table = load_vectors(vectors, HUAWEI_VECTORS if settings.recipe == "huawei-2019" else None)
         names = lambda word: (name for name in vector_names(word, settings.recipe) if name in table)
@@ -314,7 +319,8 @@ def _assemble(out: Path, shards: Shards, jobs: Sequence[Job], task: Task, proven
 
 
 def _joined(parts: Sequence[Path], task: Task) -> Iterator[bytes]:
-    """The rows of the parts under one header; columns that nobody reads hold the row's number, counted through all parts."""
+    """The rows of the parts under one header; columns that nobody reads hold the row's number,
+    counted through all parts."""
     columns = (*task.text_columns, task.label_column)
     read = [i if column.place is None else column.place for i, column in enumerate(columns)]
     row = 0

@@ -10,7 +10,8 @@ _BLOCK = 64
 def largest(scores: Array, k: int) -> Array:
     """scores (n, V) -> where the min(k, V) largest of each row stand, (n, min(k, V)), in no order.
 
-    The k largest lie in the k blocks whose maxima are largest: a maximum of each block is one pass, and cheap; a partition is not.
+    The k largest lie in the k blocks whose maxima are largest: a maximum of each block is one pass,
+    and cheap; a partition is not.
     """
     xp = array_module(scores)
     n, V = scores.shape

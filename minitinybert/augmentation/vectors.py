@@ -1,4 +1,5 @@
-"""Word vectors from files (GloVe, word2vec, fastText, by gensim) and the words nearest to many words at once.
+"""Word vectors from files (GloVe, word2vec, fastText, by gensim) and the words nearest to many
+words at once.
 
 what                                              read as
 *.txt, *.vec, *.gz …                              text; a first line of two whole numbers is word2vec's header, GloVe has none
@@ -60,9 +61,11 @@ class Neighbours:
         return word in self.index
 
     def nearest(self, words: Sequence[str], k: int) -> list[list[str]]:
-        """For each word the k others of highest cosine, nearest first; none for a word that has no vector.
+        """For each word the k others of highest cosine, nearest first; none for a word that has no
+        vector.
 
-        One GEMM for many words. The same answer whatever the words are asked together with; equal cosines in the table's order.
+        One GEMM for many words. The same answer whatever the words are asked together with; equal
+        cosines in the table's order.
         """
         rows = [self.index[word] for word in words if word in self.index]
         found = dict(zip(rows, self._nearest(np.array(rows, np.int64), k), strict=True)) if rows else {}
@@ -82,7 +85,8 @@ class Neighbours:
 
 
 def load_vectors(source: str | Path, limit: int | None = None) -> Neighbours:
-    """The first `limit` vectors (None: all) of a file, directory, package or gensim data set; see the table above.
+    """The first `limit` vectors (None: all) of a file, directory, package or gensim data set; see
+    the table above.
 
     InputError where it is not there, not of its kind, cut short, or has rows of different widths.
     """
@@ -127,7 +131,8 @@ def _is_header(line: bytes) -> bool:
 
 
 def _what_is_wrong(path: Path) -> str | None:
-    """Of a text file: which line has another width, or what is no number there. Looked up only for an error's sake."""
+    """Of a text file: which line has another width, or what is no number there. Looked up only for
+    an error's sake."""
     if ".bin" in path.suffixes or path.suffix == ".kv":
         return None
     try:

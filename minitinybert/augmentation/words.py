@@ -1,7 +1,8 @@
 """A text as words with their places and word pieces, and a text with some of its words replaced.
 
-A word is what the tokenizer's own pre-tokenizer makes one: for BERT a run of letters and digits, or one punctuation mark, or one Chinese
-character. All between the words, and the words that are kept, stay as they are written.
+A word is what the tokenizer's own pre-tokenizer makes one: for BERT a run of letters and digits, or
+one punctuation mark, or one Chinese character. All between the words, and the words that are kept,
+stay as they are written.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class Word(NamedTuple):
 class Replacement(NamedTuple):
     """`text[start:stop]`, the sentence's word number `position` (from 0), becomes `replacement`.
 
-    That is the new word, with a space beside it only where it would otherwise run together with its neighbour.
+    That is the new word, with a space beside it only where it would otherwise run together with its
+    neighbour.
     """
 
     position: int
@@ -47,7 +49,8 @@ def apply(text: str, replacements: Iterable[Replacement]) -> str:
 
 
 class WordReader:
-    """Words by a Tokenizer. `whole` (vocab_size,) tells which ids are words of their own: no ##piece, no special or [unused] token."""
+    """Words by a Tokenizer. `whole` (vocab_size,) tells which ids are words of their own: no
+    ##piece, no special or [unused] token."""
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer, inner = tokenizer, tokenizer.tokenizer
@@ -74,7 +77,8 @@ class WordReader:
         return tuple(self.tokenizer.tokenizer.encode(word, add_special_tokens=False).ids)
 
     def replacements(self, text: str, words: Sequence[Word], chosen: Mapping[int, tuple[str, str]]) -> list[Replacement]:
-        """chosen: (new word, source) by position -> what is put where, spaces included where words would run together."""
+        """chosen: (new word, source) by position -> what is put where, spaces included where words
+        would run together."""
         made: list[Replacement] = []
         before, at = "", 0  # the character before the next word, and how far the text is done
         for i in sorted(chosen):
@@ -104,7 +108,8 @@ def _words(text: str, numbers: Sequence[int | None], offsets: Sequence[tuple[int
             span.append(id)
     words = []
     for start, stop, *pieces in spans.values():
-        # The normalizer drops accents that stand as characters of their own; they belong to their word.
+        # The normalizer drops accents that stand as characters of their own; they belong to their
+        # word.
         while stop < len(text) and unicodedata.combining(text[stop]):
             stop += 1
         words.append(Word(text[start:stop], start, stop, tuple(pieces)))

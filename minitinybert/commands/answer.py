@@ -1,4 +1,5 @@
-"""What a trained model says: its metrics on a task, the labels of texts, the answers to a task's test files."""
+"""What a trained model says: its metrics on a task, the labels of texts, the answers to a task's
+test files."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def judge(model: Bert, task: Task, examples: EncodedExamples, machine: Machine) 
 def evaluate(
     model: str, task: Task, data: Path, machine: Machine, max_length: int = 128, splits: Sequence[str] | None = None
 ) -> dict[str, dict[str, float]]:
-    """{split: {metric: value}} of a model on a task's labelled files, by default its dev ones (MNLI has two)."""
+    """{split: {metric: value}} of a model on a task's labelled files, by default its dev ones (MNLI
+    has two)."""
     judged, files = _judged(model, task, data, machine, max_length)
     results = {}
     for split in splits or task.dev_splits:
@@ -42,7 +44,8 @@ def evaluate(
 
 
 def _judged(model: str, task: Task, data: Path, machine: Machine, max_length: int) -> tuple[Bert, TaskData]:
-    """A model with a classifier for the task, its labels in the task's order, and the task's files in its ids."""
+    """A model with a classifier for the task, its labels in the task's order, and the task's files
+    in its ids."""
     loaded = Bert.load(model)
     check_classifier(loaded.config, model)
     check_labels(loaded, task, model)
@@ -51,7 +54,8 @@ def _judged(model: str, task: Task, data: Path, machine: Machine, max_length: in
 
 
 def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int = 128) -> list[dict[str, Any]]:
-    """For each text (`first ||| second` for a pair) the label, and the probability of each; the number for regression."""
+    """For each text (`first ||| second` for a pair) the label, and the probability of each; the
+    number for regression."""
     loaded = Bert.load(model).to(machine.xp)
     if loaded.config.head != "classifier":
         raise InputError(f"{model}: has no classifier; fine-tune or distil it on a task first")
@@ -67,7 +71,8 @@ def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int 
 
 
 def predict_test(model: str, task: Task, data: Path, out: Path, machine: Machine, max_length: int = 128) -> list[str]:
-    """Answer a task's test files in GLUE's leaderboard format, RTE.tsv or MNLI-m.tsv and MNLI-mm.tsv in `out`; returns their paths."""
+    """Answer a task's test files in GLUE's leaderboard format, RTE.tsv or MNLI-m.tsv and
+    MNLI-mm.tsv in `out`; returns their paths."""
     judged, files = _judged(model, task, data, machine, max_length)
     for split in task.test_splits:
         files.split(split)  # all are read before anything is written

@@ -1,4 +1,5 @@
-"""Models with a classifier for a task: teachers, students, what is to be fine-tuned; outputs in the order of the task's labels."""
+"""Models with a classifier for a task: teachers, students, what is to be fine-tuned; outputs in the
+order of the task's labels."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ def label_names(task: Task) -> list[str]:
 
 
 def load_classifier(model: str, task: Task, seed: int) -> Bert:
-    """A checkpoint with a head for the task: its own, its outputs in the task's order, where that is for these labels (or as many without
-    names); else a fresh one."""
+    """A checkpoint with a head for the task: its own, its outputs in the task's order, where that
+    is for these labels (or as many without names); else a fresh one."""
     own = Bert.load(model)
     try:
         fits = own.config.head == "classifier" and own.config.num_labels == len(label_names(task))
@@ -52,7 +53,8 @@ def known_projections(student: str, recipe: Recipe) -> dict[str, np.ndarray]:
 
 
 def labels_of(model: str) -> list[str] | None:
-    """The labels that a model with a classifier answers, in order; None where it answers with a number."""
+    """The labels that a model with a classifier answers, in order; None where it answers with a
+    number."""
     config = Config.from_hf(read(model).config, f"{model}/config.json")
     check_classifier(config, model)
     number = config.problem_type == "regression" or config.num_labels == 1
@@ -73,7 +75,8 @@ def check_labels(model: Bert, task: Task, path: str) -> None:
 
 
 def in_task_order(model: Bert, task: Task) -> Bert:
-    """The model with its classifier's rows in the task's order of labels (an MNLI model from elsewhere may have another)."""
+    """The model with its classifier's rows in the task's order of labels (an MNLI model from
+    elsewhere may have another)."""
     if task.labels is None:
         return model
     order = label_order(task, model.config.id2label)

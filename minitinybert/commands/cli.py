@@ -1,6 +1,8 @@
-"""The command line: arguments.py says what each command takes, task.py, corpus.py, answer.py, demo.py, ablation/ … do it.
+"""The command line: arguments.py says what each command takes, task.py, corpus.py, answer.py,
+demo.py, ablation/ … do it.
 
-Exit status: 0 success, 1 a failed audit, 2 a usage error or bad input (one line on standard error), 128+n stopped by signal n.
+Exit status: 0 success, 1 a failed audit, 2 a usage error or bad input (one line on standard error),
+128+n stopped by signal n.
 """
 
 from __future__ import annotations
@@ -279,7 +281,8 @@ def _task(args: argparse.Namespace) -> Any:
 
 
 def _custom_task(args: argparse.Namespace) -> Any:
-    """Of one's own files. What a model is to answer has that model's labels; else they are the training file's."""
+    """Of one's own files. What a model is to answer has that model's labels; else they are the
+    training file's."""
     from ..data import glue
     from .classifiers import labels_of
 

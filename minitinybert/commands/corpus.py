@@ -1,4 +1,5 @@
-"""Learning from raw text: masked-language-model training, and general distillation from a teacher that was only pre-trained.
+"""Learning from raw text: masked-language-model training, and general distillation from a teacher
+that was only pre-trained.
 
     files ─▶ build_shards ─▶ Segments ─┬▶ pretrain:         MaskedLM on 15 % of the positions           ─▶ an MLM directory
                                        └▶ distill_general:  embedding + hidden + attention losses       ─▶ a student directory
@@ -89,8 +90,9 @@ def pretrain(
 ) -> dict[str, dict[str, float]]:
     """Train a masked language model; `out` holds the one best on held-out text.
 
-    model: a directory (one without such a head gets a fresh one), or a shape for random weights, and `tokenizer` the directory of its
-    tokenizer.json or vocab.txt. Returns {"dev": mlm_metrics} of the corpus's last sentences, which are not trained on.
+    model: a directory (one without such a head gets a fresh one), or a shape for random weights,
+    and `tokenizer` the directory of its tokenizer.json or vocab.txt. Returns {"dev": mlm_metrics}
+    of the corpus's last sentences, which are not trained on.
     """
     out = Path(out)
     check_apart(out, model)
@@ -118,9 +120,11 @@ def pretrain(
 
 
 def log_frequencies(counts: np.ndarray) -> np.ndarray:
-    """ln P of each word of a vocabulary with one more of each counted, (V,) float64: what a head that does not know the context should say.
+    """ln P of each word of a vocabulary with one more of each counted, (V,) float64: what a head
+    that does not know the context should say.
 
-    A fresh head's bias starts there. From zero, Adam, which moves no bias by more than the learning rate a step, would get there late.
+    A fresh head's bias starts there. From zero, Adam, which moves no bias by more than the learning
+    rate a step, would get there late.
     """
     return np.log((counts + 1) / (counts.sum() + len(counts)))
 
@@ -131,8 +135,8 @@ def mlm_masking(tokenizer: Tokenizer, rate: float = 0.15) -> Masking:
 
 
 def mlm_metrics(model: Bert, examples: Segments, workers: Workers) -> dict[str, float]:
-    """Means over the masked positions: the log-likelihood of the word (in nats), and how often it is among the model's 1 or 10 most
-    probable ("top1", "top10"). No dropout."""
+    """Means over the masked positions: the log-likelihood of the word (in nats), and how often it
+    is among the model's 1 or 10 most probable ("top1", "top10"). No dropout."""
     xp = array_module(model.parameters.flat)
 
     def sums(indices: np.ndarray) -> np.ndarray:
@@ -149,7 +153,8 @@ def mlm_metrics(model: Bert, examples: Segments, workers: Workers) -> dict[str, 
 
 
 def _mlm_model(model: str, tokenizer: Path | None, seed: int) -> tuple[Bert, bool]:
-    """A checkpoint, with a fresh head where it has none for words, or random weights of a shape and a tokenizer; and if it is fresh."""
+    """A checkpoint, with a fresh head where it has none for words, or random weights of a shape and
+    a tokenizer; and if it is fresh."""
     if is_shape(model):
         if tokenizer is None:
             raise InputError(f"--model {model}: random weights need a vocabulary; give --tokenizer DIR or --train-vocabulary N")
@@ -183,11 +188,13 @@ def distill_general(
     resume: bool = False,
     weights: Mapping[str, float] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """General distillation (paper section 3.2): embedding, hidden and attention losses on raw text, none of the prediction layer.
+    """General distillation (paper section 3.2): embedding, hidden and attention losses on raw text,
+    none of the prediction layer.
 
-    teacher: a BERT that was pre-trained, with any head; student: a directory, or a shape for random weights, with the teacher's
-    tokenizer; options: what they leave out is the recipe's (training/plan.py); weights: λ of the terms (for ablations). The encoder is
-    saved to `out`. Returns {"train": the last mean losses}.
+    teacher: a BERT that was pre-trained, with any head; student: a directory, or a shape for random
+    weights, with the teacher's tokenizer; options: what they leave out is the recipe's
+    (training/plan.py); weights: λ of the terms (for ablations). The encoder is saved to `out`.
+    Returns {"train": the last mean losses}.
     """
     out = Path(out)
     check_apart(out, teacher, student)

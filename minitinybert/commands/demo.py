@@ -5,8 +5,9 @@
     labelled sentences ─┬──────────────────────────────────┴▶ distillation on the task ─▶ student
                         └▶ fine-tuning ─▶ teacher ─────────────┘
 
-Weights, sentences and word vectors come from the Python package index (data/registry.py), cached and checked. No test sentence is in a
-training or development file, nor in the raw text; every figure is measured in this run.
+Weights, sentences and word vectors come from the Python package index (data/registry.py), cached
+and checked. No test sentence is in a training or development file, nor in the raw text; every
+figure is measured in this run.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ BASELINE = Options(epochs=3, lr=5e-4, log_every=20)
 
 
 def run(out: Path, machine: Machine, seed: int = 0, resume: bool = False, teacher: str | None = None) -> dict[str, Any]:
-    """The whole demo in directory `out`; returns the report that `format_report` prints, also written to out/report.json."""
+    """The whole demo in directory `out`; returns the report that `format_report` prints, also
+    written to out/report.json."""
     if out.exists() and any(out.iterdir()) and not resume:
         raise InputError(f"{out}: not empty; choose another --out, or go on with --resume")
     started = time.monotonic()
@@ -152,7 +154,8 @@ def _report(out: Path, data: Path, machine: Machine, started: float) -> dict[str
 
 
 def _example(augmented: Path) -> dict[str, str]:
-    """A sentence of some ten words and what augmentation made of it: the first in which BERT and GloVe both replaced something."""
+    """A sentence of some ten words and what augmentation made of it: the first in which BERT and
+    GloVe both replaced something."""
     rows = read_split(TASK, augmented, "train").texts
     with (augmented / "provenance.jsonl").open(encoding="utf-8") as file:
         for row, line in enumerate(map(json.loads, file)):

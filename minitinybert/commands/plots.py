@@ -1,4 +1,5 @@
-"""Pictures of a run: the losses over its steps, and what a teacher and its student attend to in one sentence."""
+"""Pictures of a run: the losses over its steps, and what a teacher and its student attend to in one
+sentence."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def read_metrics(path: Path) -> tuple[dict[str, tuple[list[int], list[float]]], 
 
 
 def loss_curves(runs: Mapping[str, Path], path: Path) -> None:
-    """A panel a run ({title: metrics.jsonl}): its losses (on a log scale where they span much), the dev metric where there is one.
+    """A panel a run ({title: metrics.jsonl}): its losses (on a log scale where they span much), the
+    dev metric where there is one.
 
     Writes a PNG.
     """
@@ -72,7 +74,8 @@ def attention_maps(
     titles: Sequence[tuple[str, str]],
     path: Path,
 ) -> None:
-    """Teacher above student, a column for each mapped pair of layers; each map (L, L) is a mean over heads of softmax(A).
+    """Teacher above student, a column for each mapped pair of layers; each map (L, L) is a mean
+    over heads of softmax(A).
 
     titles: (teacher's, student's) for every column. Writes a PNG.
     """
@@ -102,7 +105,8 @@ def _save(figure: plt.Figure, path: Path) -> None:
 
 
 def ablation_chart(report: Mapping[str, Any], path: Path) -> None:
-    """What each variant of `ablate` loses against the full method, a bar each; the deviation over seeds, the paper's figure a diamond.
+    """What each variant of `ablate` loses against the full method, a bar each; the deviation over
+    seeds, the paper's figure a diamond.
 
     report: as `ablation.study.run` returns it. Writes a PNG.
     """

@@ -17,7 +17,8 @@ else:
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe by name, or from a .toml file. InputError names an unknown recipe or switch, and a value of the wrong kind."""
+    """A recipe by name, or from a .toml file. InputError names an unknown recipe or switch, and a
+    value of the wrong kind."""
     if name in RECIPES:
         return RECIPES[name]
     path = Path(name)
@@ -36,7 +37,8 @@ def load_recipe(name: str) -> Recipe:
 
 
 def change(recipe: Recipe, switches: dict[str, Any], where: str) -> Recipe:
-    """The recipe with some switches set otherwise; InputError where one is unknown or of another type."""
+    """The recipe with some switches set otherwise; InputError where one is unknown or of another
+    type."""
     kinds = {f.name: type(getattr(recipe, f.name)) for f in fields(Recipe)}
     if isinstance(switches.get("layers"), list):  # as one writes a list in TOML
         switches = {**switches, "layers": ",".join(map(str, switches["layers"]))}

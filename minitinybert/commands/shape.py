@@ -12,7 +12,8 @@ _SHAPE = re.compile(r"(\d+)L-(\d+)D-(\d+)H-(\d+)F", re.IGNORECASE | re.ASCII)
 
 
 def parse_shape(shape: str) -> dict[str, Any]:
-    """ "4L-312D-12H-1200F" as the four sizes by their config names. InputError where it is not of that form."""
+    """"4L-312D-12H-1200F" as the four sizes by their config names. InputError where it is not of
+    that form."""
     match = _SHAPE.fullmatch(shape.strip())
     if not match:
         raise InputError(f"{shape!r} is neither a model directory nor a shape such as 4L-312D-12H-1200F")
@@ -24,5 +25,6 @@ def parse_shape(shape: str) -> dict[str, Any]:
 
 
 def is_shape(text: str) -> bool:
-    """Whether it begins as shapes do, and is no directory: then `parse_shape` says what is wrong with the rest."""
+    """Whether it begins as shapes do, and is no directory: then `parse_shape` says what is wrong
+    with the rest."""
     return re.match(r"\s*\d+L", text, re.IGNORECASE | re.ASCII) is not None and not Path(text).exists()

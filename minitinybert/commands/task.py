@@ -38,7 +38,8 @@ from .task_data import TaskData
 def finetune(
     model: str, task: Task, data: Path, out: Path, options: Options, machine: Machine, max_length: int = 128, resume: bool = False
 ) -> dict[str, Any]:
-    """Fine-tune a BERT on a task's labels; the directory `out` holds the model best on dev. Returns {split: metrics}."""
+    """Fine-tune a BERT on a task's labels; the directory `out` holds the model best on dev. Returns
+    {split: metrics}."""
     check_apart(out, data, model)
     student = load_classifier(model, task, options.seed)
     files = TaskData(task, data, Tokenizer.load(student.tokenizer_files), max_length, student)
@@ -67,17 +68,20 @@ def distill_task(
     prediction_data: Path | None = None,
     answers: Answers | None = None,
 ) -> dict[str, Any]:
-    """Task-specific distillation (paper section 3.2): the intermediate layers first, then the prediction layer.
+    """Task-specific distillation (paper section 3.2): the intermediate layers first, then the
+    prediction layer.
 
-    teacher: a directory fine-tuned on the task; student: a directory, or a shape such as 4L-312D-12H-1200F for random weights.
-    intermediate, prediction, max_length: what is not given is as the recipe has it for the task (training/plan.py).
-    stage: "both", "intermediate", or "prediction", which goes on from out/intermediate where that is there.
-    cache_gb bounds the file that keeps what the teacher says of each example, so that it is asked once and not at every epoch.
-    prediction_data: another directory for the second step, as the paper has the original data for STS-B's (section 4.2).
-    weights: λ of the first step's terms; hard_labels: the second step is fine-tuning on the data's labels; answers: shared by several
-    students of one teacher (all three for ablations).
-    The first step's model is kept in out/intermediate. Returns {split: metrics} on dev, {} after the first step alone.
-    InputError, before anything is trained, for what does not fit together.
+    teacher: a directory fine-tuned on the task; student: a directory, or a shape such as
+    4L-312D-12H-1200F for random weights. intermediate, prediction, max_length: what is not given is
+    as the recipe has it for the task (training/plan.py). stage: "both", "intermediate", or
+    "prediction", which goes on from out/intermediate where that is there. cache_gb bounds the file
+    that keeps what the teacher says of each example, so that it is asked once and not at every
+    epoch. prediction_data: another directory for the second step, as the paper has the original
+    data for STS-B's (section 4.2). weights: λ of the first step's terms; hard_labels: the second
+    step is fine-tuning on the data's labels; answers: shared by several students of one teacher
+    (all three for ablations). The first step's model is kept in out/intermediate. Returns {split:
+    metrics} on dev, {} after the first step alone. InputError, before anything is trained, for what
+    does not fit together.
     """
     out = Path(out)
     check_apart(out, data, prediction_data or data, student, teacher)
@@ -111,7 +115,8 @@ def distill_task(
 
 
 def load_teacher(path: str, task: Task, machine: Machine) -> Bert:
-    """A teacher fine-tuned on the task. InputError where it has no classifier, or one for other labels."""
+    """A teacher fine-tuned on the task. InputError where it has no classifier, or one for other
+    labels."""
     teacher = Bert.load(path)
     if teacher.config.head != "classifier":
         raise InputError(f"{path}: the teacher has no classifier; fine-tune it first: minitinybert finetune --model {path} …")
@@ -120,8 +125,9 @@ def load_teacher(path: str, task: Task, machine: Machine) -> Bert:
 
 
 def check_teacher(path: str, teacher: Bert, files: TaskData, machine: Machine) -> dict[str, float]:
-    """Its dev metrics, before hours are spent: InputError where it is worse than always saying the most frequent label (for correlations:
-    than saying always the same); a warning where it is as good. On WNLI, teachers are."""
+    """Its dev metrics, before hours are spent: InputError where it is worse than always saying the
+    most frequent label (for correlations: than saying always the same); a warning where it is as
+    good. On WNLI, teachers are."""
     task, dev = files.task, files.split(files.task.dev_splits[0])
     scores = judge(teacher, task, dev, machine)
     log(f"teacher {path} on dev: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
@@ -138,7 +144,8 @@ def check_teacher(path: str, teacher: Bert, files: TaskData, machine: Machine) -
 
 
 class _Taught(NamedTuple):
-    """The teacher of a step, what it has said before of the training set `where`, and the maps that the student has learned before."""
+    """The teacher of a step, what it has said before of the training set `where`, and the maps that
+    the student has learned before."""
 
     teacher: Bert
     recipe: Recipe

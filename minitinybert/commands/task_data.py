@@ -45,7 +45,8 @@ def check_length(max_length: int, config: Config) -> None:
 
 
 def encode(examples: Examples, tokenizer: Tokenizer, max_length: int, segments: int) -> EncodedExamples:
-    """Texts as ids the model has rows for. A model of one segment (type_vocab_size 1) sees pairs as one."""
+    """Texts as ids the model has rows for. A model of one segment (type_vocab_size 1) sees pairs as
+    one."""
     encoded = tokenizer.encode(examples.texts, examples.pairs, max_length)
     types = [e.token_type_ids for e in encoded]
     if segments < 2:

@@ -1,4 +1,5 @@
-"""Encoded examples, and the order they are trained in: batches of about equal length, a function of (seed, epoch) alone."""
+"""Encoded examples, and the order they are trained in: batches of about equal length, a function of
+(seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ _POOL = 50  # batches' worth of shuffled examples that are sorted by length toge
 
 
 class TrainingExamples(Protocol):
-    """What the training loop asks of its examples: as many at every epoch, each a function of its index and the epoch alone."""
+    """What the training loop asks of its examples: as many at every epoch, each a function of its
+    index and the epoch alone."""
 
     @property
     def settings(self) -> Mapping[str, Any]: ...  # what must be the same for a run to go on
@@ -33,7 +35,8 @@ class TrainingExamples(Protocol):
 
 @dataclass(frozen=True)
 class EncodedExamples:
-    """n examples as ids: sequences of (L_i,) int32, and labels (n,) int64 classes or float64 numbers, or None."""
+    """n examples as ids: sequences of (L_i,) int32, and labels (n,) int64 classes or float64
+    numbers, or None."""
 
     input_ids: Sequence[np.ndarray]
     token_type_ids: Sequence[np.ndarray]
@@ -56,7 +59,8 @@ class EncodedExamples:
         return len(self.input_ids)
 
     def lengths(self, epoch: int = 0) -> np.ndarray:
-        """(n,) rows in a batch: where all are padded to one length, no batch is of short sentences alone."""
+        """(n,) rows in a batch: where all are padded to one length, no batch is of short sentences
+        alone."""
         return np.array([self.pad_to or len(ids) for ids in self.input_ids])
 
     def batch(self, indices: np.ndarray, epoch: int = 0) -> Batch:
@@ -70,9 +74,11 @@ class EncodedExamples:
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Every example once: shuffled, cut into pools, each pool sorted by length and cut into batches, the batches shuffled.
+    """Every example once: shuffled, cut into pools, each pool sorted by length and cut into
+    batches, the batches shuffled.
 
-    The same (lengths, batch_size, seed, epoch) give the same list: a resumed run needs no other state.
+    The same (lengths, batch_size, seed, epoch) give the same list: a resumed run needs no other
+    state.
     """
     random = generator(seed, epoch, 0)
     order = random.permutation(len(lengths))
@@ -86,7 +92,8 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -
 
 
 def by_length(lengths: np.ndarray, rows: int) -> Iterator[np.ndarray]:
-    """Every example once, sorted by length, in batches of at most `rows` tokens (at least one example): for evaluation."""
+    """Every example once, sorted by length, in batches of at most `rows` tokens (at least one
+    example): for evaluation."""
     order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):

@@ -2,8 +2,9 @@
 
     files ─▶ shards of some 32 MB of text, each a job for a process ─▶ one index of sentences and documents ─▶ Corpus
 
-Input: UTF-8, one sentence a line, a blank line (or a file's end) between documents; or plain text, whose lines are split into sentences
-at `. ! ?` before white space and a capital letter, a digit or an opening quote. A directory of shards holds
+Input: UTF-8, one sentence a line, a blank line (or a file's end) between documents; or plain text,
+whose lines are split into sentences at `. ! ?` before white space and a capital letter, a digit or
+an opening quote. A directory of shards holds
 
     plan.json                   what was asked: sources (name, size, time), tokenizer, sizes
     shard-00000.tokens.npy      (t,) uint16 or uint32, sentence after sentence
@@ -46,7 +47,8 @@ _SENTENCE_END = re.compile(r"""(?:(?<=[.!?])|(?<=[.!?]["'”’)\]]))\s+(?=["'�
 
 
 class Job(NamedTuple):
-    """The lines of `path` that begin in bytes start … stop − 1, as shard `number` of `directory`: all that a process needs to know."""
+    """The lines of `path` that begin in bytes start … stop − 1, as shard `number` of `directory`:
+    all that a process needs to know."""
 
     number: int
     path: Path
@@ -58,7 +60,8 @@ class Job(NamedTuple):
 
 
 class Corpus:
-    """The sentences of some files as ids: `corpus.sentence(i)`, `corpus.tokens(a, b)`; nothing is held in memory but the page cache.
+    """The sentences of some files as ids: `corpus.sentence(i)`, `corpus.tokens(a, b)`; nothing is
+    held in memory but the page cache.
 
     starts (n+1,)      where each sentence starts among all tokens
     documents (D+1,)   the sentence each document starts with, then n
@@ -117,11 +120,12 @@ def build_shards(
     shard_bytes: int = _SHARD_BYTES,
     ranks: Ranks = ALONE,
 ) -> Corpus:
-    """Tokenise `files` into `directory` on `workers` processes (of each rank); go on where a build was stopped; a
-    finished one is only opened.
+    """Tokenise `files` into `directory` on `workers` processes (of each rank); go on where a build
+    was stopped; a finished one is only opened.
 
-    sentences: one sentence a line; False: plain text. The shards do not depend on `workers`. InputError names file and line of bad
-    UTF-8 and of a line over 1 MiB; a missing or empty file; a directory that holds another corpus's or another tokenizer's shards.
+    sentences: one sentence a line; False: plain text. The shards do not depend on `workers`.
+    InputError names file and line of bad UTF-8 and of a line over 1 MiB; a missing or empty file; a
+    directory that holds another corpus's or another tokenizer's shards.
     """
     directory, paths = Path(directory), [Path(file) for file in files]
     plan = _plan(paths, tokenizer, sentences, shard_bytes)
@@ -161,7 +165,8 @@ def _plan(paths: Sequence[Path], tokenizer: Tokenizer, sentences: bool, shard_by
 
 
 def _finished(directory: Path, plan: dict[str, Any]) -> bool:
-    """Whether the shards of this plan are all there; InputError where a finished corpus of another plan is."""
+    """Whether the shards of this plan are all there; InputError where a finished corpus of another
+    plan is."""
     if not (directory / "manifest.json").exists():
         return False
     then = read_json(directory / "manifest.json")["plan"]

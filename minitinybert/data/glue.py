@@ -1,7 +1,8 @@
 """GLUE's tasks and files, and files of one's own.
 
-Columns are found by their names in the header, GLUE's own or, next, those of the Hugging Face hub's copy of it. Where the header has
-neither, or the file no header, a .tsv's columns are found by place (the positions of GLUE's official files).
+Columns are found by their names in the header, GLUE's own or, next, those of the Hugging Face hub's
+copy of it. Where the header has neither, or the file no header, a .tsv's columns are found by place
+(the positions of GLUE's official files).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from .tables import ENDINGS, Table, open_table
 
 
 class Column(NamedTuple):
-    """A column by its name in the header, or by its place (0-based, −1 the last) where there is none of that name.
-    hub: its name on the Hugging Face hub, where that is another."""
+    """A column by its name in the header, or by its place (0-based, −1 the last) where there is
+    none of that name. hub: its name on the Hugging Face hub, where that is another."""
 
     name: str
     place: int | None
@@ -61,7 +62,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Examples:
-    """One file's examples. labels: (n,) int64 classes in the task's order, or float64 numbers; None where the file has none."""
+    """One file's examples. labels: (n,) int64 classes in the task's order, or float64 numbers; None
+    where the file has none."""
 
     texts: list[str]
     pairs: list[str] | None
@@ -141,11 +143,12 @@ _HUB_LABELS: dict[str, tuple[str, ...]] = {
 
 
 def read_split(task: Task, directory: Path, split: str) -> Examples:
-    """The examples of one split. Labels are None where a test file has no such column (GLUE's have none) or says −1 in every row, as the
-    hub's do. Every row of a test file is an example, since a leaderboard goes by their numbers.
+    """The examples of one split. Labels are None where a test file has no such column (GLUE's have
+    none) or says −1 in every row, as the hub's do. Every row of a test file is an example, since a
+    leaderboard goes by their numbers.
 
-    InputError names file and line of a row with too few or too many columns, an unknown label, a number that is none, no text, or bad
-    UTF-8; and says what was looked for where there is no file.
+    InputError names file and line of a row with too few or too many columns, an unknown label, a
+    number that is none, no text, or bad UTF-8; and says what was looked for where there is no file.
     """
     test = split.startswith("test")
     # CoLA's train and dev files have no header; every test file has one.
@@ -211,8 +214,8 @@ def _find_column(column: Column, table: Table, by_place: bool = True) -> int:
 
 
 def _whole_rows(task: Task, table: Table, texts: list[int], label: int | None, test: bool = False) -> Iterator[tuple[int, list[Any]]]:
-    """Rows as wide as the header. Without labels, columns after the texts do not matter. QQP has short rows: what they lack is empty in a
-    test file; elsewhere they are left out."""
+    """Rows as wide as the header. Without labels, columns after the texts do not matter. QQP has
+    short rows: what they lack is empty in a test file; elsewhere they are left out."""
     needed = max([*texts, label or 0]) + 1
     width = len(table.header) if table.header is not None else needed
     short = 0
@@ -244,7 +247,8 @@ def _labels(task: Task, table: Table, texts: list[int], label: int, values: Sequ
 
 
 def _hub_numbers(task: Task, table: Table, texts: list[int], label: int) -> list[str]:
-    """For each of the task's labels the number that means it in this table; none where it is not the hub's."""
+    """For each of the task's labels the number that means it in this table; none where it is not
+    the hub's."""
     names = [column.names[-1] for column in (*task.text_columns, task.label_column)]
     if task.name not in _HUB_LABELS or table.header is None or [table.header[i] for i in (*texts, label)] != names:
         return []
@@ -289,11 +293,13 @@ def custom_task(
     labels: Sequence[str] | None = None,
     regression: bool | None = None,
 ) -> Task:
-    """A task on files of one's own, train.* and dev.* (and test.*) as TSV, CSV, JSONL or Parquet with named columns.
+    """A task on files of one's own, train.* and dev.* (and test.*) as TSV, CSV, JSONL or Parquet
+    with named columns.
 
-    `labels` and `regression` decide where they are given. Else the labels are those of the training file: whole numbers in their
-    order, other text in alphabetical order; numbers with decimals make it a regression. InputError where there are fewer than two
-    labels, a row has none, numbers with decimals stand among other text, or not one or two text columns are named.
+    `labels` and `regression` decide where they are given. Else the labels are those of the training
+    file: whole numbers in their order, other text in alphabetical order; numbers with decimals make
+    it a regression. InputError where there are fewer than two labels, a row has none, numbers with
+    decimals stand among other text, or not one or two text columns are named.
     """
     if not 1 <= len(text_columns) <= 2:
         raise InputError(f"--text-columns {','.join(text_columns)}: one column, or two for pairs")
@@ -330,8 +336,9 @@ def _labels_in(task: Task, directory: Path, may_be_numbers: bool) -> list[str] |
 
 
 def label_order(task: Task, id2label: Mapping[int, str]) -> list[int]:
-    """For each of the task's labels, in order, the model's output that says it. Names decide, the task's or what the hub calls its
-    numbers: as they are written, else in lower case where no two are the same so; LABEL_0 … mean the order.
+    """For each of the task's labels, in order, the model's output that says it. Names decide, the
+    task's or what the hub calls its numbers: as they are written, else in lower case where no two
+    are the same so; LABEL_0 … mean the order.
 
     InputError where the names are others. An MNLI model from elsewhere often has another order.
     """
@@ -363,7 +370,8 @@ _ENDS = str.maketrans("\t\n\r", "   ")  # what a raw TSV cannot hold in a field
 
 
 def write_examples(path: Path, task: Task, examples: Examples) -> None:
-    """A .tsv of a training file that `read_split` reads back, in the task's own layout; tabs and line ends in texts become spaces."""
+    """A .tsv of a training file that `read_split` reads back, in the task's own layout; tabs and
+    line ends in texts become spaces."""
     assert examples.labels is not None
     with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
         for row in _layout_rows(task, examples):
@@ -389,7 +397,8 @@ def _layout_rows(task: Task, examples: Examples) -> Iterator[list[str]]:
 
 
 def write_predictions(path: Path, task: Task, predictions: np.ndarray) -> None:
-    """GLUE's leaderboard file: index and prediction, label names for classes, STS-B's numbers within 0 … 5."""
+    """GLUE's leaderboard file: index and prediction, label names for classes, STS-B's numbers
+    within 0 … 5."""
     if task.labels is None:
         shown = [f"{min(max(float(p), 0.0), 5.0) if task.name == 'sts-b' else float(p):.3f}" for p in predictions]
     else:

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..errors import InputError
 
-# scikit-learn and SciPy's statistics take a second to import, which commands that measure nothing need not wait for.
+# scikit-learn and SciPy's statistics take a second to import, which commands that measure nothing
+# need not wait for.
 
 
 def _correlation(name: str, predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -43,7 +44,8 @@ METRICS = {
 
 
 def evaluate(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """{metric: value} of predictions (n,) against labels (n,): classes, or numbers for the correlations.
+    """{metric: value} of predictions (n,) against labels (n,): classes, or numbers for the
+    correlations.
 
     A correlation with a constant is 0. InputError where a prediction is no finite number.
     """

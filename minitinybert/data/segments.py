@@ -1,12 +1,15 @@
-"""Training examples from a corpus: single segments, or BERT's pairs A/B; chosen by (seed, epoch), fetched when they are asked for.
+"""Training examples from a corpus: single segments, or BERT's pairs A/B; chosen by (seed, epoch),
+fetched when they are asked for.
 
     single   [CLS] sentences [SEP]           as many consecutive sentences of a document as fit
     pairs    [CLS] A [SEP] B [SEP]           A some of them; B the rest, or (half of the time) the start of any sentence of another document
 
-Of each epoch only an index is made (where each example's tokens lie); a batch reads them from the memory-mapped corpus. A sentence that
-is too long is cut into equal parts, so single segments hold every token once. In pairs, A and a true B together do too: unlike in Google's
-create_pretraining_data, segments are filled without going over, so nothing is truncated. Like there, a share of the examples (`short`)
-is aimed at a random smaller length, the sentences a random B displaces come next, and A alone at a document's end gets a random B.
+Of each epoch only an index is made (where each example's tokens lie); a batch reads them from the
+memory-mapped corpus. A sentence that is too long is cut into equal parts, so single segments hold
+every token once. In pairs, A and a true B together do too: unlike in Google's
+create_pretraining_data, segments are filled without going over, so nothing is truncated. Like
+there, a share of the examples (`short`) is aimed at a random smaller length, the sentences a random
+B displaces come next, and A alone at a document's end gets a random B.
 """
 
 from __future__ import annotations
@@ -42,8 +45,9 @@ class Index(NamedTuple):
 class Segments:
     """The examples of an epoch: a `TrainingExamples` for the training loop.
 
-    There are as many at every epoch as at epoch 0: of an epoch with more, a few drawn at random are left out; of one with fewer, a few
-    come twice. `dynamic` False: every epoch is epoch 0, masks included.
+    There are as many at every epoch as at epoch 0: of an epoch with more, a few drawn at random are
+    left out; of one with fewer, a few come twice. `dynamic` False: every epoch is epoch 0, masks
+    included.
     """
 
     def __init__(
@@ -87,7 +91,8 @@ class Segments:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the examples are a function of, besides corpus and seed: it must be the same for a run to go on."""
+        """What the examples are a function of, besides corpus and seed: it must be the same for a
+        run to go on."""
         masked = None if self.masking is None else self.masking.rate
         chosen = {"max_length": self.max_length, "pairs": self.pairs, "dynamic": self.dynamic, "masked": masked}
         return {**chosen, "sentences": [self.first, self.last], "tokens": self.corpus.num_tokens}
@@ -151,8 +156,9 @@ class Segments:
     def _block(self, first: int, last: int, random: np.random.Generator) -> Index:
         """The examples of sentences first … last − 1.
 
-        A unit is a sentence or a part of one. All that an example beginning at unit u would be is worked out for every u at once; then
-        the first one's end says where the second begins, and so on.
+        A unit is a sentence or a part of one. All that an example beginning at unit u would be is
+        worked out for every u at once; then the first one's end says where the second begins, and
+        so on.
         """
         units = _units(np.array(self.corpus.starts[first : last + 1]), self.room // 2 if self.pairs else self.room)
         U = len(units.starts)
@@ -175,11 +181,13 @@ class Segments:
         return _index(start_a, stop_a, np.where(is_random, other[0], stop_a), np.where(is_random, other[1], stop_b), is_random)
 
     def _document_ends(self, first: int, last: int) -> np.ndarray:
-        """For each sentence of a block, counted from `first`, the sentence that its document ends before."""
+        """For each sentence of a block, counted from `first`, the sentence that its document ends
+        before."""
         return self.documents[np.searchsorted(self.documents, np.arange(first, last), "right")] - first
 
     def _other(self, sentences: np.ndarray, room: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """For each of `sentences` up to `room` tokens of another document, from a random sentence on: start and stop."""
+        """For each of `sentences` up to `room` tokens of another document, from a random sentence
+        on: start and stop."""
         own = np.searchsorted(self.documents, sentences, "right") - 1
         other = random.integers(0, len(self.documents) - 2, len(own))
         other += other >= own

@@ -1,4 +1,5 @@
-"""Files of rows, read lazily with line numbers: TSV as GLUE writes it, CSV with quoting, JSON lines, Parquet.
+"""Files of rows, read lazily with line numbers: TSV as GLUE writes it, CSV with quoting, JSON
+lines, Parquet.
 
 A TSV's fields are raw: a tab ends a field, a quote is a character like any other.
 """
@@ -26,11 +27,12 @@ class Table(NamedTuple):
 
 
 def open_table(path: Path, header: bool = True, counted: bool = False) -> Table:
-    """The rows of a file, by its ending. `header`: a TSV's or CSV's first row holds the names (JSON and Parquet bring theirs).
-    `counted`: rows have numbers elsewhere, so that none may be lost: in a TSV white space is a row too.
+    """The rows of a file, by its ending. `header`: a TSV's or CSV's first row holds the names (JSON
+    and Parquet bring theirs). `counted`: rows have numbers elsewhere, so that none may be lost: in
+    a TSV white space is a row too.
 
-    InputError, here or as rows are read, with file and line: an empty file, bad UTF-8, a row that is not of the format; of a TSV or CSV
-    that is counted, an empty line between rows.
+    InputError, here or as rows are read, with file and line: an empty file, bad UTF-8, a row that
+    is not of the format; of a TSV or CSV that is counted, an empty line between rows.
     """
     if path.suffix == ".parquet":
         return _parquet(path)
@@ -46,7 +48,8 @@ def open_table(path: Path, header: bool = True, counted: bool = False) -> Table:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number, text without its end). Only a line feed ends a line: Unicode's other separators occur in GLUE's sentences."""
+    """(line number, text without its end). Only a line feed ends a line: Unicode's other separators
+    occur in GLUE's sentences."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -79,7 +82,8 @@ def _tsv_rows(path: Path, spaces: bool) -> Iterator[tuple[int, list[str]]]:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """A row's number is that of its last line: a quoted field may hold line ends. An empty line has no fields."""
+    """A row's number is that of its last line: a quoted field may hold line ends. An empty line has
+    no fields."""
     reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True)
     try:
         for fields in reader:

@@ -9,7 +9,8 @@ from ..errors import InputError
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file, without their ends and outer white space. InputError for a missing file and bad UTF-8."""
+    """The lines of a UTF-8 file, without their ends and outer white space. InputError for a missing
+    file and bad UTF-8."""
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):

@@ -1,4 +1,5 @@
-"""BERT's tokenizer, by the `tokenizers` library: from a tokenizer.json, or built of a vocab.txt as BERT's own."""
+"""BERT's tokenizer, by the `tokenizers` library: from a tokenizer.json, or built of a vocab.txt as
+BERT's own."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Encoded(NamedTuple):
 
 
 class Tokenizer:
-    """`files` are those it was made of: they go along when a model is saved. `vocab_size` is its highest id + 1."""
+    """`files` are those it was made of: they go along when a model is saved. `vocab_size` is its
+    highest id + 1."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, files: Mapping[str, Path], where: str):
         self.tokenizer, self.files, self.where = tokenizer, dict(files), where
@@ -31,7 +33,8 @@ class Tokenizer:
         tokenizer.no_truncation()
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = _special_ids(vocabulary, where)
-        # Not the number of entries: a vocabulary that holds a piece twice has fewer entries than ids.
+        # Not the number of entries: a vocabulary that holds a piece twice has fewer entries than
+        # ids.
         self.vocab_size = max(vocabulary.values()) + 1
         if tokenizer.encode("").ids != [self.cls_id, self.sep_id]:  # a tokenizer.json saved without BERT's template
             tokenizer.post_processor = processors.BertProcessing(("[SEP]", self.sep_id), ("[CLS]", self.cls_id))
@@ -40,7 +43,8 @@ class Tokenizer:
     def load(cls, source: str | Path | Mapping[str, Path]) -> Tokenizer:
         """From a model directory, or its files by name. tokenizer.json comes first.
 
-        InputError where neither it nor vocab.txt is there, a file is not what its name says, or it is no BERT tokenizer.
+        InputError where neither it nor vocab.txt is there, a file is not what its name says, or it
+        is no BERT tokenizer.
         """
         if isinstance(source, Mapping):
             files, where = dict(source), "the model's directory"
@@ -58,9 +62,10 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int = 128) -> list[Encoded]:
         """Ids with [CLS] and [SEP], at most max_length; of a pair the longer text is cut first.
 
-        As transformers' fast tokenizer does it: where both are cut and an odd length is left, the text that was longer, or else B,
-        has the extra piece (Google's script gives it to A).
-        InputError where max_length leaves no room for a piece of each text, or a text is not valid Unicode.
+        As transformers' fast tokenizer does it: where both are cut and an odd length is left, the
+        text that was longer, or else B, has the extra piece (Google's script gives it to A).
+        InputError where max_length leaves no room for a piece of each text, or a text is not valid
+        Unicode.
         """
         least = 3 if pairs is None else 5
         if max_length < least:
@@ -81,7 +86,8 @@ class Tokenizer:
         return self.tokenizer.token_to_id(token)
 
     def check_fits(self, vocab_size: int) -> None:
-        """InputError where the tokenizer can say ids that a model with `vocab_size` rows does not have."""
+        """InputError where the tokenizer can say ids that a model with `vocab_size` rows does not
+        have."""
         if self.vocab_size > vocab_size:
             raise InputError(f"{self.where}: {self.vocab_size} word pieces, the model has {vocab_size} rows; they do not belong together")
 
@@ -90,7 +96,8 @@ class Tokenizer:
         return self._first_difference(other) is None
 
     def check_same_vocabulary(self, other: Tokenizer) -> None:
-        """InputError naming the first id that means something else to `other`: a student reads its teacher's ids."""
+        """InputError naming the first id that means something else to `other`: a student reads its
+        teacher's ids."""
         id = self._first_difference(other)
         if id is not None:
             mine, theirs = self.tokenizer.id_to_token(id), other.tokenizer.id_to_token(id)
@@ -133,7 +140,8 @@ def _switch(settings: Mapping[str, Any], path: Path | None, name: str, default: 
 
 
 def _from_vocabulary(path: Path, config: Path | None) -> tokenizers.Tokenizer:
-    """BERT's pipeline: clean, lower-case and strip accents (uncased), split at white space and punctuation, WordPiece."""
+    """BERT's pipeline: clean, lower-case and strip accents (uncased), split at white space and
+    punctuation, WordPiece."""
     try:
         words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:

@@ -1,11 +1,13 @@
-"""TinyBERT's distillation (paper section 3): the layer map and the two objectives of task-specific distillation.
+"""TinyBERT's distillation (paper section 3): the layer map and the two objectives of task-specific
+distillation.
 
-Student layer m learns from teacher layer g(m), with g(0) = 0 the embeddings and g(M+1) = N+1 the prediction (eqs. 6 and 11):
+Student layer m learns from teacher layer g(m), with g(0) = 0 the embeddings and g(M+1) = N+1 the
+prediction (eqs. 6 and 11):
 
     L = Σ_m L_layer(m)      L_layer = λ_embd L_embd (m = 0),  λ_hidn L_hidn + λ_attn L_attn (0 < m ≤ M),  L_pred (m = M+1)
 
-The paper has a λ_m for each layer, all of them 1; here a λ belongs to a term and is the same in every layer.
-The first step learns m ≤ M (`Intermediate`), the second m = M+1 (`Prediction`).
+The paper has a λ_m for each layer, all of them 1; here a λ belongs to a term and is the same in
+every layer. The first step learns m ≤ M (`Intermediate`), the second m = M+1 (`Prediction`).
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ from .scores import Comparison, compare
 
 
 def layer_map(strategy: str | Sequence[int], M: int, N: int) -> tuple[int, ...]:
-    """g(1) … g(M): the teacher's layer for each of the student's. M student layers, N teacher layers.
+    """g(1) … g(M): the teacher's layer for each of the student's. M student layers, N teacher
+    layers.
 
-    "uniform" g(m) = m·N/M (rounded where M does not divide N), "top" g(m) = m + N − M, "bottom" g(m) = m, or M numbers in 1 … N.
+    "uniform" g(m) = m·N/M (rounded where M does not divide N), "top" g(m) = m + N − M, "bottom"
+    g(m) = m, or M numbers in 1 … N.
 
     >>> layer_map("uniform", 4, 12), layer_map("top", 4, 12)
     ((3, 6, 9, 12), (9, 10, 11, 12))
@@ -54,8 +58,8 @@ def layer_map(strategy: str | Sequence[int], M: int, N: int) -> tuple[int, ...]:
 def projection_names(kind: str, M: int) -> list[str]:
     """Which learned map each of hidden[0…M] goes through; none where `kind` is "none".
 
-    "split": W_e for the embeddings, one W_h for all layers (paper). "shared": one for all (`fit_dense`, released code).
-    "layer": one each (`fit_denses.m`, its second version).
+    "split": W_e for the embeddings, one W_h for all layers (paper). "shared": one for all
+    (`fit_dense`, released code). "layer": one each (`fit_denses.m`, its second version).
     """
     return {
         "split": ["fit_dense_embedding"] + ["fit_dense_hidden"] * M,
@@ -66,10 +70,11 @@ def projection_names(kind: str, M: int) -> list[str]:
 
 
 class Intermediate(Objective):
-    """The first step: embedding, hidden and attention losses of every student layer (eqs. 7–9), as the recipe has them.
+    """The first step: embedding, hidden and attention losses of every student layer (eqs. 7–9), as
+    the recipe has them.
 
-    weights: λ of the terms "embedding", "hidden" and "attention"; 0 leaves a term out. InputError where head counts or widths
-    differ and the recipe does not say what then.
+    weights: λ of the terms "embedding", "hidden" and "attention"; 0 leaves a term out. InputError
+    where head counts or widths differ and the recipe does not say what then.
     """
 
     def __init__(self, student: Config, teacher: Config, recipe: Recipe = DEFAULT, weights: Mapping[str, float] | None = None):
@@ -121,7 +126,8 @@ class Intermediate(Objective):
         dtrace: Trace,
         dprojections: dict[str, list[Array]],
     ) -> None:
-        """L_embd at m = 0, L_hidn above; a mean over the real tokens, or over all rows where padding counts."""
+        """L_embd at m = 0, L_hidn above; a mean over the real tokens, or over all rows where
+        padding counts."""
         term, loss_of = ("embedding", embedding) if m == 0 else ("hidden", hidden)
         mask, rows = batch.attention_mask, batch.totals.tokens
         if self.recipe.padding == "count":
@@ -139,7 +145,8 @@ class Intermediate(Objective):
 
 
 class Prediction(Objective):
-    """The second step: soft cross-entropy with the teacher's logits (eq. 10); mean squared error with them for regression."""
+    """The second step: soft cross-entropy with the teacher's logits (eq. 10); mean squared error
+    with them for regression."""
 
     student_view = View(logits=True)
     teacher_view = View(logits=True)
@@ -161,7 +168,8 @@ class Prediction(Objective):
 
 
 def _heads_fit(heads: HeadPairs, choice: str) -> bool:
-    """Whether the recipe's choice leaves an attention loss; InputError where it is "refuse", or groups do not come out even."""
+    """Whether the recipe's choice leaves an attention loss; InputError where it is "refuse", or
+    groups do not come out even."""
     if heads.same:
         return True
     differ = f"the student has {heads.S} attention heads, the teacher {heads.T}"

@@ -1,9 +1,11 @@
-"""What is learned, apart from the network that learns it: an objective takes traces and gives losses and the trace's gradient.
+"""What is learned, apart from the network that learns it: an objective takes traces and gives
+losses and the trace's gradient.
 
     losses, dtrace, dprojections = objective(student, batch, teacher, parameters)
 
-`losses` are the terms by name (0-d arrays, weighted, the batch's share of them), `dtrace` is what `Bert.backward` injects,
-`dprojections` the gradients of the objective's own parameters by name. The Transformer knows none of this.
+`losses` are the terms by name (0-d arrays, weighted, the batch's share of them), `dtrace` is what
+`Bert.backward` injects, `dprojections` the gradients of the objective's own parameters by name. The
+Transformer knows none of this.
 """
 
 from __future__ import annotations
@@ -45,11 +47,13 @@ class Terms(NamedTuple):
 
 
 class Objective(ABC):
-    """What `Learner` learns by: a subclass has a view of the student's trace, one of the teacher's where it asks a teacher, and `__call__`.
+    """What `Learner` learns by: a subclass has a view of the student's trace, one of the teacher's
+    where it asks a teacher, and `__call__`.
 
-    It says beforehand what it looks at, so that no more is worked out or kept, and is then a function of traces: called for each share of
-    a batch, from several threads, it changes nothing of itself. A teacher's trace is in the teacher's dtype. Means are sums over the
-    `totals` of the whole batch; the gradient's scores are flat, as the trace's; every slot has its gradient.
+    It says beforehand what it looks at, so that no more is worked out or kept, and is then a
+    function of traces: called for each share of a batch, from several threads, it changes nothing
+    of itself. A teacher's trace is in the teacher's dtype. Means are sums over the `totals` of the
+    whole batch; the gradient's scores are flat, as the trace's; every slot has its gradient.
     """
 
     student_view: View
@@ -57,7 +61,8 @@ class Objective(ABC):
     slots: tuple[Slot, ...] = ()  # the objective's own parameters, which the optimiser trains along
 
     def check(self, batch: Batch, student: Config) -> None:
-        """InputError where labels of a host batch are none of the student's. (A GPU would read whatever lies there.)"""
+        """InputError where labels of a host batch are none of the student's. (A GPU would read
+        whatever lies there.)"""
         return
 
     @abstractmethod
@@ -65,7 +70,8 @@ class Objective(ABC):
 
 
 class Supervised(Objective):
-    """Fine-tuning: cross-entropy with the batch's labels, or mean squared error where they are numbers (one logit)."""
+    """Fine-tuning: cross-entropy with the batch's labels, or mean squared error where they are
+    numbers (one logit)."""
 
     student_view = View(logits=True)
 
@@ -87,7 +93,8 @@ class Supervised(Objective):
 
 
 class MaskedLM(Objective):
-    """Masked language modelling (BERT, section 3.1): cross-entropy with the words at the masked rows; logits exist for these alone.
+    """Masked language modelling (BERT, section 3.1): cross-entropy with the words at the masked
+    rows; logits exist for these alone.
 
     losses/mlm.py is the same loss on the logits of all rows.
     """

@@ -1,4 +1,5 @@
-"""Recipes: every choice of the method as one named set of switches. The paper and the code its authors released differ in many.
+"""Recipes: every choice of the method as one named set of switches. The paper and the code its
+authors released differ in many.
 
     paper         what the paper says; where it is silent, ours
     huawei-2019   what the released code does

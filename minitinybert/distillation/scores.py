@@ -1,4 +1,5 @@
-"""The attention loss on the flat scores of a batch, which is losses/attention.py on the rectangle of each of its runs."""
+"""The attention loss on the flat scores of a batch, which is losses/attention.py on the rectangle
+of each of its runs."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ class Comparison(NamedTuple):
 
 @fused
 def compare(scores_S: Array, scores_T: Array, batch: Batch, how: Comparison) -> tuple[Array, Array]:
-    """One layer's flat scores of the student and of the teacher (of any float dtype) -> λ L_attn () and its gradient, flat
-    as scores_S."""
+    """One layer's flat scores of the student and of the teacher (of any float dtype) -> λ L_attn ()
+    and its gradient, flat as scores_S."""
     if batch.attention_mask is None and how.heads.same and not how.count_padding:  # nothing is masked: flat they will do
         return _loss_and_gradient(scores_S, scores_T, how, None)
     losses, gradients = [], []

@@ -1,9 +1,11 @@
-"""A batch of sentences as the encoder sees it: one row a token, and the runs of equal length that attention works on.
+"""A batch of sentences as the encoder sees it: one row a token, and the runs of equal length that
+attention works on.
 
     padded   one run, every sentence as long as the longest, attention_mask says which rows are real
     packed   no padding: sentences sorted by length, one run for each length, attention_mask None
 
-All that is not attention sees only rows, so both are one code. Letters: S sentences, T rows (tokens), L a sentence's length.
+All that is not attention sees only rows, so both are one code. Letters: S sentences, T rows
+(tokens), L a sentence's length.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class Run(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What the means of a whole batch divide by. A share of a batch keeps the whole's, so that the shares' losses add up."""
+    """What the means of a whole batch divide by. A share of a batch keeps the whole's, so that the
+    shares' losses add up."""
 
     sentences: int
     tokens: int  # real rows
@@ -49,7 +52,8 @@ class Totals(NamedTuple):
 
 
 class Masked(NamedTuple):
-    """The rows of a batch whose word is to be predicted. `ends` stays on the host: a share finds its own without asking a device."""
+    """The rows of a batch whose word is to be predicted. `ends` stays on the host: a share finds
+    its own without asking a device."""
 
     rows: Array  # (n,) ascending
     labels: Array  # (n,) the words
@@ -107,7 +111,8 @@ class Batch:
         return replace(self, **arrays, masked=self.masked and self.masked._replace(rows=next(there), labels=next(there)))
 
     def share(self, first: int, last: int) -> Batch:
-        """Sentences first … last − 1 as a batch, whose losses are its share of the whole's. (Where to cut: training/cut.py.)"""
+        """Sentences first … last − 1 as a batch, whose losses are its share of the whole's. (Where
+        to cut: training/cut.py.)"""
         lengths = self.lengths
         start = int(lengths[:first].sum())
         stop = start + int(lengths[first:last].sum())
@@ -140,7 +145,8 @@ def _runs(lengths: np.ndarray) -> tuple[Run, ...]:
 
 
 def check_range(name: str, ids: np.ndarray, count: int, what: str = "rows") -> None:
-    """InputError unless all of `ids`, on the host, are integers from 0 to count − 1: numbers of the model's rows, or of `what`."""
+    """InputError unless all of `ids`, on the host, are integers from 0 to count − 1: numbers of the
+    model's rows, or of `what`."""
     if ids.dtype.kind not in "iu":
         raise InputError(f"{name} has dtype {ids.dtype}; integers are needed")
     low, high = (int(ids.min()), int(ids.max())) if ids.size else (0, 0)
@@ -154,9 +160,11 @@ def packed(
     sentences: np.ndarray | None = None,
     labels: np.ndarray | None = None,
 ) -> Batch:
-    """A batch without padding. input_ids, token_type_ids: S arrays (L_s,); the sentences are put in order of length.
+    """A batch without padding. input_ids, token_type_ids: S arrays (L_s,); the sentences are put in
+    order of length.
 
-    `sentences` (S,) numbers the examples (0 … S-1 without it); `labels` (S,) follow the order of the sentences.
+    `sentences` (S,) numbers the examples (0 … S-1 without it); `labels` (S,) follow the order of
+    the sentences.
     """
     sentences = np.arange(len(input_ids)) if sentences is None else np.asarray(sentences)
     lengths = np.array([len(ids) for ids in input_ids])
@@ -188,7 +196,8 @@ def padded_to(
     labels: np.ndarray | None = None,
     pad_id: int = 0,
 ) -> Batch:
-    """Sentences of up to L tokens, as `packed` takes them, as one rectangle (B, L); padding has id `pad_id`."""
+    """Sentences of up to L tokens, as `packed` takes them, as one rectangle (B, L); padding has id
+    `pad_id`."""
     rectangle = np.zeros((3, len(input_ids), L), np.int32)
     rectangle[0] = pad_id
     for row, (ids, types) in enumerate(zip(input_ids, token_type_ids, strict=True)):
@@ -203,7 +212,8 @@ def padded(
     sentences: np.ndarray | None = None,
     labels: np.ndarray | None = None,
 ) -> Batch:
-    """A batch as one rectangle. input_ids, attention_mask (1 real, 0 padding), token_type_ids: (B, L) integers on the host."""
+    """A batch as one rectangle. input_ids, attention_mask (1 real, 0 padding), token_type_ids: (B,
+    L) integers on the host."""
     input_ids = np.asarray(input_ids)
     if input_ids.ndim != 2 or not input_ids.size:
         raise InputError(f"input_ids has shape {input_ids.shape}: (B, L) with at least one row and one token is needed")

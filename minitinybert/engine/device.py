@@ -1,6 +1,8 @@
-"""NumPy or CuPy: one source for both. The module of an array, moving arrays, and the few operations the two spell differently.
+"""NumPy or CuPy: one source for both. The module of an array, moving arrays, and the few operations
+the two spell differently.
 
-Operations never name a device: `xp = array_module(x)` and go on. Everything that differs between the two libraries is here.
+Operations never name a device: `xp = array_module(x)` and go on. Everything that differs between
+the two libraries is here.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ KERNELS: dict[str, dict[Callable[..., Any], Callable[..., Any]]] = {"cpu": {}, "
 
 
 def fused(operation: F) -> F:
-    """`operation` as it is written; where KERNELS has one for it on the device of its first array, a kernel of the same signature.
-    A kernel that does not take such arrays returns NotImplemented, and the operation answers as it is written."""
+    """`operation` as it is written; where KERNELS has one for it on the device of its first array,
+    a kernel of the same signature. A kernel that does not take such arrays returns NotImplemented,
+    and the operation answers as it is written."""
 
     @functools.wraps(operation)
     def on_its_device(*arguments: Any, **options: Any) -> Any:
@@ -35,7 +38,8 @@ def fused(operation: F) -> F:
 
 
 def _on_host(arguments: tuple[Any, ...]) -> bool | None:
-    """Where the first array lies, of an operation's arguments or of a cache among them; None: there is none."""
+    """Where the first array lies, of an operation's arguments or of a cache among them; None: there
+    is none."""
     for a in arguments:
         if isinstance(a, np.ndarray):
             return True
@@ -69,8 +73,8 @@ def to_host(x: Array) -> np.ndarray:
 
 
 def move(arrays: Sequence[Array | None], xp: Any) -> list[Array | None]:
-    """The arrays in `xp` (numpy or cupy), each None as it is. What lies on the host goes to a device in one copy: a copy costs the host
-    as much as ten launches, however little it copies."""
+    """The arrays in `xp` (numpy or cupy), each None as it is. What lies on the host goes to a
+    device in one copy: a copy costs the host as much as ten launches, however little it copies."""
     if xp is np:
         return [None if a is None else to_host(a) for a in arrays]
     offsets, size = [], 0

@@ -1,5 +1,6 @@
-"""Threads in a process, each with a share of the batch. NumPy's loops and the BLAS release the interpreter's lock, so shares run
-at once; the BLAS itself is kept to one thread in each, but for work that is not shared out."""
+"""Threads in a process, each with a share of the batch. NumPy's loops and the BLAS release the
+interpreter's lock, so shares run at once; the BLAS itself is kept to one thread in each, but for
+work that is not shared out."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # glibc's malloc.h
 
 
 class Workers:
-    """A pool of `threads` (None: one a core), in one of the run's `ranks`. Use as a context: `with Workers(2) as workers: …`."""
+    """A pool of `threads` (None: one a core), in one of the run's `ranks`. Use as a context: `with
+    Workers(2) as workers: …`."""
 
     def __init__(self, threads: int | None = None, ranks: Ranks = ALONE):
         self.ranks = ranks
@@ -40,7 +42,8 @@ class Workers:
         self._limits.restore_original_limits()
 
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
-        """[function(item) …] in the order of the items, at once where there are threads; the first exception is raised.
+        """[function(item) …] in the order of the items, at once where there are threads; the first
+        exception is raised.
 
         Item i goes to thread i; what is left goes to whoever is free.
         """
@@ -77,8 +80,9 @@ def available_cores() -> int:
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep freed blocks instead of handing them back to the system: a step allocates what the last one freed, and
-    the page faults of fresh memory cost about as much as the arithmetic on it. Elsewhere than on glibc, nothing happens."""
+    """Ask glibc to keep freed blocks instead of handing them back to the system: a step allocates
+    what the last one freed, and the page faults of fresh memory cost about as much as the
+    arithmetic on it. Elsewhere than on glibc, nothing happens."""
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):

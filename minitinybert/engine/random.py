@@ -1,8 +1,9 @@
 """Random bits that depend on what they are for, not on who draws them when.
 
-A counter-based generator: bits = mix(key + counter). The key of a dropout mask is made from (seed, step, site) and from
-(sentence, position), so the same token gets the same mask on one thread or eight, padded or packed, NumPy or CuPy, and in a
-run resumed from a checkpoint. `mix` is the finaliser of SplitMix64 (Steele, Lea and Flood 2014, and Stafford's variant 13).
+A counter-based generator: bits = mix(key + counter). The key of a dropout mask is made from (seed,
+step, site) and from (sentence, position), so the same token gets the same mask on one thread or
+eight, padded or packed, NumPy or CuPy, and in a run resumed from a checkpoint. `mix` is the
+finaliser of SplitMix64 (Steele, Lea and Flood 2014, and Stafford's variant 13).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _WORD = 0xFFFFFFFFFFFFFFFF
 
 
 def mix(z: Array) -> Array:
-    """SplitMix64's finaliser, in place, on an array of uint64: every output bit depends on every input bit."""
+    """SplitMix64's finaliser, in place, on an array of uint64: every output bit depends on every
+    input bit."""
     xp = array_module(z)
     shifted = xp.empty_like(z)
     z ^= xp.right_shift(z, xp.uint64(30), out=shifted)
@@ -53,7 +55,8 @@ def site_keys(parent: int, rows: Array, sites: int) -> Array:
 
 
 def bits16(keys: Array, width: int) -> Array:
-    """`width` random uint16 a key: keys (...,) uint64 -> (..., width) uint16. Four come of one 64-bit word."""
+    """`width` random uint16 a key: keys (...,) uint64 -> (..., width) uint16. Four come of one
+    64-bit word."""
     xp = array_module(keys)
     words = -(-width // 4)
     counter = xp.arange(1, words + 1, dtype=xp.uint64) * xp.uint64(_GOLDEN)

@@ -1,8 +1,9 @@
-"""Several processes as one run, over MPI: `mpiexec -n 4 minitinybert distill general …`, on one machine or on many that share the files.
+"""Several processes as one run, over MPI: `mpiexec -n 4 minitinybert distill general …`, on one
+machine or on many that share the files.
 
-Each rank takes its share of the same batch's sentences (training/cut.py), so the flat gradients add up; they are summed once a step, and
-every rank takes the same step. Rank 0 alone writes and speaks. A rank
-that fails ends the job.
+Each rank takes its share of the same batch's sentences (training/cut.py), so the flat gradients add
+up; they are summed once a step, and every rank takes the same step. Rank 0 alone writes and speaks.
+A rank that fails ends the job.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _PATIENCE = 1.0  # seconds that a rank leaves to rank 0 to say what is wrong wit
 
 
 class Ranks:
-    """A process alone. (MpiRanks: one of several.) local: how many ranks share this machine's cores and devices."""
+    """A process alone. (MpiRanks: one of several.) local: how many ranks share this machine's cores
+    and devices."""
 
     rank, size, local = 0, 1, 1
 
@@ -128,7 +130,8 @@ class Gpu(NamedTuple):
 
 
 def nccl_is_out(gpus: Sequence[Gpu]) -> str:
-    """Why the ranks of these devices cannot use NCCL: all must have it, and each a device of its own. Empty where they can."""
+    """Why the ranks of these devices cannot use NCCL: all must have it, and each a device of its
+    own. Empty where they can."""
     holders: dict[tuple[str, str], int] = {}
     for rank, gpu in enumerate(gpus):
         if gpu.missing:
@@ -140,7 +143,8 @@ def nccl_is_out(gpus: Sequence[Gpu]) -> str:
 
 
 def started() -> Ranks:
-    """The ranks of this job: ALONE without mpiexec, or as its only one. InputError where MPI is not there."""
+    """The ranks of this job: ALONE without mpiexec, or as its only one. InputError where MPI is not
+    there."""
     if _told_sizes() <= {"1"}:
         return ALONE
     world = load_mpi().COMM_WORLD
@@ -148,7 +152,8 @@ def started() -> Ranks:
 
 
 def load_mpi() -> Any:
-    """mpi4py's module MPI, which its import initialises. InputError where it or the MPI library under it is not there."""
+    """mpi4py's module MPI, which its import initialises. InputError where it or the MPI library
+    under it is not there."""
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # the second is how mpi4py's wheels say that no MPI library is there
@@ -160,7 +165,8 @@ def load_mpi() -> Any:
 
 
 def _told_sizes() -> set[str]:
-    """How many ranks the launchers say there are; none without one, two answers where srun starts an mpiexec."""
+    """How many ranks the launchers say there are; none without one, two answers where srun starts
+    an mpiexec."""
     told = {os.environ[name] for name in _SIZES if name in os.environ}
     if not told and "PMIX_RANK" in os.environ:  # PMIx leaves the size out; Slurm, which may start by it, says it elsewhere
         told.add(os.environ.get("SLURM_STEP_NUM_TASKS", "unknown"))
@@ -168,7 +174,8 @@ def _told_sizes() -> set[str]:
 
 
 def run(command: str, work: Callable[[Ranks], int]) -> int:
-    """`work` on this rank; what fails on one rank ends all of them, for they would wait for it for ever."""
+    """`work` on this rank; what fails on one rank ends all of them, for they would wait for it for
+    ever."""
     ranks = started()
     if ranks.size == 1:
         return work(ranks)

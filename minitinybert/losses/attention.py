@@ -1,8 +1,8 @@
 """Attention loss (paper eq. 7):  L_attn = (1/h) Σ_i MSE(A_i^S, A_i^T)      A = q kᵀ/√d_k, the scores *before* the softmax
 
-The paper chose scores over probabilities: quicker to converge, better in the end. With the heads equally large,
-the mean over heads of means over L×L entries is one mean over all entries; `mask` marks those that count (both
-tokens real, by default).
+The paper chose scores over probabilities: quicker to converge, better in the end. With the heads
+equally large, the mean over heads of means over L×L entries is one mean over all entries; `mask`
+marks those that count (both tokens real, by default).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ UNSEEN = -100.0  # the released code's mark for masked scores: what is not above
 
 
 def forward(scores_S: Array, scores_T: Array, mask: Array | None = None, count: float | None = None) -> tuple[Array, Cache]:
-    """Scores of one layer (n, h, L, L), or flat where nothing is masked; mask broadcast against them -> loss ()."""
+    """Scores of one layer (n, h, L, L), or flat where nothing is masked; mask broadcast against
+    them -> loss ()."""
     return mse.forward(scores_S, scores_T, mask, count)
 
 
@@ -25,8 +26,8 @@ def backward(dloss: float, cache: Cache) -> Array:
 
 
 def visible(A: Array, keys: Array) -> tuple[Array, Array]:
-    """Scores as the released code compares them: A (n, h, L, L), keys (n, 1, 1, L) bool -> A, 0 where the key is padding
-    or the score is UNSEEN or less; and where it is not, bool."""
+    """Scores as the released code compares them: A (n, h, L, L), keys (n, 1, 1, L) bool -> A, 0
+    where the key is padding or the score is UNSEEN or less; and where it is not, bool."""
     above = keys & (A > UNSEEN)
     return A * above, above
 

@@ -31,7 +31,8 @@ def backward(dloss: float, cache: Cache) -> Array:
 
 
 def log_softmax(z: Array) -> tuple[Array, Array]:
-    """z (..., C) -> log p and p = softmax(z): log p_i = z_i − max z − log Σ_j e^{z_j − max z}: nothing overflows."""
+    """z (..., C) -> log p and p = softmax(z): log p_i = z_i − max z − log Σ_j e^{z_j − max z}:
+    nothing overflows."""
     xp = array_module(z)
     shifted = z - z.max(axis=-1, keepdims=True)
     p = xp.exp(shifted)

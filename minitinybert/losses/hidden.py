@@ -1,6 +1,7 @@
 """Hidden loss (paper eq. 8):  L_hidn = MSE(H^S W_h, H^T)      W_h learned: from the student's width d′ to the teacher's d
 
-W is stored (d, d′) as every linear map here, so H^S W_h is `linear.forward(H^S, W)`; the released code adds a bias.
+W is stored (d, d′) as every linear map here, so H^S W_h is `linear.forward(H^S, W)`; the released
+code adds a bias.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class Cache(NamedTuple):
 def forward(
     H_S: Array, H_T: Array, W: Array | None, b: Array | None = None, mask: Array | None = None, count: float | None = None
 ) -> tuple[Array, Cache]:
-    """H_S (..., d′), H_T (..., d), W (d, d′) or None (where d′ = d), b (d,) or None, mask (...) of rows -> loss ()."""
+    """H_S (..., d′), H_T (..., d), W (d, d′) or None (where d′ = d), b (d,) or None, mask (...) of
+    rows -> loss ()."""
     projected, projection = (H_S, None) if W is None else linear.forward(H_S, W, b)
     loss, error = mse.forward(projected, H_T, None if mask is None else mask[..., None], count)
     return loss, Cache(projection, error)

@@ -1,6 +1,7 @@
 """Mean squared error:  L = (1/n) Σ_i m_i (x_i − y_i)²      m a mask of 0 and 1 (1 without it), n = `count` (Σ m without it)
 
-The regression loss of STS-B as it stands, and the measure inside the attention, hidden and embedding losses.
+The regression loss of STS-B as it stands, and the measure inside the attention, hidden and
+embedding losses.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Prediction loss (paper eq. 10):  L_pred = CE(z^T/t, z^S/t) = −(1/n) Σ_b Σ_c p^T_bc log p^S_bc      p = softmax(z/t)
 
-n is the number of sentences; the released code divides by sentences × classes. There is no t² (Hinton et al. have one).
+n is the number of sentences; the released code divides by sentences × classes. There is no t²
+(Hinton et al. have one).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def forward(z_S: Array, z_T: Array, temperature: float = 1.0, count: float | Non
 def backward(dloss: float, cache: Cache) -> Array:
     """dloss () -> dz_S (B, C).
 
-    ∂ log p_c/∂z_k = (δ_ck − p_k)/t, so ∂L/∂z_k = −(1/(n t)) Σ_c p^T_c (δ_ck − p^S_k) = (p^S_k − p^T_k)/(n t), as Σ_c p^T_c = 1.
+    ∂ log p_c/∂z_k = (δ_ck − p_k)/t, so ∂L/∂z_k = −(1/(n t)) Σ_c p^T_c (δ_ck − p^S_k) = (p^S_k −
+    p^T_k)/(n t), as Σ_c p^T_c = 1.
     """
     return (cache.p_S - cache.p_T) * (dloss / (cache.n * cache.temperature))

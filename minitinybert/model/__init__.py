@@ -1,1 +1,2 @@
-"""BERT: its configuration, parameters, encoder layers, heads, and the trace of a forward pass that distillation looks at."""
+"""BERT: its configuration, parameters, encoder layers, heads, and the trace of a forward pass that
+distillation looks at."""

@@ -1,11 +1,13 @@
-"""BERT: embeddings, encoder layers, and the heads (pooler and classifier, masked language model), forward and backward by hand.
+"""BERT: embeddings, encoder layers, and the heads (pooler and classifier, masked language model),
+forward and backward by hand.
 
     model = minitinybert.load("some/directory")
     trace, cache = model.forward(input_ids, attention_mask)         # trace: what distillation looks at
     gradients = model.backward(cache, Trace(logits=dlogits))        # any part of a trace's gradient, injected where it arose
 
-Dropout sites are numbered: 0 the embeddings, 3l+1 … 3l+3 layer l's (probabilities, attention output, feed-forward output), last the
-classifier's input; each draws its mask from (key of the step, site, sentence, position).
+Dropout sites are numbered: 0 the embeddings, 3l+1 … 3l+3 layer l's (probabilities, attention
+output, feed-forward output), last the classifier's input; each draws its mask from (key of the
+step, site, sentence, position).
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ class Cache(NamedTuple):
 
 
 class Bert:
-    """A BERT with hand-written gradients. `parameters` is one flat array; `tokenizer_files` go along when it is saved."""
+    """A BERT with hand-written gradients. `parameters` is one flat array; `tokenizer_files` go
+    along when it is saved."""
 
     def __init__(self, config: Config, parameters: Parameters, tokenizer_files: Mapping[str, Path] | None = None):
         self.config, self.parameters = config, parameters
@@ -65,10 +68,11 @@ class Bert:
         dtype: Any = np.float32,
         fresh_head: bool = False,
     ) -> Bert:
-        """From any source that `weights.read` reads. head: "none", "classifier" or "mlm" instead of the checkpoint's own.
+        """From any source that `weights.read` reads. head: "none", "classifier" or "mlm" instead of
+        the checkpoint's own.
 
-        A pooler or classifier that the checkpoint does not have (or has for another number of `labels`) starts with random weights;
-        the classifier does always with `fresh_head`.
+        A pooler or classifier that the checkpoint does not have (or has for another number of
+        `labels`) starts with random weights; the classifier does always with `fresh_head`.
         InputError names a tensor that is missing otherwise, or has the wrong shape.
         """
         checkpoint = weights.read(path)
@@ -87,9 +91,11 @@ class Bert:
         return model
 
     def save(self, path: str | Path) -> None:
-        """A directory in Hugging Face's layout, which `minitinybert.load` and `transformers` open; written beside, then renamed.
+        """A directory in Hugging Face's layout, which `minitinybert.load` and `transformers` open;
+        written beside, then renamed.
 
-        W_e and W_h go along under the released code's names, for distillation to go on with; whoever opens a model passes them over.
+        W_e and W_h go along under the released code's names, for distillation to go on with;
+        whoever opens a model passes them over.
         """
         tensors = weights.with_decoder({name: to_host(self.parameters[name]) for name in self.parameters})
         raw = {**self.config.to_hf(), "dtype": str(self.parameters.flat.dtype)}
@@ -105,7 +111,8 @@ class Bert:
         return self if same else Bert(self.config, self.parameters.astype(dtype), self.tokenizer_files)
 
     def for_reading(self) -> Bert:
-        """The model for forward passes alone, quicker where they have few rows: see `Parameters.for_reading`."""
+        """The model for forward passes alone, quicker where they have few rows: see
+        `Parameters.for_reading`."""
         return Bert(self.config, self.parameters.for_reading(), self.tokenizer_files)
 
     @property
@@ -114,16 +121,19 @@ class Bert:
 
     @property
     def num_encoder_parameters(self) -> int:
-        """Of the encoder layers alone: what makes a student cheap to run (a look-up costs next to nothing)."""
+        """Of the encoder layers alone: what makes a student cheap to run (a look-up costs next to
+        nothing)."""
         return sum(self.parameters[name].size for name in self.parameters if "encoder.layer." in name)
 
     # ------------------------------------------------------------------------------------------------ forward
 
     def forward(self, input_ids: Array, attention_mask: Array | None = None, token_type_ids: Array | None = None) -> tuple[Trace, Cache]:
-        """Without dropout, on a rectangle. input_ids, attention_mask (1 real, 0 padding), token_type_ids: (B, L) integers.
+        """Without dropout, on a rectangle. input_ids, attention_mask (1 real, 0 padding),
+        token_type_ids: (B, L) integers.
 
-        Returns a Trace with hidden (B, L, d), scores (B, h, L, L), pooled (B, d), logits (B, C) or (B, L, V), and the cache for
-        `backward`. InputError for ids out of range, sentences longer than the position table, and shapes that differ.
+        Returns a Trace with hidden (B, L, d), scores (B, h, L, L), pooled (B, d), logits (B, C) or
+        (B, L, V), and the cache for `backward`. InputError for ids out of range, sentences longer
+        than the position table, and shapes that differ.
         """
         as_host = lambda a: None if a is None else to_host(a)
         batch = padded(to_host(input_ids), as_host(attention_mask), as_host(token_type_ids))
@@ -140,8 +150,8 @@ class Bert:
         return batch.to(array_module(self.parameters.flat))
 
     def check(self, batch: Batch) -> None:
-        """InputError unless every id of a host batch has its row in the tables. (A GPU would read whatever lies there.) One that is on
-        a device was checked before, and is not asked again."""
+        """InputError unless every id of a host batch has its row in the tables. (A GPU would read
+        whatever lies there.) One that is on a device was checked before, and is not asked again."""
         if not isinstance(batch.input_ids, np.ndarray):
             return
         for name, ids, rows in (
@@ -161,7 +171,8 @@ class Bert:
         logits: bool = True,
         keep_cache: bool = True,
     ) -> tuple[Trace, Any]:
-        """A Batch, padded or packed, as `place` gives it; hidden (T, d) and flat scores in the trace.
+        """A Batch, padded or packed, as `place` gives it; hidden (T, d) and flat scores in the
+        trace.
 
         dropout_key       random.key(seed, step) for training; None: no dropout
         hidden, scores    which of hidden[0…M] and scores[0…M-1] to hand out (the rest None, and not computed where nothing else needs
@@ -174,7 +185,8 @@ class Bert:
         keys = _SiteKeys(dropout_key, batch, 3 * M + 2)
         wanted = lambda i, which: which is None or i in which
         with_head = logits and (c.pooler or c.head == "mlm")
-        # Of the last layer a classifier looks at the [CLS] rows alone; without a head, the last layer looked at is the last to run.
+        # Of the last layer a classifier looks at the [CLS] rows alone; without a head, the last
+        # layer looked at is the last to run.
         cls_only = with_head and c.head != "mlm" and not wanted(M, hidden) and not wanted(M - 1, scores)
         depth = M if with_head else max([l + 1 for l in range(M) if wanted(l + 1, hidden) or wanted(l, scores)], default=0)
         x, cache_embedding = self._embed(batch, keys(0))
@@ -205,10 +217,12 @@ class Bert:
     # ------------------------------------------------------------------------------------------------ backward
 
     def backward(self, cache: Cache, dtrace: Trace, out: Parameters | None = None) -> Parameters:
-        """The gradients of all parameters by name, from the gradient of the loss with respect to the trace (absent parts: zero).
+        """The gradients of all parameters by name, from the gradient of the loss with respect to
+        the trace (absent parts: zero).
 
-        Every row of every table has its true gradient, [PAD]'s too (transformers leaves its look-ups out: `padding_idx`).
-        dtrace's arrays are shaped as the trace's. `out`, a Parameters of the model's layout, is overwritten and returned.
+        Every row of every table has its true gradient, [PAD]'s too (transformers leaves its
+        look-ups out: `padding_idx`). dtrace's arrays are shaped as the trace's. `out`, a Parameters
+        of the model's layout, is overwritten and returned.
         """
         grads = self.parameters.zeros_like() if out is None else out
         if out is not None:
@@ -217,7 +231,8 @@ class Bert:
         return grads
 
     def backward_to_look_up(self, cache: Cache, dtrace: Trace, grads: Parameters) -> Array:
-        """All of `backward` but the tables of the embeddings: the gradient of what was looked up in them, (T, d)."""
+        """All of `backward` but the tables of the embeddings: the gradient of what was looked up in
+        them, (T, d)."""
         M = self.config.num_hidden_layers
         dtrace = dtrace.astype(self.parameters.flat.dtype)
         dhidden: list[Any] = list(dtrace.hidden or [None] * (M + 1))
@@ -243,7 +258,8 @@ class Bert:
         embedding.backward(de, cache, tables(grads))
 
     def _heads_backward(self, cache: Cache, dtrace: Trace, cls_only: bool, grads: Parameters) -> Array:
-        """The gradient of the last layer's output, (T, d), or of its [CLS] rows, (S, d), as far as it comes from the heads."""
+        """The gradient of the last layer's output, (T, d), or of its [CLS] rows, (S, d), as far as
+        it comes from the heads."""
         dfirst, dlogits = None, dtrace.logits if cache.mlm is None else None  # of a classifier
         if cache.classifier is not None and (dlogits is not None or dtrace.pooled is not None):
             dfirst = heads.classify_backward(dtrace.pooled, dlogits, cache.classifier, grads)
@@ -268,7 +284,8 @@ def _embedding_norm(p: Parameters) -> tuple[Array, Array]:
 
 
 class _SiteKeys:
-    """The dropout keys of a step, one a row: called with the site's number (and the rows, else all); None in evaluation."""
+    """The dropout keys of a step, one a row: called with the site's number (and the rows, else
+    all); None in evaluation."""
 
     def __init__(self, dropout_key: int | None, batch: Batch, sites: int):
         self.keys = None if dropout_key is None else site_keys(dropout_key, batch.row_ids, sites)
@@ -283,7 +300,8 @@ class _SiteKeys:
 
 
 def layout(config: Config, extra: Sequence[Slot] = ()) -> Layout:
-    """The tensors of a model by their Hugging Face names (a bare encoder's have no `bert.`), then `extra` ones."""
+    """The tensors of a model by their Hugging Face names (a bare encoder's have no `bert.`), then
+    `extra` ones."""
     c, d = config, config.hidden_size
     bert = "" if c.head == "none" else "bert."
     slots = [
@@ -310,7 +328,8 @@ def _dense(name: str, rows: int, columns: int) -> list[Slot]:
 
 
 def _initialise(name: str, view: Array, std: float, seed: int) -> None:
-    """Keyed by the tensor's name: a model with another head or depth has the same weights where they share a name."""
+    """Keyed by the tensor's name: a model with another head or depth has the same weights where
+    they share a name."""
     if "LayerNorm.weight" in name:
         view[...] = 1
     elif name.endswith(".weight"):

@@ -15,7 +15,8 @@ _GELU = {"gelu": "none", "gelu_python": "none", "gelu_new": "tanh", "gelu_pytorc
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes and switches, by their Hugging Face names; the defaults are BERT-base's. `head`: "none", "classifier" or "mlm"."""
+    """Sizes and switches, by their Hugging Face names; the defaults are BERT-base's. `head`:
+    "none", "classifier" or "mlm"."""
 
     vocab_size: int = 30522
     hidden_size: int = 768  # d
@@ -64,7 +65,8 @@ class Config:
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any], where: str = "config.json") -> Config:
-        """From a parsed config.json. InputError for what is not a BERT as computed here, and for missing sizes."""
+        """From a parsed config.json. InputError for what is not a BERT as computed here, and for
+        missing sizes."""
         return cls(**hf_config.read_fields(raw, where, [f.name for f in fields(cls)]))
 
     def to_hf(self) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 a = MultiHead(x)                       y = LayerNorm(x + dropout(a))
 u = GELU(y W₁ᵀ + b₁) W₂ᵀ + b₂          z = LayerNorm(y + dropout(u))
 
-Where only the [CLS] rows of the last layer are looked at, only they ask (`rows`): all else of that layer is keys
-and values.
+Where only the [CLS] rows of the last layer are looked at, only they ask (`rows`): all else of that
+layer is keys and values.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ class LayerArrays(NamedTuple):
 
 
 def slots(prefix: str, d: int, f: int) -> list[Slot]:
-    """The tensors of one layer by their Hugging Face names, `prefix` ending in `encoder.layer.N.`. Query, key and value
-    are adjacent, and under the name `qkv` one matrix (3d, d) and one bias (3d,)."""
+    """The tensors of one layer by their Hugging Face names, `prefix` ending in `encoder.layer.N.`.
+    Query, key and value are adjacent, and under the name `qkv` one matrix (3d, d) and one bias
+    (3d,)."""
     qkv = [f"{prefix}attention.self.{name}" for name in ("query", "key", "value")]
     listed = [
         Slot(f"{prefix}attention.self.qkv.weight", (3 * d, d), tuple(name + ".weight" for name in qkv)),
@@ -85,7 +86,8 @@ class Keep(NamedTuple):
 def forward(
     x: Array, W: LayerArrays, batch: Batch, config: Config, keys: Array | None, rows: Array | None, keep: Keep
 ) -> tuple[Array, Array | None, Cache | None]:
-    """x (T, d) -> z (T, d), or (S, d) of the rows (S,), one a sentence; the layer's attention scores, flat; cache.
+    """x (T, d) -> z (T, d), or (S, d) of the rows (S,), one a sentence; the layer's attention
+    scores, flat; cache.
 
     keys (3, T) uint64: the dropout keys of the layer's three sites, or None for no dropout.
     """
@@ -105,10 +107,11 @@ def forward(
 
 @fused
 def backward(dz: Array, dscores: Array | None, cache: Cache, dW: LayerArrays) -> Array:
-    """dz shaped as z, dscores (flat, or None) -> dx (T, d); the gradients of the weights are written into dW.
+    """dz shaped as z, dscores (flat, or None) -> dx (T, d); the gradients of the weights are
+    written into dW.
 
-    Each residual y + u hands its gradient to both terms: dy is what comes through the feed-forward and what goes
-    round it.
+    Each residual y + u hands its gradient to both terms: dy is what comes through the feed-forward
+    and what goes round it.
     """
     dgain, dbias = dW.output_norm
     du, dy_round, dgain[...], dbias[...] = add_norm.backward(dz, cache.output_norm)
@@ -125,7 +128,8 @@ def backward(dz: Array, dscores: Array | None, cache: Cache, dW: LayerArrays) ->
 
 @fused
 def masks(cache: Cache) -> tuple[list[Array | None], Array | None, Array | None]:
-    """What dropout left, for whoever computes the layer again: of the attention's weights, a run each (n, h, Q, L), of the attention's
-    output and the feed-forward's, (T, d) or (S, d). None where nothing was dropped."""
+    """What dropout left, for whoever computes the layer again: of the attention's weights, a run
+    each (n, h, Q, L), of the attention's output and the feed-forward's, (T, d) or (S, d). None
+    where nothing was dropped."""
     of_weights = [rectangle.weights.dropout.keep for rectangle in cache.attention.attended.rectangles]
     return of_weights, cache.attention_norm.dropout.keep, cache.output_norm.dropout.keep

@@ -1,4 +1,5 @@
-"""BERT's heads: the pooler with its classifier, and the masked language model, each forward above its backward.
+"""BERT's heads: the pooler with its classifier, and the masked language model, each forward above
+its backward.
 
 Weights and gradients are looked up by name in a Parameters each.
 """
@@ -22,7 +23,8 @@ class ClassifierCache(NamedTuple):
 
 
 def classify(x: Array, p: Parameters, config: Config, keys: Array | None) -> tuple[Array, Array | None, ClassifierCache]:
-    """First tokens x (S, d) -> pooled = tanh(x Wₚᵀ + bₚ) (S, d), logits = dropout(pooled) Wᵀ + b (S, C) or None."""
+    """First tokens x (S, d) -> pooled = tanh(x Wₚᵀ + bₚ) (S, d), logits = dropout(pooled) Wᵀ + b
+    (S, C) or None."""
     u, pooler = linear.forward(x, *_dense(p, "pooler.dense"))
     pooled = array_module(x).tanh(u)
     rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
@@ -55,7 +57,8 @@ class MlmCache(NamedTuple):
 
 
 def predict_words(x: Array, rows: Array | None, p: Parameters, config: Config) -> tuple[Array, MlmCache]:
-    """x (T, d), rows (n,) or None for all -> logits (n, V) = LayerNorm(GELU(x Wᵀ + b)) Eᵀ + c, E the word embeddings (tied)."""
+    """x (T, d), rows (n,) or None for all -> logits (n, V) = LayerNorm(GELU(x Wᵀ + b)) Eᵀ + c, E
+    the word embeddings (tied)."""
     u, transform = linear.forward(x if rows is None else x[rows], *_dense(p, "cls.predictions.transform.dense"))
     a, activation = gelu.forward(u, config.gelu_approximation)
     t, norm = layer_norm.forward(a, *_dense(p, "cls.predictions.transform.LayerNorm"), config.layer_norm_eps)
@@ -64,7 +67,8 @@ def predict_words(x: Array, rows: Array | None, p: Parameters, config: Config) -
 
 
 def predict_words_backward(dlogits: Array, cache: MlmCache, dx: Array, grads: Parameters) -> None:
-    """dlogits (…, V) -> added to dx (T, d) at the asked rows. Writes the tied table's gradient: the embeddings add theirs to it."""
+    """dlogits (…, V) -> added to dx (T, d) at the asked rows. Writes the tied table's gradient: the
+    embeddings add theirs to it."""
     dt, _, _ = linear.backward(dlogits.reshape(-1, dlogits.shape[-1]), cache.decoder, _decoder(grads))
     dgain, dbias = _dense(grads, "cls.predictions.transform.LayerNorm")
     da, dgain[...], dbias[...] = layer_norm.backward(dt, cache.norm)

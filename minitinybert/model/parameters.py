@@ -1,8 +1,9 @@
 """All parameters in one flat array, with a view for each by its Hugging Face name.
 
-Weights, gradients and the optimiser's moments share one layout, so a step of the optimiser, a norm or an all-reduce is one call on
-one array. Tensors with weight decay come first ("no decay for biases and LayerNorm" is a slice), each starts on 64 elements
-(256 bytes in float32), and query, key and value are adjacent, so that one view of all three exists.
+Weights, gradients and the optimiser's moments share one layout, so a step of the optimiser, a norm
+or an all-reduce is one call on one array. Tensors with weight decay come first ("no decay for
+biases and LayerNorm" is a slice), each starts on 64 elements (256 bytes in float32), and query, key
+and value are adjacent, so that one view of all three exists.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ Made = TypeVar("Made")
 
 
 class Slot(NamedTuple):
-    """One stretch of the flat array: a tensor, or several stacked along the first axis under one more name."""
+    """One stretch of the flat array: a tensor, or several stacked along the first axis under one
+    more name."""
 
     name: str
     shape: tuple[int, ...]
@@ -59,7 +61,8 @@ class Layout:
 
 
 class Parameters(Mapping[str, Array]):
-    """A flat array (size,) and its views: `parameters["bert.encoder.layer.0.output.dense.weight"]`, with `bert.` or without."""
+    """A flat array (size,) and its views: `parameters["bert.encoder.layer.0.output.dense.weight"]`,
+    with `bert.` or without."""
 
     def __init__(self, layout: Layout, flat: Array):
         self.layout, self.flat, self.by_columns = layout, flat, False
@@ -85,8 +88,9 @@ class Parameters(Mapping[str, Array]):
         return Parameters(self.layout, self.flat.astype(dtype))
 
     def for_reading(self) -> Parameters:
-        """A copy whose matrices, all but the tables, lie column by column. x Wᵀ then reads W row after row, which a GEMM with few rows
-        of x does up to twice as fast. For forward passes alone: its `flat` is no other's. On a GPU, and of such a copy, the same object."""
+        """A copy whose matrices, all but the tables, lie column by column. x Wᵀ then reads W row
+        after row, which a GEMM with few rows of x does up to twice as fast. For forward passes
+        alone: its `flat` is no other's. On a GPU, and of such a copy, the same object."""
         if array_module(self.flat) is not np or self.by_columns:
             return self
         copy = Parameters(self.layout, self.flat.copy())
@@ -129,5 +133,6 @@ class Parameters(Mapping[str, Array]):
 
 
 def _spellings(name: str) -> tuple[str, ...]:
-    """A bare encoder's files say `encoder.…`, those of a model with a head `bert.encoder.…`: either finds the tensor."""
+    """A bare encoder's files say `encoder.…`, those of a model with a head `bert.encoder.…`: either
+    finds the tensor."""
     return (name, name[5:] if name.startswith("bert.") else "bert." + name)

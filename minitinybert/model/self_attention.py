@@ -1,10 +1,11 @@
 """Multi-head self-attention of a batch (paper eqs. 1–3):  MultiHead = Concat(head_1, …, head_h) Wₒᵀ + bₒ
 
-q = x W_qᵀ + b_q, k and v alike; each head attends with its own d_k = d/h columns of them. The rows of a batch are
-sentences one after the other; those that lie side by side and are equally long are a run, one rectangle of heads
-for ops/attention.py.
+q = x W_qᵀ + b_q, k and v alike; each head attends with its own d_k = d/h columns of them. The rows
+of a batch are sentences one after the other; those that lie side by side and are equally long are a
+run, one rectangle of heads for ops/attention.py.
 
-Every token asks (Q = L); or, in the last layer where nothing but the [CLS] rows is looked at, only these (Q = 1).
+Every token asks (Q = L); or, in the last layer where nothing but the [CLS] rows is looked at, only
+these (Q = 1).
 """
 
 from __future__ import annotations
@@ -45,10 +46,12 @@ class Projections(NamedTuple):
 def forward(
     x: Array, asking: Array, W: Projections, batch: Batch, heads: int, p: float = 0.0, keys: Array | None = None
 ) -> tuple[Array, Array, Cache]:
-    """x (T, d), asking (T, d) or (S, d), the rows that ask -> a, shaped as `asking`, the scores, cache.
+    """x (T, d), asking (T, d) or (S, d), the rows that ask -> a, shaped as `asking`, the scores,
+    cache.
 
-    The scores A are flat: those of the runs one after the other, (n, h, Q, L) each (`split_runs`). Dropout of the
-    attention's weights with probability p by a row key for each row that asks, or None.
+    The scores A are flat: those of the runs one after the other, (n, h, Q, L) each (`split_runs`).
+    Dropout of the attention's weights with probability p by a row key for each row that asks, or
+    None.
     """
     q, c_q = linear.forward(asking, *W.query)
     k, c_k = linear.forward(x, *W.key)
@@ -59,8 +62,9 @@ def forward(
 
 
 def backward(da: Array, dscores: Array | None, cache: Cache, dW: Projections) -> tuple[Array, Array]:
-    """da shaped as a, dscores flat as the scores or None -> dx (T, d), what comes by keys and values, and the gradient
-    of the rows that asked, by the queries. The gradients of the weights are written into dW.
+    """da shaped as a, dscores flat as the scores or None -> dx (T, d), what comes by keys and
+    values, and the gradient of the rows that asked, by the queries. The gradients of the weights
+    are written into dW.
 
     The forward's lines, last line first. k and v are both made of x: dx is the sum of both ways.
     """
@@ -75,7 +79,8 @@ def backward(da: Array, dscores: Array | None, cache: Cache, dW: Projections) ->
 def attend(
     q: Array, k: Array, v: Array, batch: Batch, heads: int, p: float = 0.0, keys: Array | None = None
 ) -> tuple[Array, Array, Attended]:
-    """Attention in each run of a batch: q (T, d) or (S, d), k, v (T, d) -> context, shaped as q, flat scores, cache."""
+    """Attention in each run of a batch: q (T, d) or (S, d), k, v (T, d) -> context, shaped as q,
+    flat scores, cache."""
     contexts, scores, caches = [], [], []
     for run, rows in zip(batch.runs, _rows_that_ask(len(q), batch.runs), strict=True):
         of_run = slice(run.start, run.stop)
@@ -91,7 +96,8 @@ def attend(
 
 
 def attend_backward(dcontext: Array, dscores: Array | None, cache: Attended) -> tuple[Array, Array, Array]:
-    """dcontext shaped as the context, dscores flat as the scores or None -> dq, dk, dv: each run by itself."""
+    """dcontext shaped as the context, dscores flat as the scores or None -> dq, dk, dv: each run by
+    itself."""
     gradients, start = [], 0
     for run, rows, rectangle in zip(cache.runs, _rows_that_ask(len(dcontext), cache.runs), cache.rectangles, strict=True):
         P = rectangle.weights.softmax.p

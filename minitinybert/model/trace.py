@@ -11,7 +11,8 @@ from ..engine.device import Array
 
 @dataclass
 class Trace:
-    """The seen parts of a forward pass, or a gradient for each of them; what is None is absent (in a gradient: zero).
+    """The seen parts of a forward pass, or a gradient for each of them; what is None is absent (in
+    a gradient: zero).
 
     embedding (…, d)   the embeddings' output, after LayerNorm; the same array as hidden[0]
     hidden             M+1 entries (None where not asked for) (…, d): the embeddings' output, then each layer's

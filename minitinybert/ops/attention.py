@@ -4,8 +4,8 @@
     P = softmax(A + mask)
     c = dropout(P) v     the context
 
-n sentences of one length and their h heads are one rectangle (n, h, …). Padding is masked as BERT does: the
-lowest float is added to the scores of masked keys.
+n sentences of one length and their h heads are one rectangle (n, h, …). Padding is masked as BERT
+does: the lowest float is added to the scores of masked keys.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ class Cache(NamedTuple):
 def forward(
     q: Array, k: Array, v: Array, mask: Array | None = None, p: float = 0.0, keys: Array | None = None
 ) -> tuple[Array, Array, Cache]:
-    """q (n, h, Q, d_k), k, v (n, h, L, d_k) -> context (n, h, Q, d_k), scores A (n, h, Q, L), cache.
+    """q (n, h, Q, d_k), k, v (n, h, L, d_k) -> context (n, h, Q, d_k), scores A (n, h, Q, L),
+    cache.
 
-    mask (n, 1, 1, L) bool, False at padding, or None. P is dropped with probability p by row keys (n, h, Q)
-    uint64, or not where these are None.
+    mask (n, 1, 1, L) bool, False at padding, or None. P is dropped with probability p by row keys
+    (n, h, Q) uint64, or not where these are None.
     """
     A = q @ k.swapaxes(-1, -2) * (1 / math.sqrt(q.shape[-1]))
     D, weights = weigh(A, mask, p, keys)
@@ -45,10 +46,12 @@ def forward(
 
 
 def backward(dcontext: Array, cache: Cache, dscores: Array | None = None) -> tuple[Array, Array, Array]:
-    """dcontext (n, h, Q, d_k), dscores (n, h, Q, L), what a distillation loss says of A, or None -> dq, dk, dv.
+    """dcontext (n, h, Q, d_k), dscores (n, h, Q, L), what a distillation loss says of A, or None ->
+    dq, dk, dv.
 
-    c = D v with D = dropout(P), so dD = dc vᵀ and dv = Dᵀ dc. Through dropout and the softmax comes dA.
-    A is seen by the loss too, so its own gradient is added there. A = q kᵀ/√d_k gives dq = dA k/√d_k, dk = dAᵀ q/√d_k.
+    c = D v with D = dropout(P), so dD = dc vᵀ and dv = Dᵀ dc. Through dropout and the softmax comes
+    dA. A is seen by the loss too, so its own gradient is added there. A = q kᵀ/√d_k gives dq = dA
+    k/√d_k, dk = dAᵀ q/√d_k.
     """
     q, k, v, weights = cache
     dv = weighed(weights).swapaxes(-1, -2) @ dcontext

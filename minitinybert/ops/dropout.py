@@ -1,7 +1,7 @@
 """Dropout (Srivastava et al. 2014):  y = x m/(1 − p),   m_i = 0 with probability p, else 1
 
-The mask is a function of a key for each row (engine/random.py), not of a generator's state: who computes a row
-does not matter. p is rounded to a multiple of 2⁻¹⁶.
+The mask is a function of a key for each row (engine/random.py), not of a generator's state: who
+computes a row does not matter. p is rounded to a multiple of 2⁻¹⁶.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ class Cache(NamedTuple):
 
 @fused
 def forward(x: Array, p: float, keys: Array | None) -> tuple[Array, Cache]:
-    """x (..., d), p in [0, 1), keys (...) uint64, one a row, or None (evaluation: y is x) -> y (..., d)."""
+    """x (..., d), p in [0, 1), keys (...) uint64, one a row, or None (evaluation: y is x) -> y
+    (..., d)."""
     cache = draw(x.shape[-1], p, keys)
     return backward(x, cache), cache
 

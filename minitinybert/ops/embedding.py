@@ -36,7 +36,8 @@ def forward(ids: Ids, tables: Tables) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache, out: Tables | None = None) -> Tables:
-    """dy (..., d) -> dW (V, d), dP (positions, d), dS (segments, d); *added* into `out` where given.
+    """dy (..., d) -> dW (V, d), dP (positions, d), dS (segments, d); *added* into `out` where
+    given.
 
     ∂y_t/∂W[v] = 1 where id_t = v, else 0, so  dW[v] = Σ_{t: id_t = v} dy_t ; the same for P and S.
     """
@@ -50,7 +51,8 @@ def backward(dy: Array, cache: Cache, out: Tables | None = None) -> Tables:
 
 @fused
 def add_rows(table: Array, ids: Array, rows: Array) -> None:
-    """table[ids[t]] += rows[t] for every t, ids repeated or not. table (V, d), ids (T,), rows (T, d)."""
+    """table[ids[t]] += rows[t] for every t, ids repeated or not. table (V, d), ids (T,), rows (T,
+    d)."""
     if not len(ids):
         return
     xp = array_module(ids)

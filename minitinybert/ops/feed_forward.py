@@ -24,8 +24,8 @@ def forward(x: Array, W1: Array, b1: Array, W2: Array, b2: Array | None, approxi
 
 
 def backward(dy: Array, cache: Cache, out: tuple[Affine, Affine] | None = None) -> tuple[Array, ...]:
-    """dy (..., d) -> dx (..., d), dW1 (f, d), db1 (f,), dW2 (d, f), db2 (d,), written into `out`, ((dW1, db1), (dW2, db2)),
-    where given.
+    """dy (..., d) -> dx (..., d), dW1 (f, d), db1 (f,), dW2 (d, f), db2 (d,), written into `out`,
+    ((dW1, db1), (dW2, db2)), where given.
 
     The chain rule through the forward's three lines, last line first.
     """

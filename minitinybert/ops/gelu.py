@@ -1,8 +1,8 @@
 """GELU (Hendrycks and Gimpel 2016):  y = x Φ(x),   Φ(x) = ½(1 + erf(x/√2)), the normal distribution's
 
 exact   Φ by erf in float64. In float32 Φ(x) = ½(1 + tanh(x P(x²))), P the polynomial that makes it so to 1e-7,
-        about float32's own rounding, and several times cheaper than erf: fitted to atanh(erf(x/√2))/x on
-        |x| ≤ 5.8, beyond which Φ is 0 or 1.
+        about float32's own rounding, and several times cheaper than erf: fitted to
+        atanh(erf(x/√2))/x on |x| ≤ 5.8, beyond which Φ is 0 or 1.
 tanh    Φ(x) = ½(1 + tanh(u)),  u = √(2/π)(x + 0.044715 x³):  Google's first BERT, `gelu_new` in Hugging Face's
         configs.
 """

@@ -28,7 +28,8 @@ def forward(x: Array, W: Array, b: Array | None = None) -> tuple[Array, Cache]:
 
 @fused
 def backward(dy: Array, cache: Cache, out: Affine | None = None) -> tuple[Array, Array, Array]:
-    """dy (..., d_out) -> dx (..., d_in), dW (d_out, d_in), db (d_out,). dW and db are written into `out` where given.
+    """dy (..., d_out) -> dx (..., d_in), dW (d_out, d_in), db (d_out,). dW and db are written into
+    `out` where given.
 
     dx_tj = Σ_i dy_ti ∂y_ti/∂x_tj = Σ_i dy_ti W_ij      dx = dy W
     dW_ij = Σ_t dy_ti ∂y_ti/∂W_ij = Σ_t dy_ti x_tj      dW = dyᵀ x

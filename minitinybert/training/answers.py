@@ -1,4 +1,5 @@
-"""Which teacher answers: one that says the same of an example at every epoch is asked once, and what it said is kept, where that pays."""
+"""Which teacher answers: one that says the same of an example at every epoch is asked once, and
+what it said is kept, where that pays."""
 
 from __future__ import annotations
 
@@ -18,10 +19,11 @@ from .teacher import KeptLogits, Running, Teacher
 
 
 class Answers:
-    """What frozen teachers have said in this process, for several students of one teacher on one training set: it is asked once.
+    """What frozen teachers have said in this process, for several students of one teacher on one
+    training set: it is asked once.
 
-    A file of traces is worth it while the system can keep it in memory: all together take at most `limit` GB (`--cache-gb`), and the
-    oldest give way.
+    A file of traces is worth it while the system can keep it in memory: all together take at most
+    `limit` GB (`--cache-gb`), and the oldest give way.
     """
 
     def __init__(self, limit: float):
@@ -32,7 +34,8 @@ class Answers:
     def of(
         self, teacher: Running, examples: EncodedExamples, view: View | None, where: Hashable, directory: Path, workers: Workers
     ) -> Teacher:
-        """Who answers for `teacher` on these examples, as `view` looks at it: what it has said, now or before, or else it itself.
+        """Who answers for `teacher` on these examples, as `view` looks at it: what it has said, now
+        or before, or else it itself.
 
         `where` tells training sets and teachers apart; a file of traces lies in `directory`.
         """
@@ -47,8 +50,9 @@ class Answers:
     def _kept_traces(
         self, teacher: Running, examples: EncodedExamples, view: View, where: Hashable, directory: Path, workers: Workers
     ) -> KeptTraces | None:
-        """Those at hand that hold all `view` looks at; else new ones, where they are not too large. Several ranks run the teacher at every
-        epoch, each on its share; and a GPU does, for which copying scores up takes longer than working them out."""
+        """Those at hand that hold all `view` looks at; else new ones, where they are not too large.
+        Several ranks run the teacher at every epoch, each on its share; and a GPU does, for which
+        copying scores up takes longer than working them out."""
         parameters = teacher.model.parameters.flat
         if view.logits or examples.pad_to is not None or workers.ranks.size > 1 or array_module(parameters) is not np:
             return None

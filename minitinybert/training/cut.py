@@ -1,6 +1,8 @@
-"""Where a batch is cut: between the ranks, on a rank between its threads, on a thread into shares of some 1,024 tokens.
+"""Where a batch is cut: between the ranks, on a rank between its threads, on a thread into shares
+of some 1,024 tokens.
 
-A share is some of a batch's sentences as a batch of their own (`Batch.share`), with about as many rows as every other.
+A share is some of a batch's sentences as a batch of their own (`Batch.share`), with about as many
+rows as every other.
 """
 
 from __future__ import annotations
@@ -25,14 +27,16 @@ def split(batch: Batch, count: int) -> list[Batch]:
 
 
 def _bounds(lengths: np.ndarray, count: int) -> list[int]:
-    """Where sentences of these lengths, one after the other, are cut into up to `count` shares: up to count + 1 numbers of sentences."""
+    """Where sentences of these lengths, one after the other, are cut into up to `count` shares: up
+    to count + 1 numbers of sentences."""
     ends = np.cumsum(lengths)
     cuts = np.searchsorted(ends, np.arange(1, count) * ends[-1] / count) + 1
     return sorted({0, *cuts.tolist(), len(ends)})
 
 
 def thread_shares(batch: Batch, threads: int) -> list[Batch]:
-    """As many shares as threads, and so many times as many that each has some _ROWS tokens, in turns; on a GPU the whole."""
+    """As many shares as threads, and so many times as many that each has some _ROWS tokens, in
+    turns; on a GPU the whole."""
     if not isinstance(batch.input_ids, np.ndarray):
         return [batch]
     return split(batch, threads * max(1, round(len(batch.input_ids) / (threads * _ROWS))))
@@ -45,8 +49,8 @@ def rank_share(batch: Batch, ranks: Ranks) -> Batch | None:
 
 
 def rank_share_of(examples: TrainingExamples, indices: np.ndarray, lengths: np.ndarray, epoch: int, ranks: Ranks) -> Batch | None:
-    """This rank's share of the batch of examples `indices`, of all `lengths` (n,): made without the rest of it where its totals follow
-    from the lengths, else cut from the whole."""
+    """This rank's share of the batch of examples `indices`, of all `lengths` (n,): made without the
+    rest of it where its totals follow from the lengths, else cut from the whole."""
     if ranks.size == 1 or not examples.separable:
         return rank_share(examples.batch(indices, epoch), ranks)
     order = np.argsort(lengths[indices], kind="stable")  # as `packed` puts them

@@ -1,4 +1,5 @@
-"""A model's answers on a set of examples: logits in batches by length, predictions, metrics, and how long they took."""
+"""A model's answers on a set of examples: logits in batches by length, predictions, metrics, and
+how long they took."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ _TOGETHER = 32  # batches between two signs of progress
 
 
 def logits(model: Bert, examples: EncodedExamples, workers: Workers, description: str = "") -> np.ndarray:
-    """(n, C) float32 on the host, in the examples' order. No dropout. description: of a progress bar, for many examples."""
+    """(n, C) float32 on the host, in the examples' order. No dropout. description: of a progress
+    bar, for many examples."""
     lengths = np.array([len(ids) for ids in examples.input_ids])
     model = model.for_reading()
 

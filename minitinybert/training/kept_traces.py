@@ -1,7 +1,9 @@
-"""What a frozen teacher says of each example, worked out once and kept on disk: the intermediate step then runs no teacher.
+"""What a frozen teacher says of each example, worked out once and kept on disk: the intermediate
+step then runs no teacher.
 
-One memory-mapped file holds, for every example, the hidden states and scores that the objective looks at; an example's place follows
-from its length. The whole is filled before the first step, in an order of its own: a run that is resumed fills it with the same bits.
+One memory-mapped file holds, for every example, the hidden states and scores that the objective
+looks at; an example's place follows from its length. The whole is filled before the first step, in
+an order of its own: a run that is resumed fills it with the same bits.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ def _sizes(lengths: np.ndarray, config: Config, view: View) -> np.ndarray:
 
 
 class KeptTraces(Teacher):
-    """The parts of the teacher's traces of `examples` that `view` names. The file, in `directory`, goes away with the object."""
+    """The parts of the teacher's traces of `examples` that `view` names. The file, in `directory`,
+    goes away with the object."""
 
     def __init__(self, teacher: Bert, examples: EncodedExamples, view: View, directory: Path, workers: Workers):
         self.config, self.hidden, self.scores = teacher.config, sorted(view.hidden), sorted(view.scores)
@@ -77,7 +80,8 @@ class KeptTraces(Teacher):
             value[...] = part.reshape(-1)
 
     def _places(self, batch: Batch, hidden: dict[int, Array], scores: dict[int, Array]) -> Iterator[tuple[Array, Array]]:
-        """(the place in the file, the part of the trace's array) of everything kept of each sentence of a batch."""
+        """(the place in the file, the part of the trace's array) of everything kept of each
+        sentence of a batch."""
         sentence = 0
         views = {n: split_runs(flat, batch.runs, self.config.num_attention_heads) for n, flat in scores.items()}
         for r, run in enumerate(batch.runs):

@@ -1,7 +1,9 @@
-"""The training loop: batches, steps, a line of metrics now and then, evaluation an epoch, checkpoints, and going on from one.
+"""The training loop: batches, steps, a line of metrics now and then, evaluation an epoch,
+checkpoints, and going on from one.
 
-Everything random is a function of (seed, epoch) or (seed, step), so the state is parameters, moments, step, best result. A run that
-was stopped and resumed ends with bit-identical weights (same machine, same number of threads).
+Everything random is a function of (seed, epoch) or (seed, step), so the state is parameters,
+moments, step, best result. A run that was stopped and resumed ends with bit-identical weights (same
+machine, same number of threads).
 
     out/config.json, model.safetensors, …   the best model by the dev metric, or the last where there is none
     out/metrics.jsonl                        one JSON object a line
@@ -62,7 +64,8 @@ class Options:
 
 
 class Stopped(Exception):
-    """The run was asked to stop (SIGINT, SIGTERM) and left a checkpoint. `signal` is the signal's number."""
+    """The run was asked to stop (SIGINT, SIGTERM) and left a checkpoint. `signal` is the signal's
+    number."""
 
     def __init__(self, signal_number: int, step: int):
         super().__init__(f"stopped after step {step}; the same command with --resume goes on from there")
@@ -90,10 +93,12 @@ def train(
     description: str = "train",
     conditions: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Train `learner.student` on `examples`; returns the last (and best) evaluation, {} without `evaluate`.
+    """Train `learner.student` on `examples`; returns the last (and best) evaluation, {} without
+    `evaluate`.
 
-    evaluate(model) -> metrics, after every epoch; `metric` names the one that decides which model is kept. `conditions`: what else has
-    to be the same for a run to go on. Raises Stopped on a signal, InputError where `out` holds another run.
+    evaluate(model) -> metrics, after every epoch; `metric` names the one that decides which model
+    is kept. `conditions`: what else has to be the same for a run to go on. Raises Stopped on a
+    signal, InputError where `out` holds another run.
     """
     run = _Run(learner, examples, options, Path(out), evaluate, metric, conditions)
     run.start(resume)
@@ -137,7 +142,8 @@ class _Run:
         self.started = time.monotonic()
 
     def start(self, resume: bool) -> None:
-        """From the checkpoint, where there is one and it is asked for; refuses to write over another run."""
+        """From the checkpoint, where there is one and it is asked for; refuses to write over
+        another run."""
         path = self.out / "checkpoint" / "last.safetensors"
         if resume and path.exists():
             state = load_state(path, self.adam)
@@ -155,7 +161,8 @@ class _Run:
         self.ranks.wait()  # nobody writes before all have looked
 
     def _check_free(self, checkpoint: Path, resume: bool) -> None:
-        """InputError where `out` holds a run that is not to be gone on with, or a model that no run of ours left there."""
+        """InputError where `out` holds a run that is not to be gone on with, or a model that no run
+        of ours left there."""
         begun = checkpoint.exists() or (self.out / "metrics.jsonl").exists()
         if begun and not resume:
             raise InputError(f"{self.out}: holds a run already; choose a new --out, or go on with --resume")
@@ -224,8 +231,8 @@ class _Run:
         save_state(self.out / "checkpoint" / "last.safetensors", self.adam, state)
 
     def _gather(self) -> None:
-        """The sums of the losses since the last line, over all ranks, to the first of them. Here, and only here, losses are read.
-        InputError where one is no number any more."""
+        """The sums of the losses since the last line, over all ranks, to the first of them. Here,
+        and only here, losses are read. InputError where one is no number any more."""
         for name in dict.fromkeys(name for losses in self.unread for name in losses):
             values = [losses[name] for losses in self.unread if name in losses]
             for value in to_host(array_module(values[0]).stack(values)).tolist():
@@ -271,7 +278,8 @@ def total_steps(examples: int, options: Options) -> int:
 
 
 def digest(weights: np.ndarray) -> str:
-    """A few characters that tell contents apart: a run goes on with the same weights, wherever they lie."""
+    """A few characters that tell contents apart: a run goes on with the same weights, wherever they
+    lie."""
     return hashlib.blake2b(np.ascontiguousarray(weights).view(np.uint8).data, digest_size=6).hexdigest()
 
 
@@ -291,7 +299,8 @@ def _keep_lines(path: Path, step: int) -> None:
 
 
 class _StopSignals:
-    """Within the block, the first SIGINT or SIGTERM is only noted in `signal`; a second one acts as usual."""
+    """Within the block, the first SIGINT or SIGTERM is only noted in `signal`; a second one acts as
+    usual."""
 
     def __enter__(self) -> _StopSignals:
         self.signal: int | None = None

@@ -28,7 +28,8 @@ _CHUNK = 64 * 1024  # elements: five arrays' chunks stay in the cache
 
 @dataclass(frozen=True)
 class AdamSettings:
-    """The constants of the formulas above; `max_norm` bounds the gradient's Euclidean norm before the step."""
+    """The constants of the formulas above; `max_norm` bounds the gradient's Euclidean norm before
+    the step."""
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -47,7 +48,8 @@ PRESETS = {
 
 
 class Adam:
-    """The state (m, v, both of the parameters' layout, and t) and the step. One object for AdamW and BertAdam."""
+    """The state (m, v, both of the parameters' layout, and t) and the step. One object for AdamW
+    and BertAdam."""
 
     def __init__(self, parameters: Parameters, settings: AdamSettings = PRESETS["adamw"], workers: Workers | None = None):
         self.parameters, self.settings, self.workers = parameters, settings, workers
@@ -55,7 +57,8 @@ class Adam:
         self.bounds = array_module(parameters.flat).asarray(np.array(parameters.layout.bounds, np.int64))
 
     def step(self, grads: Parameters, lr: float) -> None:
-        """θ, m, v in place. `grads` has the parameters' layout; clipping each tensor scales it in place, else it stays what it is."""
+        """θ, m, v in place. `grads` has the parameters' layout; clipping each tensor scales it in
+        place, else it stays what it is."""
         factor = self._clip(grads)
         self.t += 1
         decay_end = self.parameters.layout.decay_end
@@ -67,7 +70,8 @@ class Adam:
         self._on_all(self._chunks(), of)
 
     def _on_all(self, chunks: Sequence[A], function: Callable[[A], B]) -> list[B]:
-        """function of every chunk, each thread a stretch of them (a task a chunk would cost more than the chunk)."""
+        """function of every chunk, each thread a stretch of them (a task a chunk would cost more
+        than the chunk)."""
         if self.workers is None:
             return [function(chunk) for chunk in chunks]
         step = max(1, -(-len(chunks) // self.workers.threads))
@@ -83,7 +87,8 @@ class Adam:
         return [slice(i, min(i + _CHUNK, last)) for first, last in regions for i in range(first, last, _CHUNK)]
 
     def _clip(self, grads: Parameters) -> Array | None:
-        """The factor that brings the whole gradient's norm to max_norm at most; None where there is none."""
+        """The factor that brings the whole gradient's norm to max_norm at most; None where there is
+        none."""
         if self.settings.clip == "global":
             parts = [grads.flat[part] for part in self._chunks()]
             if len(parts) == 1:
@@ -98,7 +103,8 @@ class Adam:
 def update(
     theta: Array, gradient: Array, m: Array, v: Array, factor: Array | None, lr: float, decay_end: int, t: int, settings: AdamSettings
 ) -> None:
-    """Step t of Adam in place on stretches of the flat arrays, of which [:decay_end] decays (none of it where that is negative)."""
+    """Step t of Adam in place on stretches of the flat arrays, of which [:decay_end] decays (none
+    of it where that is negative)."""
     beta1, rest1, beta2, rest2, root, eps, rate, shrink = adam_scalars(settings, lr, t)
     xp = array_module(theta)
     g = gradient if factor is None else gradient * factor
@@ -133,8 +139,8 @@ def clip_tensors(flat: Array, bounds: Array, max_norm: float) -> None:
 
 
 def clip_factor(squares: Sequence[Array], max_norm: float) -> Array:
-    """What scales a gradient, whose parts have these sums of squares, to a Euclidean norm of max_norm at most: a 0-d array on the
-    gradient's device, which the host does not read."""
+    """What scales a gradient, whose parts have these sums of squares, to a Euclidean norm of
+    max_norm at most: a 0-d array on the gradient's device, which the host does not read."""
     xp, total = array_module(squares[0]), squares[0]
     for square in squares[1:]:
         total = total + square

@@ -1,7 +1,9 @@
-"""How long and how fast distillation learns: decided here alone, from the recipe, the task, and what the user gives.
+"""How long and how fast distillation learns: decided here alone, from the recipe, the task, and
+what the user gives.
 
-What is given are options by name, as the command line has them (None: not given), or a whole `Options`. What is not is the recipe's;
-the optimizer and the intermediate step's schedule are the recipe's in any case.
+What is given are options by name, as the command line has them (None: not given), or a whole
+`Options`. What is not is the recipe's; the optimizer and the intermediate step's schedule are the
+recipe's in any case.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ _EPOCHS = {"mnli": 10.0, "qqp": 10.0, "qnli": 10.0, "cola": 50.0}  # of the pape
 
 @dataclass(frozen=True)
 class Plan:
-    """Of task-specific distillation: how many word pieces of a text are read, and how each of its steps learns."""
+    """Of task-specific distillation: how many word pieces of a text are read, and how each of its
+    steps learns."""
 
     max_length: int
     intermediate: Options
@@ -44,7 +47,8 @@ def plan_of(recipe: Recipe, task: Task, max_length: int | None = None, intermedi
 
 
 def general_options(recipe: Recipe, given: Given = None) -> Options:
-    """Of general distillation: batches of 256 in the released code's README; the paper does not say."""
+    """Of general distillation: batches of 256 in the released code's README; the paper does not
+    say."""
     batch_size = 256 if recipe.hyperparameters == "released" else 32
     return _options({"epochs": 3.0, "batch_size": batch_size, "lr": 1e-4}, given, optimizer=recipe.optimizer)
 

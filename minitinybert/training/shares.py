@@ -1,7 +1,9 @@
-"""The step of `step.py` on shares of a batch: on threads, several in turn on each, and on ranks. The gradients are added up once.
+"""The step of `step.py` on shares of a batch: on threads, several in turn on each, and on ranks.
+The gradients are added up once.
 
-The tables of the embeddings are apart: a step touches a few hundred of their tens of thousands of rows, so each share hands out
-the gradient of what it looked up, and the shares add these to one table in turn.
+The tables of the embeddings are apart: a step touches a few hundred of their tens of thousands of
+rows, so each share hands out the gradient of what it looked up, and the shares add these to one
+table in turn.
 """
 
 from __future__ import annotations
@@ -34,11 +36,13 @@ class _Result(NamedTuple):
 
 
 class Learner:
-    """The student (its parameters extended by the objective's own), the objective, the teacher, and the gradients.
+    """The student (its parameters extended by the objective's own), the objective, the teacher, and
+    the gradients.
 
-    `projections`: the objective's own parameters at the start, by name; those that are not there, or of another shape, are drawn.
-    Dropout is keyed by (seed, step), so a step's result depends on no earlier draw; the shares are summed in their order, so it is
-    the same at every run with as many threads.
+    `projections`: the objective's own parameters at the start, by name; those that are not there,
+    or of another shape, are drawn. Dropout is keyed by (seed, step), so a step's result depends on
+    no earlier draw; the shares are summed in their order, so it is the same at every run with as
+    many threads.
     """
 
     def __init__(
@@ -59,8 +63,8 @@ class Learner:
         self._first = 0 if tied else sum(-(-table.size // ALIGN) * ALIGN for table in tables(student.parameters))
 
     def gradients(self, batch: Batch, number: int) -> tuple[dict[str, Array], Parameters]:
-        """Losses by name (0-d arrays) and the gradients of a whole batch on the host, in step `number`; the gradients are overwritten
-        by the next call.
+        """Losses by name (0-d arrays) and the gradients of a whole batch on the host, in step
+        `number`; the gradients are overwritten by the next call.
 
         One of several ranks gets the losses of its own share, and everybody's gradients.
         """
@@ -94,8 +98,8 @@ class Learner:
         return losses, total
 
     def _of_thread(self, thread: int, shares: Sequence[Batch], number: int) -> list[_Result]:
-        """The shares of one thread, one after the other, their gradients summed: of a large batch's activations only a share's are there
-        at once."""
+        """The shares of one thread, one after the other, their gradients summed: of a large batch's
+        activations only a share's are there at once."""
         grads = self._gradients[thread]
         results = [self._of_share(shares[0], grads, number)]
         if len(shares) > 1 and thread not in self._more:
@@ -118,7 +122,8 @@ class Learner:
         return _Result(losses, *dlookups[0])
 
     def _sum(self, threads: int) -> Parameters:
-        """The sum of the threads' gradients, in the first one's arrays, but for the tables; a tied table has its decoder's gradient."""
+        """The sum of the threads' gradients, in the first one's arrays, but for the tables; a tied
+        table has its decoder's gradient."""
         total, *others = (grads.flat[self._first :] for grads in self._gradients[:threads])
         length = -(-len(total) // self.workers.threads)
 

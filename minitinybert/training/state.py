@@ -1,4 +1,5 @@
-"""The state of a run in one file: weights and both moments by tensor names, and the step; written beside, then renamed."""
+"""The state of a run in one file: weights and both moments by tensor names, and the step; written
+beside, then renamed."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def save_state(path: Path, adam: Adam, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path, adam: Adam) -> dict[str, Any]:
-    """Fill `adam`'s parameters and moments in place; returns the state. InputError names a tensor that does not fit."""
+    """Fill `adam`'s parameters and moments in place; returns the state. InputError names a tensor
+    that does not fit."""
     try:
         with safe_open(path, framework="numpy") as file:
             state = json.loads(file.metadata()["state"])
@@ -46,7 +48,8 @@ def load_state(path: Path, adam: Adam) -> dict[str, Any]:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What `save_state` was given as the state, without the arrays. InputError where it cannot be read."""
+    """What `save_state` was given as the state, without the arrays. InputError where it cannot be
+    read."""
     try:
         with safe_open(path, framework="numpy") as file:
             return json.loads(file.metadata()["state"])

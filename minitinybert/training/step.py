@@ -1,9 +1,11 @@
-"""One step of learning: the teacher is asked, the student runs, the objective compares them, the student's backward learns from it.
+"""One step of learning: the teacher is asked, the student runs, the objective compares them, the
+student's backward learns from it.
 
 batch ─┬▶ teacher ─────────▶ Trace(T) ─┐
        └▶ student.forward ─▶ Trace(S) ─┴▶ objective ─▶ losses, dTrace(S) ─▶ student.backward ─▶ gradients
 
-This is the whole of it. `shares.py` takes the same step with each share of a batch, on threads and ranks, and adds up.
+This is the whole of it. `shares.py` takes the same step with each share of a batch, on threads and
+ranks, and adds up.
 """
 
 from __future__ import annotations
@@ -31,9 +33,11 @@ def step(
     gradients: Parameters,
     backward: Callable[[Bert, Cache, Trace, Parameters], object] = Bert.backward,
 ) -> dict[str, Array]:
-    """The losses of a placed batch by name (0-d arrays); `gradients`, laid out as the student's parameters, are overwritten.
+    """The losses of a placed batch by name (0-d arrays); `gradients`, laid out as the student's
+    parameters, are overwritten.
 
-    at: (seed, step), which all that is random in a step is a function of. backward: another way through the student.
+    at: (seed, step), which all that is random in a step is a function of. backward: another way
+    through the student.
     """
     view = objective.teacher_view
     taught = None if view is None else teacher.answer(batch, view, at)
@@ -51,8 +55,9 @@ def terms_of(objective: Objective, student: Bert, batch: Batch, teacher: Trace |
 
 
 def extended(student: Bert, objective: Objective, seed: int, known: Mapping[str, np.ndarray]) -> Bert:
-    """A copy of the student whose flat parameters hold the objective's own too, as W_e and W_h: those that are `known` by name and
-    of the same shape; else weights N(0, initializer_range), biases 0."""
+    """A copy of the student whose flat parameters hold the objective's own too, as W_e and W_h:
+    those that are `known` by name and of the same shape; else weights N(0, initializer_range),
+    biases 0."""
     old = student.parameters
     xp = array_module(old.flat)
     parameters = Parameters.zeros(layout(student.config, objective.slots), old.flat.dtype, xp)

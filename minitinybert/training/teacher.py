@@ -1,4 +1,5 @@
-"""What a teacher is to a step: somebody who answers. Whoever asks does not know which of these it is.
+"""What a teacher is to a step: somebody who answers. Whoever asks does not know which of these it
+is.
 
 Running      a frozen model, in its own dtype, with dropout or without
 KeptLogits   what it said of each example
@@ -23,12 +24,14 @@ from ..model.trace import Trace
 
 class Teacher(ABC):
     def check(self, batch: Batch) -> None:
-        """InputError where a host batch is none that this teacher can read. (A GPU would read whatever lies there.)"""
+        """InputError where a host batch is none that this teacher can read. (A GPU would read
+        whatever lies there.)"""
         return
 
     @abstractmethod
     def answer(self, batch: Batch, view: View, at: tuple[int, int]) -> Trace:
-        """At least what `view` names of the trace of a batch, or of a share of one, where the batch is. at: (seed, step)."""
+        """At least what `view` names of the trace of a batch, or of a share of one, where the batch
+        is. at: (seed, step)."""
 
 
 class Nobody(Teacher):
@@ -40,7 +43,8 @@ NOBODY = Nobody()
 
 
 class Running(Teacher):
-    """dropout: the teacher runs in training mode, as the released code has it; its masks are not the student's."""
+    """dropout: the teacher runs in training mode, as the released code has it; its masks are not
+    the student's."""
 
     def __init__(self, model: Bert, dropout: bool = False):
         self.model, self.dropout = model.for_reading(), dropout

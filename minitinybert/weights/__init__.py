@@ -1,9 +1,11 @@
-"""Weights from disk and to it: Hugging Face directories, .safetensors, PyTorch .bin, Google's TensorFlow checkpoints.
+"""Weights from disk and to it: Hugging Face directories, .safetensors, PyTorch .bin, Google's
+TensorFlow checkpoints.
 
     checkpoint = weights.read("some/directory")  # or a file, a TensorFlow prefix, a Hugging Face id
     weights.write("other/directory", checkpoint.config, checkpoint.tensors, checkpoint.tokenizer_files)
 
-Every reader hands out NumPy arrays under one set of names (see names.py); none runs code that a file brings along.
+Every reader hands out NumPy arrays under one set of names (see names.py); none runs code that a
+file brings along.
 """
 
 from .checkpoint import Checkpoint, read

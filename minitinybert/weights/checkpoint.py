@@ -43,7 +43,8 @@ class Checkpoint(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A checkpoint found: its format in words, the directory of its config.json, the file (or prefix) and what reads it."""
+    """A checkpoint found: its format in words, the directory of its config.json, the file (or
+    prefix) and what reads it."""
 
     format: str
     directory: Path
@@ -52,11 +53,13 @@ class Source(NamedTuple):
 
 
 def read(path: str | Path) -> Checkpoint:
-    """A checkpoint from a directory, a file (.safetensors, .bin, .pt, .pth, a shards' index.json), a TensorFlow checkpoint's prefix
-    or, where there is nothing of that name, a Hugging Face id `organisation/name` (kept in the user's cache once downloaded).
+    """A checkpoint from a directory, a file (.safetensors, .bin, .pt, .pth, a shards' index.json),
+    a TensorFlow checkpoint's prefix or, where there is nothing of that name, a Hugging Face id
+    `organisation/name` (kept in the user's cache once downloaded).
 
-    config.json (or Google's bert_config.json) must lie beside the weights. InputError names the file, and the tensor where there
-    is one, for whatever is missing, cut short, damaged or not a checkpoint.
+    config.json (or Google's bert_config.json) must lie beside the weights. InputError names the
+    file, and the tensor where there is one, for whatever is missing, cut short, damaged or not a
+    checkpoint.
     """
     return read_source(path)[1]
 
@@ -73,7 +76,8 @@ def read_source(path: str | Path) -> tuple[Source, Checkpoint]:
 
 
 def _locate(text: str) -> Source:
-    """The checkpoint that a path means, found by the names of files alone (a Hugging Face id is downloaded first)."""
+    """The checkpoint that a path means, found by the names of files alone (a Hugging Face id is
+    downloaded first)."""
     path = Path(text)
     prefix = path.with_suffix("") if path.suffix == ".index" else path
     if path.is_dir():
@@ -105,7 +109,8 @@ def _in_directory(directory: Path) -> Source:
 
 
 def _completed(config: dict[str, Any], tensors: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Google's configurations, and the first PyTorch ones, tell neither the model's type nor its head: the tensors do."""
+    """Google's configurations, and the first PyTorch ones, tell neither the model's type nor its
+    head: the tensors do."""
     config = {"model_type": "bert", **config}
     if "classifier.weight" in tensors:
         architecture = "BertForSequenceClassification"

@@ -13,11 +13,13 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.
 
 
 def convert(source: str | Path, destination: str | Path, overwrite: bool = False) -> dict[str, Any]:
-    """Reads what `weights.read` reads, writes what `weights.write` writes; the tokenizer's files beside the source go along.
+    """Reads what `weights.read` reads, writes what `weights.write` writes; the tokenizer's files
+    beside the source go along.
 
-    Returns {source, format, tensors (how many), parameters (their elements), destination}. InputError for a source that cannot be
-    read, and for a destination that is a file, or a directory with something in it; a model there is replaced with `overwrite`,
-    and the source's own directory may get the weights in the other format too.
+    Returns {source, format, tensors (how many), parameters (their elements), destination}.
+    InputError for a source that cannot be read, and for a destination that is a file, or a
+    directory with something in it; a model there is replaced with `overwrite`, and the source's own
+    directory may get the weights in the other format too.
     """
     destination = Path(destination)
     in_place = Path(source).resolve() == destination.resolve() and not (destination / "model.safetensors").exists()

@@ -1,4 +1,5 @@
-"""A checkpoint's tensors into a model's arrays, and back: heads may be missing or new, the decoder of words is tied to their table."""
+"""A checkpoint's tensors into a model's arrays, and back: heads may be missing or new, the decoder
+of words is tied to their table."""
 
 from __future__ import annotations
 
@@ -14,10 +15,12 @@ _DECODER = "cls.predictions.decoder"  # transformers' other names for the table 
 
 
 def fill(views: Mapping[str, Any], tensors: Mapping[str, np.ndarray], where: str, fresh: tuple[str, ...]) -> None:
-    """Writes the tensors, by canonical name, into `views`, by a model's names (a bare encoder's have no `bert.`).
+    """Writes the tensors, by canonical name, into `views`, by a model's names (a bare encoder's
+    have no `bert.`).
 
-    Where `fresh` has the beginning of a name, the view stays as it is if the tensor is missing (or, of a classifier, has another shape).
-    InputError names any other tensor that is missing or of another shape, and a decoder that is not tied to the words.
+    Where `fresh` has the beginning of a name, the view stays as it is if the tensor is missing (or,
+    of a classifier, has another shape). InputError names any other tensor that is missing or of
+    another shape, and a decoder that is not tied to the words.
     """
     for name, view in views.items():
         short = name.removeprefix("bert.")
@@ -35,7 +38,8 @@ def fill(views: Mapping[str, Any], tensors: Mapping[str, np.ndarray], where: str
 
 
 def with_decoder(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors of a model and, where it guesses words, its decoder under the names that transformers gives it too."""
+    """The tensors of a model and, where it guesses words, its decoder under the names that
+    transformers gives it too."""
     if "cls.predictions.bias" not in tensors:
         return dict(tensors)
     return {**tensors, _DECODER + ".weight": tensors[_WORDS], _DECODER + ".bias": tensors["cls.predictions.bias"]}

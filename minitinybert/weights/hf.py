@@ -1,4 +1,5 @@
-"""Hugging Face's layout: a directory with config.json, model.safetensors (one file or shards) and the tokenizer's files."""
+"""Hugging Face's layout: a directory with config.json, model.safetensors (one file or shards) and
+the tokenizer's files."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ _DTYPES = _FLOATS | _INTEGERS | {"BOOL": "?"}
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """config.json or bert_config.json, parsed. InputError where neither is there, or it is not a JSON object."""
+    """config.json or bert_config.json, parsed. InputError where neither is there, or it is not a
+    JSON object."""
     for name in _CONFIGS:
         if (directory / name).is_file():
             return read_json(directory / name)
@@ -42,8 +44,8 @@ def tokenizer_files(directory: Path) -> dict[str, Path]:
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """The tensors of one file, memory-mapped and read-only (bfloat16: a copy in float32).
 
-    InputError where it is not a safetensors file, is cut short (naming the first tensor that is not all there), or holds a
-    dtype that NumPy lacks.
+    InputError where it is not a safetensors file, is cut short (naming the first tensor that is not
+    all there), or holds a dtype that NumPy lacks.
     """
     try:
         with safe_open(path, framework="np"):  # the library checks the header: sizes, gaps, overlaps, the file's length
@@ -56,7 +58,8 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The tensors' entries {dtype, shape, data_offsets} by name, and where the data begins; ValueError, struct.error."""
+    """The tensors' entries {dtype, shape, data_offsets} by name, and where the data begins;
+    ValueError, struct.error."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         raw = file.read(min(length, 100_000_000))  # the format's own limit
@@ -76,7 +79,8 @@ def _tensor(data: np.ndarray, entry: dict[str, Any], name: str, path: Path) -> n
 
 
 def _explained(path: Path, error: SafetensorError) -> InputError:
-    """Why the library refused the file, by the tensor that suffers where the header is still legible."""
+    """Why the library refused the file, by the tensor that suffers where the header is still
+    legible."""
     try:
         header, start = _header(path)
         by_place = sorted((entry["data_offsets"][1], name) for name, entry in header.items())
@@ -100,7 +104,8 @@ def _headless(path: Path) -> InputError:
 
 
 def read_sharded(index: Path, read_shard: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The tensors of several files beside `index`, a …index.json whose weight_map tells which file holds which tensor."""
+    """The tensors of several files beside `index`, a …index.json whose weight_map tells which file
+    holds which tensor."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(is_plain_name(shard) for shard in weight_map.values()):
         raise InputError(f"{index}: its weight_map does not give a file's name for each tensor; {AGAIN}")
@@ -127,11 +132,13 @@ def is_plain_name(name: object) -> bool:
 
 
 def write(directory: str | Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], tokenizer_files: Mapping[str, Path]) -> None:
-    """A model directory that `read` and transformers open: config.json, model.safetensors and copies of the tokenizer's files.
+    """A model directory that `read` and transformers open: config.json, model.safetensors and
+    copies of the tokenizer's files.
 
-    A directory that is not there yet appears whole or not at all. In one that is there each file is replaced whole, the weights
-    last; a tokenizer's files of other names than those given go away (none given: those there stay), so that no two mix.
-    InputError where it cannot be written, or a tensor has a dtype that the format lacks.
+    A directory that is not there yet appears whole or not at all. In one that is there each file is
+    replaced whole, the weights last; a tokenizer's files of other names than those given go away
+    (none given: those there stay), so that no two mix. InputError where it cannot be written, or a
+    tensor has a dtype that the format lacks.
     """
     directory = Path(directory)
     for name, tensor in tensors.items():
@@ -159,7 +166,8 @@ def _write_files(
             shutil.copyfile(source, beside)
     for name in set(TOKENIZER_FILES) - set(tokenizer_files) if tokenizer_files else ():
         (directory / name).unlink(missing_ok=True)
-    # order="C", because save_file would write a transposed array's memory as it lies; not ascontiguousarray, which makes () to (1,)
+    # order="C", because save_file would write a transposed array's memory as it lies; not
+    # ascontiguousarray, which makes () to (1,)
     arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     with replacing(directory / "model.safetensors") as beside:
         save_file(arrays, beside, metadata={"format": "pt"})

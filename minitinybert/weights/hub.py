@@ -1,7 +1,7 @@
 """Models from Hugging Face by id, over plain HTTPS, kept in the user's cache.
 
-HF_ENDPOINT names another server, as it does for huggingface_hub. A model in the cache is used without asking the network;
-remove its directory there to fetch it anew.
+HF_ENDPOINT names another server, as it does for huggingface_hub. A model in the cache is used
+without asking the network; remove its directory there to fetch it anew.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def is_id(text: str) -> bool:
 
 
 def fetch(model_id: str) -> Path:
-    """The directory with a model's files, downloaded whole where the cache does not have it. InputError where that fails."""
+    """The directory with a model's files, downloaded whole where the cache does not have it.
+    InputError where that fails."""
     directory = Path(platformdirs.user_cache_dir("minitinybert")) / "models" / model_id.replace("/", "--")
     if directory.is_dir():
         return directory

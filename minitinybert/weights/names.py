@@ -1,4 +1,5 @@
-"""One spelling for each tensor, whatever wrote the file: the names of transformers' models with a head."""
+"""One spelling for each tensor, whatever wrote the file: the names of transformers' models with a
+head."""
 
 from __future__ import annotations
 
@@ -14,14 +15,16 @@ _OLD_NORM = {"gamma": "weight", "beta": "bias"}  # as Google named them, and fil
 
 
 def canonical(name: str) -> str:
-    """`module.encoder.layer.0.output.LayerNorm.gamma` -> `bert.encoder.layer.0.output.LayerNorm.weight`; heads keep their names."""
+    """`module.encoder.layer.0.output.LayerNorm.gamma` ->
+    `bert.encoder.layer.0.output.LayerNorm.weight`; heads keep their names."""
     name = name.removeprefix("module.")  # DataParallel's
     name = re.sub(r"(?<=\bLayerNorm\.)(gamma|beta)$", lambda match: _OLD_NORM[match[0]], name)
     return "bert." + name if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
 
 
 def rename(tensors: Mapping[str, np.ndarray], where: Path) -> dict[str, np.ndarray]:
-    """The tensors under their canonical names, without position_ids buffers. InputError where two names become one."""
+    """The tensors under their canonical names, without position_ids buffers. InputError where two
+    names become one."""
     renamed: dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
         new = canonical(name)

@@ -3,9 +3,10 @@
     PREFIX.index                  a sorted string table (LevelDB's): name -> BundleEntryProto (dtype, shape, shard, offset, size)
     PREFIX.data-00000-of-0000N    the tensors' bytes as they lie in memory
 
-The table: blocks of entries, each the length of the prefix that its key shares with the key before, the rest of the key, the
-value; after each block one byte of compression (0 none) and a masked CRC-32C; at the end of the file 48 bytes that say where the
-block lies that lists the others. Sources: tensorflow/core/lib/io/format.cc, tensorflow/core/protobuf/tensor_bundle.proto.
+The table: blocks of entries, each the length of the prefix that its key shares with the key before,
+the rest of the key, the value; after each block one byte of compression (0 none) and a masked
+CRC-32C; at the end of the file 48 bytes that say where the block lies that lists the others.
+Sources: tensorflow/core/lib/io/format.cc, tensorflow/core/protobuf/tensor_bundle.proto.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ class _Entry(NamedTuple):
 
 
 def read(prefix: Path) -> dict[str, np.ndarray]:
-    """The model's tensors under their PyTorch names, dense kernels transposed; memory-mapped, read-only (bfloat16: float32).
+    """The model's tensors under their PyTorch names, dense kernels transposed; memory-mapped,
+    read-only (bfloat16: float32).
 
-    The optimiser's (adam_m, adam_v, global_step) stay behind. InputError where a file is missing, damaged or cut short (naming
-    the tensor), compressed, or not a BERT's.
+    The optimiser's (adam_m, adam_v, global_step) stay behind. InputError where a file is missing,
+    damaged or cut short (naming the tensor), compressed, or not a BERT's.
     """
     shards, entries = _bundle(Path(f"{prefix}.index"))
     paths = [Path(f"{prefix}.data-{i:05d}-of-{shards:05d}") for i in range(shards)]
@@ -78,7 +80,8 @@ def _is_optimiser(name: str) -> bool:
 
 
 def _converted(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
-    """`bert/encoder/layer_0/output/dense/kernel` (f, d) -> `bert.encoder.layer.0.output.dense.weight` (d, f)."""
+    """`bert/encoder/layer_0/output/dense/kernel` (f, d) ->
+    `bert.encoder.layer.0.output.dense.weight` (d, f)."""
     *scopes, last = re.sub(r"(?<=/layer)_(?=\d)", "/", name).split("/")
     if last == "kernel":
         tensor = tensor.T  # TensorFlow's dense layer is x W, PyTorch's x Wᵀ
@@ -145,7 +148,8 @@ def _block(table: bytes, begin: int, length: int, path: Path) -> Iterator[tuple[
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Seven bits a byte, the lowest first, the eighth bit on all but the last. IndexError beyond the data."""
+    """Seven bits a byte, the lowest first, the eighth bit on all but the last. IndexError beyond
+    the data."""
     value = shift = 0
     while True:
         byte = data[position]
@@ -156,7 +160,8 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(field number, value) of a protocol buffer's message: an integer, or the bytes of a string or a message within."""
+    """(field number, value) of a protocol buffer's message: an integer, or the bytes of a string or
+    a message within."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)

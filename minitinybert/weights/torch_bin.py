@@ -1,13 +1,14 @@
 """PyTorch's .bin files without PyTorch, and without running what the pickle in them says.
 
-A state dict is a pickle of names and tensor records; a record points into a storage (a flat array) by offset, shape and strides.
-Two containers:
+A state dict is a pickle of names and tensor records; a record points into a storage (a flat array)
+by offset, shape and strides. Two containers:
 
     zip (PyTorch 1.6 and later)   NAME/data.pkl, NAME/byteorder, and a storage's bytes as NAME/data/KEY
     legacy                        pickles one after the other: magic number, protocol, system, state dict, keys of the storages;
                                   then each storage: its length in elements as int64, its bytes
 
-The unpickler admits the few names that a state dict needs, and none of them does more than put its arguments in a record.
+The unpickler admits the few names that a state dict needs, and none of them does more than put its
+arguments in a record.
 """
 
 from __future__ import annotations
@@ -61,10 +62,11 @@ class _Tensor(NamedTuple):
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a state dict by name, read-only; bfloat16 becomes float32, all else keeps its dtype.
+    """The tensors of a state dict by name, read-only; bfloat16 becomes float32, all else keeps its
+    dtype.
 
-    InputError where the file is no state dict, is cut short or damaged (naming the tensor where that can be known), or its pickle
-    names anything but tensors.
+    InputError where the file is no state dict, is cut short or damaged (naming the tensor where
+    that can be known), or its pickle names anything but tensors.
     """
     with path.open("rb") as file:
         start = file.read(4)
@@ -105,7 +107,8 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path, nbytes: int | None 
 
 
 def _first_missing(path: Path) -> str:
-    """Of a zip file without its end: "; bytes of tensor …", where what is left of the front still tells which is the first."""
+    """Of a zip file without its end: "; bytes of tensor …", where what is left of the front still
+    tells which is the first."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         places = {}  # where each member's bytes begin
         for match in re.finditer(rb"PK\x03\x04.{22}(..)(..)", data, re.DOTALL):
@@ -168,7 +171,8 @@ def _legacy_places(file: BinaryIO, path: Path, itemsize: Mapping[str, int]) -> d
 # ------------------------------------------------------------------------------------------------ the pickle
 
 
-# The unpickler written in Python: the one in C sizes its memo by any number that a damaged file holds, and takes all memory.
+# The unpickler written in Python: the one in C sizes its memo by any number that a damaged file
+# holds, and takes all memory.
 class _Unpickler(pickle._Unpickler):
     def __init__(self, file: BinaryIO, path: Path):
         super().__init__(file)

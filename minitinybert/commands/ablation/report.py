@@ -1,4 +1,5 @@
-"""What an ablation found: means and deviations over the seeds, beside the paper's figures, and whether the paper's order holds."""
+"""What an ablation found: means and deviations over the seeds, beside the paper's figures, and
+whether the paper's order holds."""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ from .variants import FULL, ORDER, VARIANTS
 
 
 def summarise(values: Mapping[str, Mapping[int, float]]) -> dict[str, Any]:
-    """The report of {variant: {seed: 100 × metric}}: means, differences to "full", and whether the paper's order holds.
+    """The report of {variant: {seed: 100 × metric}}: means, differences to "full", and whether the
+    paper's order holds.
 
-    Deviations are of a sample (n − 1), None with one seed. Differences are means over the seeds that both variants have.
+    Deviations are of a sample (n − 1), None with one seed. Differences are means over the seeds
+    that both variants have.
     """
     paper = {v.name: v.paper for v in VARIANTS}
     rows = []
@@ -53,7 +56,8 @@ def _mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def format_table(report: dict[str, Any]) -> str:
-    """The report for a terminal: a row a variant beside the paper's figures, what was left out, and the order."""
+    """The report for a terminal: a row a variant beside the paper's figures, what was left out, and
+    the order."""
     table = [
         [
             row["variant"],

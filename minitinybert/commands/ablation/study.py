@@ -1,9 +1,11 @@
-"""The paper's ablations (section 4.4, tables 2–4) on one task: what each procedure, each objective and the layer map are worth.
+"""The paper's ablations (section 4.4, tables 2–4) on one task: what each procedure, each objective
+and the layer map are worth.
 
 The variants are in variants.py, their report is in report.py.
 
-Where one thing is taken away all others stay: w/o TD is fine-tuned on the augmented data too. For regression the second step learns
-from the task's own data (paper, section 4.2, on STS-B): a changed sentence no longer deserves its score.
+Where one thing is taken away all others stay: w/o TD is fine-tuned on the augmented data too. For
+regression the second step learns from the task's own data (paper, section 4.2, on STS-B): a changed
+sentence no longer deserves its score.
 
     out/general/<terms>-<map>            a student after GD, shared by the variants that have the same, and by all seeds
     out/<variant>/seed-<s>/intermediate  after TD's first step (w/o Pred goes on from that of "full")
@@ -64,11 +66,14 @@ def run(
     cache_gb: float = 4.0,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Train every variant with every seed in directory `out`; the report (see `summarise`), also in out/report.json.
+    """Train every variant with every seed in directory `out`; the report (see `summarise`), also in
+    out/report.json.
 
-    teacher: fine-tuned on the task; general_teacher: only pre-trained, asked about `corpus`; augmented: a directory in the task's
-    layout whose training file is augmented. Without a corpus, or without augmented data, no variant has that procedure and the one
-    that would leave it out is dropped. resume: finished runs are skipped, an unfinished one goes on, seeds and variants may be added.
+    teacher: fine-tuned on the task; general_teacher: only pre-trained, asked about `corpus`;
+    augmented: a directory in the task's layout whose training file is augmented. Without a corpus,
+    or without augmented data, no variant has that procedure and the one that would leave it out is
+    dropped. resume: finished runs are skipped, an unfinished one goes on, seeds and variants may be
+    added.
 
     InputError where an input does not fit, before anything is trained; Stopped on a signal.
     """
@@ -119,7 +124,8 @@ class _Study:
     # --------------------------------------------------------------------------------------------------- before anything is trained
 
     def check(self, chosen: Sequence[Variant]) -> tuple[float, list[Variant], dict[str, str]]:
-        """The teacher's score, the variants that differ from "full" with these inputs, and {those that do not: why}."""
+        """The teacher's score, the variants that differ from "full" with these inputs, and {those
+        that do not: why}."""
         if (self.corpus is None) != (self.general_teacher is None):
             raise InputError("general distillation needs both a corpus and a general teacher (pre-trained, not fine-tuned)")
         if self.recipe.layers != "uniform":
@@ -168,7 +174,8 @@ class _Study:
                 raise InputError(f"{theirs.path}: other examples than {ours.path}; augmented data needs the task's own dev files beside it")
 
     def begin(self, resume: bool) -> None:
-        """Keeps the inputs in out/settings.json. InputError where `out` holds something, or a study of other inputs to go on with."""
+        """Keeps the inputs in out/settings.json. InputError where `out` holds something, or a study
+        of other inputs to go on with."""
         path = self.out / "settings.json"
         now = json.loads(json.dumps(self._settings()))
         if resume and path.exists():
@@ -222,7 +229,8 @@ class _Study:
         return _once(place, work)
 
     def _intermediate(self, p: Procedure, seed: int) -> Path:
-        """The student after TD's first step; what the second one learns from makes no difference to it."""
+        """The student after TD's first step; what the second one learns from makes no difference to
+        it."""
         place = self._place(replace(p, soft=True), seed)
 
         def work() -> dict[str, Any]:
@@ -242,7 +250,8 @@ class _Study:
         return Path(self.augmented) if p.augmented and self.augmented is not None else self.data
 
     def _start(self, p: Procedure) -> str:
-        """The generally distilled student's directory, made where it is not there; the shape, for random weights, without GD."""
+        """The generally distilled student's directory, made where it is not there; the shape, for
+        random weights, without GD."""
         if not p.general or self.corpus is None:
             return self.student
         place = self.out / "general" / f"{'-'.join(p.terms)}-{p.layers}"
@@ -259,7 +268,8 @@ class _Study:
 
 
 def _once(place: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` returned when it was done in directory `place`, now or before. A finished stage's checkpoint goes away."""
+    """What `work` returned when it was done in directory `place`, now or before. A finished stage's
+    checkpoint goes away."""
     path = place / "result.json"
     if not path.exists():
         result = work()

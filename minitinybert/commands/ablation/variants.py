@@ -1,10 +1,12 @@
-"""The paper's ablations as variants of one procedure (section 4.4): what each leaves out, and what the paper found.
+"""The paper's ablations as variants of one procedure (section 4.4): what each leaves out, and what
+the paper found.
 
 table 2  w/o GD    the student starts the task from random weights
          w/o TD    the generally distilled student is fine-tuned on the task's labels, for as many epochs as both steps together
          w/o DA    the task's own training data in place of the augmented
 table 3  w/o Embd, w/o Trm, w/o Attn, w/o Hidn
-                   the embedding, Transformer-layer (attention and hidden), attention or hidden loss is 0, in GD and in TD
+                   the embedding, Transformer-layer (attention and hidden), attention or hidden loss
+                   is 0, in GD and in TD
          w/o Pred  the second step is fine-tuning on the labels in place of soft cross-entropy with the teacher's logits
 table 4  top, bottom  the layer map, in GD and in TD; "full" has the uniform one
 """
@@ -38,7 +40,8 @@ class Procedure:
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the tables. paper: TinyBERT4's average of MNLI-m, MNLI-mm, MRPC and CoLA (dev) in the paper."""
+    """A row of the tables. paper: TinyBERT4's average of MNLI-m, MNLI-mm, MRPC and CoLA (dev) in
+    the paper."""
 
     name: str
     paper: float
@@ -70,7 +73,8 @@ ORDER = (
 
 
 def choose(names: Sequence[str] | None) -> list[Variant]:
-    """Variants by name ("w/o GD" or "without-gd") in the paper's order, all without names; "full" is always among them."""
+    """Variants by name ("w/o GD" or "without-gd") in the paper's order, all without names; "full"
+    is always among them."""
     wanted = {v.slug for v in VARIANTS} if names is None else {name.lower().replace("w/o ", "without-") for name in names}
     unknown = wanted - {v.slug for v in VARIANTS}
     if unknown:

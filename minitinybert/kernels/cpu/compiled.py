@@ -12,8 +12,9 @@ from numba.core import event
 from ...engine.device import Array
 from ...progress import log
 
-# Division by zero gives infinity, as in NumPy: numba's own check of each divisor keeps a loop from being vectorised. Sums may be taken in
-# any order, and a product may be added unrounded; nothing may be taken for granted about NaN and infinity, which must be seen.
+# Division by zero gives infinity, as in NumPy: numba's own check of each divisor keeps a loop from
+# being vectorised. Sums may be taken in any order, and a product may be added unrounded; nothing
+# may be taken for granted about NaN and infinity, which must be seen.
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
 EXACT_ORDER = {"error_model": "numpy", "fastmath": {"contract"}}  # where the order of operations is what makes them accurate
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -21,7 +22,8 @@ _OURS: set[Any] = set()
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` as machine code, which is kept beside this file or in the user's cache. Other threads run meanwhile."""
+    """`function` as machine code, which is kept beside this file or in the user's cache. Other
+    threads run meanwhile."""
     try:
         dispatcher = numba.njit(nogil=True, cache=True, **OPTIONS)(function)
     except RuntimeError:  # no folder can be written: compiled anew by each process
@@ -31,10 +33,12 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def fits(dtype: np.dtype, *arrays: tuple[Any, ...]) -> bool:
-    """Whether machine code can have these arrays, each given as (array, shape) or (array, shape, dtype); None is no array, and fits.
+    """Whether machine code can have these arrays, each given as (array, shape) or (array, shape,
+    dtype); None is no array, and fits.
 
-    They must be NumPy's, without gaps, of these shapes, not empty, and float32 or float64 where no other dtype is said. A kernel that
-    gets others returns NotImplemented: then the formula answers, or says what is wrong.
+    They must be NumPy's, without gaps, of these shapes, not empty, and float32 or float64 where no
+    other dtype is said. A kernel that gets others returns NotImplemented: then the formula answers,
+    or says what is wrong.
     """
     return dtype in _FLOATS and all(_fits(array, shape, *(kind or [dtype])) for array, shape, *kind in arrays)
 

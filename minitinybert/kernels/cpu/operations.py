@@ -1,4 +1,5 @@
-"""Operations by the loops of passes.py: the formulas' signatures, caches and numbers. NotImplemented where arrays do not fit."""
+"""Operations by the loops of passes.py: the formulas' signatures, caches and numbers.
+NotImplemented where arrays do not fit."""
 
 from __future__ import annotations
 

@@ -1,9 +1,12 @@
-"""The loops. All compiled code is in this file: numba keeps it until the file of a function changes, and would not see that another did.
+"""The loops. All compiled code is in this file: numba keeps it until the file of a function
+changes, and would not see that another did.
 
-Arrays are (rows, width), or flat where rows do not matter. What stands for "no array" has no elements.
+Arrays are (rows, width), or flat where rows do not matter. What stands for "no array" has no
+elements.
 
-numba has no exponential or error function that a loop could do for several numbers at once; those of float32 are written out here, of
-operations that the processor has for vectors. float64 has the C library's, one number after the other.
+numba has no exponential or error function that a loop could do for several numbers at once; those
+of float32 are written out here, of operations that the processor has for vectors. float64 has the C
+library's, one number after the other.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ def _power_of_two(typing, n):
 
 @intrinsic
 def _larger(typing, a, b):
-    """The larger of two numbers; NaN where either is, which a loop over vectors can keep up, as it cannot `a if a > b else b`."""
+    """The larger of two numbers; NaN where either is, which a loop over vectors can keep up, as it
+    cannot `a if a > b else b`."""
 
     def code(context, builder, signature, arguments):
         kind = arguments[0].type
@@ -165,7 +169,8 @@ _30, _27, _31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 @numba.njit
 def _draw(keys, threshold, words, keep):
-    """keep (rows, width) from a key each: engine/random.py's bits16, of which `words` (rows · ⌈width/4⌉ at least) holds them."""
+    """keep (rows, width) from a key each: engine/random.py's bits16, of which `words` (rows ·
+    ⌈width/4⌉ at least) holds them."""
     rows, width = keep.shape
     count = (width + 3) // 4
     for r in range(rows):
@@ -253,7 +258,8 @@ def add_norm_forward(a, x, gain, bias, eps, keys, threshold, scale, y, x_hat, in
 
 @compiled
 def norm_backward(dy, x_hat, inverse_std, gain, dx, dgain, dbias, keep, scale, da):
-    """da besides dx where keep has elements. Sums over rows are taken in stretches, in each of which few terms are added to many."""
+    """da besides dx where keep has elements. Sums over rows are taken in stretches, in each of
+    which few terms are added to many."""
     rows, d = dy.shape
     number = dy.dtype.type
     of_gain, of_bias = np.empty(d, dy.dtype), np.empty(d, dy.dtype)
@@ -289,7 +295,8 @@ def norm_backward(dy, x_hat, inverse_std, gain, dx, dgain, dbias, keep, scale, d
 
 @compiled
 def weigh(A, real, keys, threshold, scale, P, D, keep):
-    """A (n, rows, L), real (n, L) or (0, L), keys (n, rows). Rows may be short: exponentials and bits are made for several in one loop."""
+    """A (n, rows, L), real (n, L) or (0, L), keys (n, rows). Rows may be short: exponentials and
+    bits are made for several in one loop."""
     n, rows, L = A.shape
     number, lowest = A.dtype.type, np.finfo(A.dtype).min
     step = max(1, _BLOCK // L)
@@ -379,7 +386,8 @@ def _adam(theta, gradient, m, v, scalars, shrink):
 
 @compiled
 def adam(theta, gradient, m, v, decay_end, scalars):
-    """scalars, of the arrays' dtype: what scales the gradient, then training/optim.py's adam_scalars. [:decay_end] decays."""
+    """scalars, of the arrays' dtype: what scales the gradient, then training/optim.py's
+    adam_scalars. [:decay_end] decays."""
     end = max(0, min(decay_end, theta.size))
     for start, stop, shrink in ((0, end, scalars[-1]), (end, theta.size, theta.dtype.type(1))):
         _adam(theta[start:stop], gradient[start:stop], m[start:stop], v[start:stop], scalars, shrink)
