@@ -64,7 +64,7 @@ OBJECTIVES = {
     "distillation/scores.py": ("compare", "_loss_and_gradient"),
     "distillation/objectives.py": ("__call__",),
     "training/step.py": ("step",),
-    "training/shares.py": ("_of_rank", "_of_thread", "_of_share", "_sum", "_clear_tables"),
+    "training/shares.py": ("_of_rank", "_of_thread", "_of_share", "_sum", "_clear_tables", "__init__"),
     "losses/attention.py": ("visible", "average", "spread"),
     "ops/attention.py": ("weighed",),
     "ops/embedding.py": ("add_rows",),

@@ -281,3 +281,52 @@ def test_a_row_of_one_column_has_a_gradient_of_exactly_zero(dtype):
     x, dy, gain = (a.astype(dtype) for a in np.random.default_rng(0).standard_normal((3, 50, 1)))
     _, cache = operations.layer_norm_forward(x, gain[0], gain[1], 1e-12)
     assert not operations.layer_norm_backward(dy, cache)[0].any()
+
+
+def _laid(arrays, gap, order):
+    """Copies in one stretch of memory, in this order, `gap` bytes between them."""
+    starts, end = {}, 0
+    for i in order:
+        starts[i], end = end, -(-(end + arrays[i].nbytes + gap) // 8) * 8
+    memory = np.zeros(end, np.uint8)
+    laid = [memory[starts[i] : starts[i] + a.nbytes].view(a.dtype).reshape(a.shape) for i, a in enumerate(arrays)]
+    for copy, array in zip(laid, arrays, strict=True):
+        copy[...] = array
+    return laid
+
+
+@pytest.mark.parametrize("d", [3, 8, 13, 16, 31, 48])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_where_arrays_lie_changes_no_bit(d, dtype):
+    """Small arrays often lie side by side, and the compiler's loops ask whether they overlap."""
+    from minitinybert.kernels.cpu import passes
+
+    rng, T = np.random.default_rng(d), 5
+    rows, row = (lambda: rng.standard_normal((T, d)).astype(dtype)), (lambda: rng.standard_normal(d).astype(dtype))
+    keep, none, keys = rng.random((T, d)) < 0.9, np.empty((0, d), bool), rng.integers(0, 2**64, T, np.uint64)
+    column = abs(rng.standard_normal(T)).astype(dtype)
+    P = rng.random((1, T, d)).astype(dtype)
+    state = [abs(rng.standard_normal(97)).astype(dtype) for _ in range(4)]
+    scalars = tuple(map(dtype, (0.5, 0.9, 0.1, 0.999, 0.001, 1.0, 1e-6, 1e-3, 0.99)))
+    jobs = {  # the arrays, and what is done with them
+        "gelu": ([rows(), rows(), rows()], lambda x, y, phi: passes.gelu_forward(x.reshape(-1), y.reshape(-1), phi.reshape(-1))),
+        "layer_norm": ([rows(), row(), row(), rows(), rows(), column], lambda x, g, b, *o: passes.layer_norm_forward(x, g, b, 1e-5, *o)),
+        "add_norm": (
+            [rows(), rows(), row(), row(), keys, rows(), rows(), column, keep],
+            lambda a, x, g, b, keys, *out: passes.add_norm_forward(a, x, g, b, 1e-5, keys, 6554, 1.1, *out),
+        ),
+        "norm_backward": (
+            [rows(), rows(), column, row(), rows(), row(), row(), keep, rows()],
+            lambda *a: passes.norm_backward(*a[:8], 1.1, a[8]),
+        ),
+        "weigh": ([rows()[None], keys[None], P, P.copy(), keep[None]], lambda A, k, P, D, m: passes.weigh(A, none, k, 6554, 1.1, P, D, m)),
+        "weigh_backward": ([rows(), P[0], keep, rows()], lambda dD, P, m, dA: passes.weigh_backward(dD, P, m, 1.1, dA)),
+        "adam": (state, lambda *a: passes.adam(*a, 50, scalars)),
+    }
+    for name, (arrays, job) in jobs.items():
+        seen = set()
+        for gap in (0, 8, 24, 4096):
+            for order in (range(len(arrays)), rng.permutation(len(arrays)), rng.permutation(len(arrays))):
+                job(*(laid := _laid(arrays, gap, order)))
+                seen.add(b"".join(a.tobytes() for a in laid))
+        assert len(seen) == 1, name

@@ -8,17 +8,19 @@ from hypothesis import strategies as st
 from minitinybert.audit import CASES, MODEL_CASES
 from minitinybert.engine import device
 
-table = pytest.importorskip(
-    "minitinybert.kernels.cpu.table", reason="needs numba: pip install 'minitinybert[fast]'", exc_type=ImportError
-).TABLE
+pytest.importorskip("numba", reason="needs numba: pip install 'minitinybert[fast]'")
 ALL = [*CASES, *MODEL_CASES]
 REPLACED = [case for case in ALL if case.name.startswith("ops.")]
 named = pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def kernels(nobody_s_kernels):
-    device.KERNELS["cpu"].update(table)
+def table(nobody_s_kernels):
+    """Imported here alone: its import brings the kernels to all that runs in this process."""
+    from minitinybert.kernels.cpu.table import TABLE
+
+    device.KERNELS["cpu"].update(TABLE)
+    return TABLE
 
 
 @pytest.mark.parametrize("case", REPLACED, ids=lambda case: case.name)
@@ -34,7 +36,7 @@ def test_stored(case):
     laws.check_stored(case)
 
 
-def test_each_kernel_was_asked(monkeypatch):
+def test_each_kernel_was_asked(table, monkeypatch):
     """By what the laws draw: an entry that nothing reaches would be no one's."""
     asked = set()
     for operation, kernel in table.items():

@@ -4,6 +4,10 @@ changes, and would not see that another did.
 Arrays are (rows, width), or flat where rows do not matter. What stands for "no array" has no
 elements.
 
+A sum is taken in a loop that writes nothing: of one that writes, the compiler makes two, one for
+arrays that lie so close together that they might overlap, and each adds in an order of its own. Then
+the same numbers would give other bits at another place in memory.
+
 numba has no exponential or error function that a loop could do for several numbers at once; those
 of float32 are written out here, of operations that the processor has for vectors. float64 has the C
 library's, one number after the other.
@@ -273,6 +277,7 @@ def norm_backward(dy, x_hat, inverse_std, gain, dx, dgain, dbias, keep, scale, d
             total, along = number(0), number(0)
             for j in range(d):
                 out[j] = gain[j] * g[j]  # rounded before its mean is taken from it: of one column, nothing must be left
+            for j in range(d):
                 total += out[j]
                 along += out[j] * z[j]
             for j in range(d):
@@ -349,6 +354,7 @@ def weigh_backward(dD, P, keep, scale, dA):
             kept = keep[r]
             for j in range(L):
                 out[j] = g[j] * (number(scale) if kept[j] else number(0))
+            for j in range(L):
                 along += out[j] * p[j]
             for j in range(L):
                 out[j] = p[j] * (out[j] - along)
