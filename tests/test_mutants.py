@@ -64,7 +64,7 @@ OBJECTIVES = {
     "distillation/scores.py": ("compare", "_loss_and_gradient"),
     "distillation/objectives.py": ("__call__",),
     "training/step.py": ("step",),
-    "training/shares.py": ("_of_rank", "_of_thread", "_of_share", "_sum", "_clear_tables", "__init__"),
+    "training/shares.py": ("_of_rank", "_of_thread", "_of_share", "_sum", "_clear_tables"),
     "losses/attention.py": ("visible", "average", "spread"),
     "ops/attention.py": ("weighed",),
     "ops/embedding.py": ("add_rows",),
@@ -72,7 +72,7 @@ OBJECTIVES = {
 ONE_TERM = {
     ("model/bert.py", "tables"),
     ("model/bert.py", "_embedding_norm"),
-    ("training/step.py", "Learner.__init__"),
+    ("training/shares.py", "Learner.__init__"),
     ("training/step.py", "terms_of"),
     ("model/self_attention.py", "split"),
     ("model/self_attention.py", "join"),
