@@ -77,7 +77,7 @@ ONE_TERM = {
     ("model/self_attention.py", "split"),
     ("model/self_attention.py", "join"),
     ("model/self_attention.py", "split_runs"),
-    ("model/self_attention.py", "real_keys"),
+    ("model/self_attention.py", "real_tokens"),
     ("model/self_attention.py", "_rows_that_ask"),
 }
 

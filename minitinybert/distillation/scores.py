@@ -10,7 +10,7 @@ from ..engine.device import Array, array_module, fused
 from ..engine.memory import added
 from ..losses import attention
 from ..losses.attention import HeadPairs
-from ..model.self_attention import real_keys, side_by_side, split_runs
+from ..model.self_attention import real_tokens, side_by_side, split_runs
 
 
 class Comparison(NamedTuple):
@@ -32,14 +32,14 @@ def compare(scores_S: Array, scores_T: Array, batch: Batch, how: Comparison) -> 
     of_runs = (split_runs(flat, batch.runs, heads) for flat, heads in ((scores_S, how.heads.S), (scores_T, how.heads.T)))
     for run, A_S, A_T in zip(batch.runs, *of_runs, strict=True):
         xp, A_T = array_module(A_S), A_T.astype(A_S.dtype, copy=False)  # means of few bits would lose some
-        keys = xp.ones((run.n, 1, 1, run.length), bool) if batch.attention_mask is None else real_keys(batch.attention_mask, run)
+        real = xp.ones((run.n, 1, 1, run.length), bool) if batch.attention_mask is None else real_tokens(batch.attention_mask, run)
         if how.count_padding:  # what is not visible is 0, is compared as 0, and does not move
-            (A_S, moves), (A_T, _) = attention.visible(A_S, keys), attention.visible(A_T, keys)
+            (A_S, moves), (A_T, _) = attention.visible(A_S, real), attention.visible(A_T, real)
             loss, dA = _loss_and_gradient(how.heads.average(A_S), how.heads.average(A_T), how, None)
             dA = how.heads.spread(dA) * moves
         else:
-            real = keys & keys.swapaxes(-1, -2)
-            loss, dA = _loss_and_gradient(how.heads.average(A_S), how.heads.average(A_T), how, real)
+            both = real & real.swapaxes(-1, -2)
+            loss, dA = _loss_and_gradient(how.heads.average(A_S), how.heads.average(A_T), how, both)
             dA = how.heads.spread(dA)
         losses.append(loss)
         gradients.append(dA.reshape(-1))

@@ -25,10 +25,10 @@ def backward(dloss: float, cache: Cache) -> Array:
     return mse.backward(dloss, cache)
 
 
-def visible(A: Array, keys: Array) -> tuple[Array, Array]:
-    """Scores as the released code compares them: A (n, h, L, L), keys (n, 1, 1, L) bool -> A, 0
-    where the key is padding or the score is UNSEEN or less; and where it is not, bool."""
-    above = keys & (A > UNSEEN)
+def visible(A: Array, real: Array) -> tuple[Array, Array]:
+    """Scores as the released code compares them: A (n, h, L, L), real (n, 1, 1, L) bool -> A, 0
+    where the key is not real or the score is UNSEEN or less; and where it is not, bool."""
+    above = real & (A > UNSEEN)
     return A * above, above
 
 

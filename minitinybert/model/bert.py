@@ -181,7 +181,7 @@ class Bert:
         logits            False: no head at all
         keep_cache        False: for a forward pass alone; the cache comes back as None
         """
-        c, p, M = self.config, self.parameters, self.config.num_hidden_layers
+        c, P, M = self.config, self.parameters, self.config.num_hidden_layers
         keys = _SiteKeys(dropout_key, batch, 3 * M + 2)
         wanted = lambda i, which: which is None or i in which
         with_head = logits and (c.pooler or c.head == "mlm")
@@ -198,21 +198,21 @@ class Bert:
         for l in range(depth):
             rows = batch.cls_rows if cls_only and l == M - 1 else None
             keep = encoder.Keep(wanted(l, scores), keep_cache)
-            x, scores_seen[l], cache = encoder.forward(x, encoder.LayerArrays.of(p, l), batch, c, keys.of_layer(l), rows, keep)
+            x, scores_seen[l], cache = encoder.forward(x, encoder.LayerArrays.of(P, l), batch, c, keys.of_layer(l), rows, keep)
             hidden_seen[l + 1] = x if wanted(l + 1, hidden) else None
             layers.append(cache)
         classifier = mlm = None
         if c.pooler and logits:
             first = x if cls_only else x[batch.cls_rows]
-            trace.pooled, trace.logits, classifier = heads.classify(first, p, c, keys(3 * M + 1, batch.cls_rows))
+            trace.pooled, trace.logits, classifier = heads.classify(first, P, c, keys(3 * M + 1, batch.cls_rows))
         if c.head == "mlm" and logits:
-            trace.logits, mlm = heads.predict_words(x, positions, p, c)
+            trace.logits, mlm = heads.predict_words(x, positions, P, c)
         return trace, Cache(batch, cache_embedding, layers, classifier, mlm) if keep_cache else None
 
     def _embed(self, batch: Batch, keys: Array | None) -> tuple[Array, embed_norm.Cache]:
-        c, p = self.config, self.parameters
+        c, P = self.config, self.parameters
         ids = Ids(batch.input_ids, batch.position_ids, batch.token_type_ids)
-        return embed_norm.forward(ids, tables(p), *_embedding_norm(p), c.layer_norm_eps, c.hidden_dropout_prob, keys)
+        return embed_norm.forward(ids, tables(P), *_embedding_norm(P), c.layer_norm_eps, c.hidden_dropout_prob, keys)
 
     # ------------------------------------------------------------------------------------------------ backward
 
@@ -274,13 +274,13 @@ class Bert:
         return dx
 
 
-def tables(p: Parameters) -> Tables:
+def tables(P: Parameters) -> Tables:
     """The word, position and segment embeddings. They lie first in the flat array (see `layout`)."""
-    return Tables(*(p[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type")))
+    return Tables(*(P[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type")))
 
 
-def _embedding_norm(p: Parameters) -> tuple[Array, Array]:
-    return p["embeddings.LayerNorm.weight"], p["embeddings.LayerNorm.bias"]
+def _embedding_norm(P: Parameters) -> tuple[Array, Array]:
+    return P["embeddings.LayerNorm.weight"], P["embeddings.LayerNorm.bias"]
 
 
 class _SiteKeys:

@@ -1,7 +1,7 @@
 """BERT's heads: the pooler with its classifier, and the masked language model, each forward above
 its backward.
 
-Weights and gradients are looked up by name in a Parameters each.
+Weights P and gradients are looked up by name in a Parameters each.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ class ClassifierCache(NamedTuple):
     classifier: linear.Cache | None  # None: a pooler alone
 
 
-def classify(x: Array, p: Parameters, config: Config, keys: Array | None) -> tuple[Array, Array | None, ClassifierCache]:
+def classify(x: Array, P: Parameters, config: Config, keys: Array | None) -> tuple[Array, Array | None, ClassifierCache]:
     """First tokens x (S, d) -> pooled = tanh(x Wₚᵀ + bₚ) (S, d), logits = dropout(pooled) Wᵀ + b
     (S, C) or None."""
-    u, pooler = linear.forward(x, *_dense(p, "pooler.dense"))
+    u, pooler = linear.forward(x, *_dense(P, "pooler.dense"))
     pooled = array_module(x).tanh(u)
     rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
     if config.classifier_relu:
         kept, drop = dropout.forward(array_module(x).maximum(pooled, 0), 0.0, None)
     else:
         kept, drop = dropout.forward(pooled, rate, keys)
-    logits, classifier = linear.forward(kept, *_dense(p, "classifier")) if config.head == "classifier" else (None, None)
+    logits, classifier = linear.forward(kept, *_dense(P, "classifier")) if config.head == "classifier" else (None, None)
     return pooled, logits, ClassifierCache(pooler, pooled, config.classifier_relu, drop, classifier)
 
 
@@ -56,13 +56,13 @@ class MlmCache(NamedTuple):
     decoder: linear.Cache
 
 
-def predict_words(x: Array, rows: Array | None, p: Parameters, config: Config) -> tuple[Array, MlmCache]:
+def predict_words(x: Array, rows: Array | None, P: Parameters, config: Config) -> tuple[Array, MlmCache]:
     """x (T, d), rows (n,) or None for all -> logits (n, V) = LayerNorm(GELU(x Wᵀ + b)) Eᵀ + c, E
     the word embeddings (tied)."""
-    u, transform = linear.forward(x if rows is None else x[rows], *_dense(p, "cls.predictions.transform.dense"))
+    u, transform = linear.forward(x if rows is None else x[rows], *_dense(P, "cls.predictions.transform.dense"))
     a, activation = gelu.forward(u, config.gelu_approximation)
-    t, norm = layer_norm.forward(a, *_dense(p, "cls.predictions.transform.LayerNorm"), config.layer_norm_eps)
-    logits, decoder = linear.forward(t, *_decoder(p))
+    t, norm = layer_norm.forward(a, *_dense(P, "cls.predictions.transform.LayerNorm"), config.layer_norm_eps)
+    logits, decoder = linear.forward(t, *_decoder(P))
     return logits, MlmCache(rows, transform, activation, norm, decoder)
 
 
@@ -80,9 +80,9 @@ def predict_words_backward(dlogits: Array, cache: MlmCache, dx: Array, grads: Pa
         array_module(dx).add.at(dx, cache.rows, drows)
 
 
-def _dense(p: Parameters, name: str) -> tuple[Array, Array]:
-    return p[name + ".weight"], p[name + ".bias"]
+def _dense(P: Parameters, name: str) -> tuple[Array, Array]:
+    return P[name + ".weight"], P[name + ".bias"]
 
 
-def _decoder(p: Parameters) -> tuple[Array, Array]:
-    return p["embeddings.word_embeddings.weight"], p["cls.predictions.bias"]
+def _decoder(P: Parameters) -> tuple[Array, Array]:
+    return P["embeddings.word_embeddings.weight"], P["cls.predictions.bias"]

@@ -84,7 +84,7 @@ def attend(
     contexts, scores, caches = [], [], []
     for run, rows in zip(batch.runs, _rows_that_ask(len(q), batch.runs), strict=True):
         of_run = slice(run.start, run.stop)
-        mask = None if batch.attention_mask is None else real_keys(batch.attention_mask, run)
+        mask = None if batch.attention_mask is None else real_tokens(batch.attention_mask, run)
         of_heads = None if keys is None else _keys_of_heads(keys[rows].reshape(run.n, -1), heads)
         context, A, cache = attention.forward(
             split(q[rows], run.n, heads), split(k[of_run], run.n, heads), split(v[of_run], run.n, heads), mask, p, of_heads
@@ -137,8 +137,8 @@ def split_runs(flat: Array, runs: Sequence[Run], heads: int) -> list[Array]:
     return views
 
 
-def real_keys(mask: Array, run: Run) -> Array:
-    """(T,) bool -> (n, 1, 1, L): which keys of a run are not padding."""
+def real_tokens(mask: Array, run: Run) -> Array:
+    """(T,) bool -> (n, 1, 1, L): which tokens of a run are not padding."""
     return mask[run.start : run.stop].reshape(run.n, 1, 1, run.length)
 
 
