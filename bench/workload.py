@@ -22,7 +22,6 @@ from minitinybert.engine.device import Array
 from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config, parse_shape
-from minitinybert.model.encoder import Attend
 from minitinybert.model.trace import Trace
 from minitinybert.training.optim import Adam
 from minitinybert.training.step import Learner, shares
@@ -141,9 +140,6 @@ class All(Objective):
         self.slots = self.first.slots
         self.student_view = self.first.student_view._replace(logits=True)
         self.teacher_view = (self.first.teacher_view or View())._replace(logits=True)
-
-    def attend(self, batch: Batch, teacher: Trace | None) -> dict[int, Attend]:
-        return self.first.attend(batch, teacher)
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         inner, last = (objective(student, batch, teacher, parameters) for objective in (self.first, self.second))
