@@ -69,16 +69,17 @@ class Job:
     """The steps of one case, their batches on the host."""
 
     def __init__(self, mean: float | None, objective: str, steps: int):
-        import cupy
-        from minitinybert.batch import packed
-        from minitinybert.bert import Bert, layout
-        from minitinybert.config import Config
-        from minitinybert.distill import Intermediate, Prediction
-        from minitinybert.learner import Learner
-        from minitinybert.optim import Adam
-        from minitinybert.parallel import Workers
-        from minitinybert.parameters import Parameters
+        from minitinybert import machine
+        from minitinybert.distillation.distill import Intermediate, Prediction
+        from minitinybert.engine.batch import packed
+        from minitinybert.engine.parallel import Workers
+        from minitinybert.model.bert import Bert, layout
+        from minitinybert.model.config import Config
+        from minitinybert.model.parameters import Parameters
+        from minitinybert.training.optim import Adam
+        from minitinybert.training.step import Learner
 
+        cupy = machine.select("cuda")  # and its kernels
         rng = np.random.default_rng(0)
         dropped = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
         teacher = Config(head="classifier", **dropped)

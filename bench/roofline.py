@@ -57,20 +57,24 @@ def student(c: Config, teacher: Config, S: int, T: int, P: int, teacher_itemsize
     """Forward with dropout, losses, backward, clipping and Adam, in float32."""
     size, d, M = 4, c.hidden_size, c.num_hidden_layers
     yield Work(0, 8 * T * (3 * M + 2))  # the dropout keys
-    yield from _forward(c, S, T, P, size, [size + teacher_itemsize] * M, training=True)
+    yield from _forward(c, S, T, P, size, [size] * M, training=True)
+    for _ in range(M):  # attention losses: the error and its gradient in one
+        yield Work(0, c.num_attention_heads * P * (2 * size + teacher_itemsize))
     for _ in range(M + 1):  # embedding and hidden losses: the projection, forward and twice back; the error and its gradient in one
         yield from _products(3, T, teacher.hidden_size, d, size)
         yield Work(0, T * teacher.hidden_size * (2 * size + teacher_itemsize))
+        yield Work(0, 3 * T * d * size)  # what the loss says of these rows, added to their gradient
+        yield Work(0, 0)  # its weight
     if M > 1:  # W_h has one gradient from each layer, and two losses are sums
         yield Work(0, (M + 1) * d * teacher.hidden_size * size)
         yield Work(0, 0, 2)
     yield Work(0, 0, 3)  # the prediction loss of a few logits: each sentence's, their sum, its gradient
     yield from _products(2, S, c.num_labels, d, size)
     yield from _products(2, S, d, d, size)
-    yield Work(0, 12 * S * d * size, HEAD)  # the gradients of its biases, dropout and tanh, and into the rows of [CLS]
+    yield Work(0, 16 * S * d * size, HEAD)  # the gradients of its biases, dropout and tanh, and into the rows of [CLS]
     for _ in range(M):
         yield from _layer_backward(c, T, P, size)
-    yield Work(0, 5 * T * d * size + T * d, 2)  # the embeddings' dropout and layer norm, of three terms; its sums of columns
+    yield Work(0, 3 * T * d * size + T * d, 2)  # the embeddings' dropout and layer norm; its sums of columns
     # The rows of the tables, cleared and added to: the words' ids are sorted before, few positions and segments are products.
     yield Work(0, 6 * T * d * size, TABLES)
     n = layout(c).size
@@ -80,7 +84,7 @@ def student(c: Config, teacher: Config, S: int, T: int, P: int, teacher_itemsize
     yield Work(12 * n, 7 * n * size)  # Adam: reads θ, g, m and v, writes θ, m and v
 
 
-HEAD, TABLES = 9, 9  # launches
+HEAD, TABLES = 11, 9  # launches
 
 
 def _forward(c: Config, S: int, T: int, P: int, size: int, scores: Sequence[int], training: bool) -> Iterator[Work]:
@@ -91,7 +95,7 @@ def _forward(c: Config, S: int, T: int, P: int, size: int, scores: Sequence[int]
         yield from _layer_forward(c, T, P, size, each, training)
     yield from _products(1, S, d, d, size)
     yield from _products(1, S, c.num_labels, d, size)
-    yield Work(0, 6 * S * d * size, 5 if training else 3)  # the first rows, tanh, a bias; dropout and its keys
+    yield Work(0, 8 * S * d * size, 6 if training else 4)  # the first rows, tanh, the biases; dropout and its keys
 
 
 def _layer_forward(c: Config, T: int, P: int, size: int, of_score: int, training: bool) -> Iterator[Work]:
@@ -107,13 +111,13 @@ def _layer_forward(c: Config, T: int, P: int, size: int, of_score: int, training
 def _layer_backward(c: Config, T: int, P: int, size: int) -> Iterator[Work]:
     d, f, h = c.hidden_size, c.intermediate_size, c.num_attention_heads
     for wide, narrow in ((3 * d, d), (d, d), (f, d), (f, d)):
-        yield from _products(2, T, wide, narrow, size)
+        yield from _products(2, T, wide, narrow, size)  # two of them added to what goes round
     yield Work(4 * P * d, (4 * T * d + 3 * h * P) * size + h * P)  # by queries: dA, dq
     yield Work(4 * P * d, (4 * T * d + 2 * h * P) * size + h * P)  # by keys: dk, dv
     yield Work(0, 3 * T * d * size)  # the bias of q, k and v
     yield Work(0, 3 * T * f * size)  # GELU and its bias
     for _ in range(2):
-        yield Work(0, 5 * T * d * size + T * d, 2)  # dy, its second term, x̂ -> da, dx; sums of columns
+        yield Work(0, 4 * T * d * size + T * d, 2)  # dy, x̂ -> da, dx; sums of columns
 
 
 def _products(count: int, rows: int, wide: int, narrow: int, size: int) -> Iterator[Work]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import sys
 import time
 from collections import defaultdict
@@ -17,11 +18,11 @@ import numpy as np
 
 from minitinybert import machine
 from minitinybert.distillation.distill import Intermediate
-from minitinybert.engine.batch import Batch, Run, packed
+from minitinybert.engine.batch import Batch, packed
 from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
-from minitinybert.ops import add_norm, attention, gelu
+from minitinybert.ops import add_norm, gelu
 from minitinybert.training.optim import PRESETS, Adam, AdamSettings, norm_factor, update
 from minitinybert.training.step import Learner
 
@@ -127,22 +128,33 @@ class Profile:
         return {name: (len(times), sum(times)) for name, times in found.items()}
 
     def _by_events(self, step: Callable[[], None]) -> Kernels:
-        from minitinybert.kernels.cuda.launch import Kernel
+        from minitinybert.kernels.cuda import layer
+        from minitinybert.kernels.cuda.launch import Kernel, Table
 
-        launch, event, seen = Kernel.launch, self.xp.cuda.Event, []
+        launch, bind, event, seen = Kernel.launch, Table.bind, self.xp.cuda.Event, []
 
-        def timed(kernel: Kernel, *arguments: Any, **options: Any) -> None:
+        def timed(name: str, function: Callable[..., None], *arguments: Any, **options: Any) -> None:
             before, after = event(), event()
             before.record()
-            launch(kernel, *arguments, **options)
+            function(*arguments, **options)
             after.record()
-            seen.append((kernel.name, before, after))
+            seen.append((name, before, after))
 
-        Kernel.launch = timed  # type: ignore[method-assign]
+        def bound(table: Table, kernel: Kernel, *arguments: Any, **options: Any) -> Callable[..., None]:
+            return functools.partial(timed, kernel.name, bind(table, kernel, *arguments, **options))
+
+        def forget() -> None:  # the launches that layers have bound
+            layer._forward.cache_clear()
+            layer._backward.cache_clear()
+
+        Kernel.launch = lambda kernel, *a, **b: timed(kernel.name, launch, kernel, *a, **b)  # type: ignore[method-assign,assignment]
+        Table.bind = bound  # type: ignore[method-assign,assignment]
+        forget()
         try:
             step()
         finally:
-            Kernel.launch = launch  # type: ignore[method-assign]
+            Kernel.launch, Table.bind = launch, bind  # type: ignore[method-assign]
+            forget()
         self.wait()
         found = defaultdict(list)
         for name, before, after in seen:
@@ -179,17 +191,17 @@ class Profile:
         xp, quick = self.xp, self.args.quick
         T, d, f = (64, 32, 64) if quick else (8192, 768, 3072)
         random = lambda *shape: xp.random.standard_normal(shape, np.float32)
-        x, wide, b, bias, keys = random(T, d), random(T, f), random(d), random(f), xp.arange(T, dtype=np.uint64)
-        _, slope = gelu.forward(wide, bias)
-        _, cache = add_norm.forward(x, b, x, b, b, 1e-12, 0.1, keys)
+        x, wide, b, keys = random(T, d), random(T, f), random(d), xp.arange(T, dtype=np.uint64)
+        _, slope = gelu.forward(wide)
+        _, cache = add_norm.forward(x, x, b, b, 1e-12, 0.1, keys)
         size = 1000 if quick else 50_000_000
         theta, g, m, v = (random(size) for _ in range(4))
         v = xp.abs(v)
         for name, moved, function in (
             ("copy", 8 * size, lambda: xp.copyto(theta, g)),
-            ("gelu forward", 12 * T * f, lambda: gelu.forward(wide, bias)),
+            ("gelu forward", 12 * T * f, lambda: gelu.forward(wide)),
             ("gelu backward", 12 * T * f, lambda: gelu.backward(wide, slope)),
-            ("add_norm forward", 17 * T * d, lambda: add_norm.forward(x, b, x, b, b, 1e-12, 0.1, keys)),
+            ("add_norm forward", 17 * T * d, lambda: add_norm.forward(x, x, b, b, 1e-12, 0.1, keys)),
             ("add_norm backward", 17 * T * d, lambda: add_norm.backward(x, cache)),
             ("norm of the gradient", 4 * size, lambda: norm_factor(g, 1.0)),
             ("adam", 28 * size, lambda: update(theta, g, m, v, None, 1e-5, size // 2, 3, AdamSettings())),
@@ -198,20 +210,30 @@ class Profile:
             print(f"    {name:22} {ms:8.3f} ms {moved / ms / 1e6:8.0f} GB/s", flush=True)
 
     def attention(self) -> None:
-        """Of a layer of the teacher; PyTorch's gives no scores back."""
-        h, S, L = self.teacher.num_attention_heads, self.sentences, self.length
-        d = self.teacher.hidden_size
-        runs, starts = [Run(0, S, L)], self.xp.arange(S) * L
-        qkv = self.xp.random.standard_normal((S * L, 3 * d), np.float32)
-        for dtype in ("float32", "float16"):
-            rows = qkv.astype(dtype)
-            given = rows[:, :d], rows[:, d:], runs, h, None, 0.0, None, starts, None, False
-            forward = functools.partial(attention.forward, *given, False)
-            line = f"    attention {dtype}: forward {self.best_ms(forward)[0]:.3f} ms"
-            if dtype == "float32":
-                context, _, cache = attention.forward(*given, True)
-                line += f", backward {self.best_ms(functools.partial(attention.backward, context, cache))[0]:.3f} ms"
-            print(line + self._theirs(dtype, (S, h, L, d // h)), flush=True)
+        """Of a layer of the teacher, the kernels alone; PyTorch's gives no scores back."""
+        from minitinybert.kernels.cuda.attention import BY_KEYS, BY_QUERIES, FORWARD, lowest, sizes
+
+        h, S, L, d = self.teacher.num_attention_heads, self.sentences, self.length, self.teacher.hidden_size
+        T, W, starts = S * L, d // h, self.xp.arange(S) * L
+        rows, factor = self.xp.random.standard_normal((T, 3 * d), np.float32), 1 / math.sqrt(d // h)
+        for dtype in (np.dtype("float32"), np.dtype("float16")):
+            qkv, constants = rows.astype(dtype), {**sizes(L, W, dtype), "ONE": 0, "DROP": 0}
+            kv, context, P, dA = qkv[:, d:], qkv[:, :d].copy(), self.xp.empty(S * h * L * L, dtype), self.xp.empty(S * h * L * L, dtype)
+            launch = lambda kernel, *given, c=constants, t=dtype, **more: functools.partial(
+                kernel.launch, (S, h, -(-L // c["R"])), (128,), t, given, **c, **more
+            )
+            numbers = S, T, h, 3 * d, 3 * d, factor, lowest(dtype), np.uint64(0), np.uint32(0), 1.0
+            forward = lambda P, qkv=qkv, kv=kv, context=context, numbers=numbers, launch=launch: launch(
+                FORWARD, qkv, kv, None, starts, None, None, context, None, P, None, *numbers, MASK=0
+            )
+            line = f"    attention {dtype}: forward {self.best_ms(forward(None))[0]:.3f} ms"
+            if dtype == np.float32:
+                forward(P)()
+                dqkv, sizes_of = self.xp.empty_like(qkv), (S, T, h, d, 3 * d, 3 * d)
+                of_queries = launch(BY_QUERIES, context, kv, None, starts, P, None, None, dA, dqkv, *sizes_of, factor, 1.0, MORE=0)
+                of_keys = launch(BY_KEYS, context, qkv, None, starts, P, None, dA, dqkv[:, d:], *sizes_of, 1.0)
+                line += f", backward {sum(self.best_ms(each)[0] for each in (of_queries, of_keys)):.3f} ms"
+            print(line + self._theirs(dtype.name, (S, h, L, W)), flush=True)
 
     def _theirs(self, dtype: str, shape: tuple[int, ...]) -> str:
         try:

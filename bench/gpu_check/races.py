@@ -32,26 +32,25 @@ cupy = machine.select("cuda")  # and its kernels
 
 # A case of tests/gpu/test_kernels.py, and the answers to what it draws, in its order. Between them every operation that has a kernel.
 SMALL: dict[str, tuple[Any, ...]] = {
-    "rows for the groups": (kernels._norm, 33, 5, 0.1, 2, True),
-    "rows for the blocks": (kernels._norm, 7, 1030, 0.1, 2, True),
-    "rows for the parts of gelu": (kernels._gelu, 130, 5, True, "none"),
-    "gelu by tanh": (kernels._gelu, 33, 31, True, "tanh"),
-    "sentences for a warp": (kernels._attention, 2, 2, 5, 1, 33, 2, 3, 0.1, False, True, True, True, True, True),
-    "attention of first tokens": (kernels._attention, 2, 2, 33, 1, 70, 2, 26, 0.1, True, True, True, True, False, True),
-    "comparison, padding counted": (kernels._attend, 2, 2, 70, 1, 31, 2, 26, False, True, 1.0, 7.0, 0.1),
-    "comparison, all": (kernels._attend, 1, 2, 33, 1, 64, True, False, 0.3, 7.0, 0.1),
+    "rows for the groups": (kernels._norm, 33, 5, 0.1, True),
+    "rows for the blocks": (kernels._norm, 7, 1030, 0.1, True),
+    "rows for the parts of gelu": (kernels._gelu, 130, 5, "none"),
+    "gelu by tanh": (kernels._gelu, 33, 31, "tanh"),
+    "linear": (kernels._linear, (33,), 5, 31, True, False),
+    "a layer": (kernels._layer, (3, 5), 7, 1, 0.1, 0.1, [5, 5, 33, 17], True, False, True, "gelu", True),
+    "a layer of first tokens": (kernels._layer, (1, 26), 8, 0, 0.1, 0.1, [33, 33, 70], False, True, True, "gelu_new", True),
+    "comparison, padding counted": (kernels._compare, [70, 70, 31], False, (3, 3), True, (7.0, 1.0), np.float16),
+    "comparison, all": (kernels._compare, [31, 31, 5], True, (3, 3), False, (333.0, 0.3), np.float32),
     "classes for the registers": (kernels._entropies, 3, 1200, None, np.int32, 2.5),
     "parts for a block": (kernels._optimiser, [5000, 7], 50.0, 1.0, 70, "bert-adam", 1),
-    "tables": (kernels._tables, 1025, 257, 31, np.int32),
-    "embed": (kernels._embed, 33, 312, 0.1, 2, np.int32, np.int64, np.int32, True),
+    "tables": (kernels._tables, 1025, 257, 31, np.int32, 3),
+    "embed": (kernels._embed, 33, 312, 0.1, np.int32, np.int64, np.int32, True),
     "dropout": (kernels._dropout, 33, 31, 0.1),
     "keys": (kernels._keys, 33, 7, 5),
     "mse": (kernels._mse, [3, 17, 65], True, 65, 33.5, -0.3),
-    "seen": (kernels._seen, 3, 4, 33),
     "added": (kernels._added, (7, 312), 3),
-    "tanh": (kernels._tanh, 33, 31),
 }
-LARGE = {"attention of long sentences": (kernels._attention, 1, 1, 300, 2, 64, 0.1, False, True, True, True, True, True), **kernels.LARGE}
+LARGE = {"a layer of long sentences": (kernels._layer, (2, 64), 130, 0, 0.1, 0.1, [300], False, False, True, "gelu", True), **kernels.LARGE}
 Results = Callable[[], dict[str, Any]]  # arrays on the device, by name
 
 

@@ -108,7 +108,10 @@ class Intermediate(Objective):
         losses: dict[str, list[Array]] = defaultdict(list)  # what each layer adds to each
         dprojections: dict[str, list[Array]] = defaultdict(list)
         for m, n in self.hidden_pairs:
-            self._hidden(m, student.hidden[m], teacher.hidden[n], batch, parameters, losses, dtrace, dprojections)  # type: ignore[index]
+            loss, dtrace.hidden[m], gradients = self._hidden(m, student.hidden[m], teacher.hidden[n], batch, parameters)  # type: ignore[index]
+            losses["hidden" if m else "embedding"].append(loss)
+            for name, gradient in gradients.items():
+                dprojections[name].append(gradient)
         for m, n in self.score_pairs:
             loss, dtrace.scores[m] = compare(student.scores[m], teacher.scores[n], batch, self._comparison(batch))  # type: ignore[index]
             losses["attention"].append(loss)
@@ -116,32 +119,20 @@ class Intermediate(Objective):
         return Terms(sums(losses), dtrace, sums(dprojections))
 
     def _hidden(
-        self,
-        m: int,
-        H_S: Array,
-        H_T: Array,
-        batch: Batch,
-        parameters: Mapping[str, Array],
-        losses: dict[str, list[Array]],
-        dtrace: Trace,
-        dprojections: dict[str, list[Array]],
-    ) -> None:
-        """L_embd at m = 0, L_hidn above; a mean over the real tokens, or over all rows where
-        padding counts."""
-        term, loss_of = ("embedding", embedding) if m == 0 else ("hidden", hidden)
+        self, m: int, H_S: Array, H_T: Array, batch: Batch, parameters: Mapping[str, Array]
+    ) -> tuple[Array, Array, dict[str, Array]]:
+        """L_embd at m = 0, L_hidn above, weighted; its gradient at H_S, and those of the map by
+        name. A mean over the real tokens, or over all rows where padding counts."""
+        term, weight = (embedding, self.weights["embedding"]) if m == 0 else (hidden, self.weights["hidden"])
         mask, rows = batch.attention_mask, batch.totals.tokens
         if self.recipe.padding == "count":
             mask, rows = None, batch.totals.rows
-        W = b = None
-        if self.names:
-            W, b = parameters[self.names[m] + ".weight"], parameters.get(self.names[m] + ".bias")
-        loss, cache = loss_of.forward(H_S, H_T, W, b, mask, rows * H_T.shape[-1])
-        dtrace.hidden[m], dW, db = loss_of.backward(self.weights[term], cache)  # type: ignore[index]
-        losses[term].append(self.weights[term] * loss)
-        if W is not None:
-            dprojections[self.names[m] + ".weight"].append(dW)
-        if b is not None:
-            dprojections[self.names[m] + ".bias"].append(db)
+        names = [self.names[m] + ending for ending in (".weight", ".bias")] if self.names else []
+        W, b = (parameters.get(name) for name in names) if names else (None, None)
+        loss, cache = term.forward(H_S, H_T, W, b, mask, rows * H_T.shape[-1])
+        dH_S, *gradients = term.backward(weight, cache)
+        named = {name: gradient for name, gradient in zip(names, gradients, strict=False) if gradient is not None}
+        return weight * loss, dH_S, named
 
 
 class Prediction(Objective):

@@ -15,6 +15,7 @@ Affine = tuple[Array, Array]  # W (d_out, d_in) and b (d_out,), or their gradien
 class Cache(NamedTuple):
     x: Array  # (..., d_in)
     W: Array  # (d_out, d_in)
+    biased: bool
 
 
 @fused
@@ -23,11 +24,11 @@ def forward(x: Array, W: Array, b: Array | None = None) -> tuple[Array, Cache]:
     y = _rows(x) @ W.T  # [T, d_in] -> [T, d_out]
     if b is not None:
         y += b
-    return y.reshape(*x.shape[:-1], len(W)), Cache(x, W)
+    return y.reshape(*x.shape[:-1], len(W)), Cache(x, W, b is not None)
 
 
 @fused
-def backward(dy: Array, cache: Cache, out: Affine | None = None) -> tuple[Array, Array, Array]:
+def backward(dy: Array, cache: Cache, out: Affine | None = None) -> tuple[Array, Array, Array | None]:
     """dy (..., d_out) -> dx (..., d_in), dW (d_out, d_in), db (d_out,). dW and db are written into
     `out` where given.
 
@@ -35,11 +36,12 @@ def backward(dy: Array, cache: Cache, out: Affine | None = None) -> tuple[Array,
     dW_ij = Σ_t dy_ti ∂y_ti/∂W_ij = Σ_t dy_ti x_tj      dW = dyᵀ x
     db_i  = Σ_t dy_ti ∂y_ti/∂b_i  = Σ_t dy_ti           db = dyᵀ 1
     """
-    x, W = cache
+    x, W, biased = cache
     rows = _rows(dy)
     dx = (rows @ W).reshape(x.shape)
     dW, db = out if out is not None else (None, None)
-    return dx, array_module(dy).matmul(rows.T, _rows(x), out=dW), rows.sum(axis=0, out=db)
+    dW = array_module(dy).matmul(rows.T, _rows(x), out=dW)
+    return dx, dW, rows.sum(axis=0, out=db) if biased else None
 
 
 def _rows(x: Array) -> Array:

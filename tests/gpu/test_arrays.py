@@ -9,11 +9,11 @@ from training.test_optim import filled
 from minitinybert.audit import assert_close
 from minitinybert.engine.batch import packed
 from minitinybert.engine.device import to_host
-from minitinybert.engine.memory import add_rows
 from minitinybert.engine.random import bits16, row_keys
 from minitinybert.engine.ranks import MpiRanks, load_mpi
 from minitinybert.errors import InputError
 from minitinybert.model.parameters import Parameters
+from minitinybert.ops.embedding import add_rows
 from minitinybert.training.optim import PRESETS, Adam
 
 pytestmark = pytest.mark.gpu

@@ -4,7 +4,6 @@ Widths have odd ones, one, those that no four divides, and those that need a blo
 operations with what `up` makes of each array: here float64 on the host, there the kernel's own dtype on the device.
 """
 
-import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from inspect import unwrap
@@ -15,14 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitinybert.audit import assert_close, norm
+from minitinybert.distillation import scores
 from minitinybert.engine import memory, random
-from minitinybert.engine.batch import Run, packed, padded_to
+from minitinybert.engine.batch import packed, padded
 from minitinybert.engine.device import _kernel, array_module
-from minitinybert.losses import attention as attention_loss
 from minitinybert.losses import cross_entropy, mse, prediction
-from minitinybert.model import encoder, heads
-from minitinybert.model.parameters import ALIGN
-from minitinybert.ops import add_norm, attention, dropout, embed_norm, gelu, layer_norm, linear
+from minitinybert.model import encoder
+from minitinybert.model.bert import Bert
+from minitinybert.model.config import Config
+from minitinybert.model.parameters import Layout, Parameters
+from minitinybert.ops import add_norm, dropout, embed_norm, embedding, gelu, layer_norm, linear
 from minitinybert.training import optim
 
 TABLE = pytest.importorskip("minitinybert.kernels.cuda.table", reason="needs CuPy", exc_type=ImportError).TABLE
@@ -36,139 +37,53 @@ RATES = st.sampled_from([0.0, 0.1, 0.5])
 
 
 def _gelu(draw, rng):
-    x, b = rng.standard_normal((draw(ROWS), draw(WIDTHS))), draw(st.booleans())
-    bias, dy, kind = rng.standard_normal(x.shape[1]), rng.standard_normal(x.shape), draw(st.sampled_from(["none", "tanh"]))
+    x = rng.standard_normal((draw(ROWS), draw(WIDTHS)))
+    dy, kind = rng.standard_normal(x.shape), draw(st.sampled_from(["none", "tanh"]))
 
     def results(up):
-        y, cache = gelu.forward(up(3 * x), up(bias) if b else None, kind)
-        out = up(0 * bias) if b and kind == "none" else None
-        dx, db = gelu.backward(up(dy), cache, out)
-        alone, _ = gelu.forward(up(x), None, kind, keep_cache=False)
-        assert out is None or db is out
-        return {"y": y, "dx": dx, "alone": alone, **({"db": db} if b else {})}
+        y, cache = gelu.forward(up(3 * x), kind)
+        return {"y": y, "dx": gelu.backward(up(dy), cache)}
 
     return results
 
 
 def _norm(draw, rng):
-    rows, d, rate, terms = draw(ROWS), draw(WIDTHS), draw(RATES), draw(st.integers(0, 3))
-    a, x, dy, *more = (rng.standard_normal((rows, d)) for _ in range(3 + terms))
-    b, gain, bias = rng.standard_normal((3, d))
+    rows, d, rate = draw(ROWS), draw(WIDTHS), draw(RATES)
+    a, x, dy = rng.standard_normal((3, rows, d))
+    gain, bias = rng.standard_normal((2, d))
     if d == 2:
         x[:, 0] += 10  # not as large as the other: there x̂ jumps from (−1, 1) to (1, −1)
     keys = rng.integers(0, 2**64, rows, np.uint64) if draw(st.booleans()) else None
 
     def results(up):
-        given = up(a), up(b), up(x), up(gain), up(bias), 1e-5, rate, keys if keys is None else up(keys)
-        y, cache = add_norm.forward(*given)
-        again, few = add_norm.forward(*given, keep_cache=False)
-        assert few.norm.x_hat is None and few.norm.inverse_std is None
-        out = tuple(up(0 * b) for _ in range(3)) if terms else None
-        da, db, dx, dgain, dbias = add_norm.backward(up(dy), cache, out, tuple(up(m) for m in more))
+        y, cache = add_norm.forward(up(a), up(x), up(gain), up(bias), 1e-5, rate, keys if keys is None else up(keys))
+        da, dx, dgain, dbias = add_norm.backward(up(dy), cache)
         z, alone = layer_norm.forward(up(x).reshape(1, rows, d), up(gain), up(bias), 1e-5)
         dz, dgain_2, dbias_2 = layer_norm.backward(up(dy).reshape(1, rows, d), alone)
         narrow = {"da": da, "dx": dx, "dz": dz} if d > 2 else {}  # of one or two columns nothing is left but rounding
         kept = {} if cache.dropout.keep is None else {"keep": cache.dropout.keep}
-        sums = {"db": db} if d > 2 else {}
-        sums["dy"] = up(dy)  # of which the sums over rows are the differences
-        alike = {"y": y, "again": again, "dγ": dgain, "dβ": dbias, "z": z, "dγ alone": dgain_2, "dβ alone": dbias_2}
-        return {**alike, **narrow, **kept, **sums}
-
-    return results
-
-
-def _runs(draw, lengths):
-    """Runs of sentences, and how many rows they have."""
-    runs, start = [], 0
-    for _ in range(draw(st.integers(1, 3))):
-        runs.append(Run(start, draw(st.integers(1, 3)), draw(st.sampled_from(lengths))))
-        start = runs[-1].stop
-    return runs, start
-
-
-def _real(rng, runs):
-    return np.concatenate([np.arange(run.length) < rng.integers(1, run.length + 1) for run in runs for _ in range(run.n)])
-
-
-def _attention(draw, rng):
-    """Packed (several runs) and padded, with the last rows of a sentence not real; all ask, or the first token of each sentence."""
-    runs, start = _runs(draw, [1, 2, 5, 31, 33, 70, 300])
-    heads, d_k, rate = draw(st.integers(1, 3)), draw(st.sampled_from([1, 3, 26, 64, 65])), draw(RATES)
-    d, starts = heads * d_k, np.concatenate([run.start + run.length * np.arange(run.n) for run in runs])
-    one = draw(st.booleans())
-    qkv, bias = rng.standard_normal((start, 3 * d)), rng.standard_normal(3 * d) if draw(st.booleans()) else None
-    asking = starts if one else np.arange(start)
-    real = keys = dscores = None
-    if draw(st.booleans()):
-        real = _real(rng, runs)
-    if draw(st.booleans()):
-        keys = rng.integers(0, 2**64, len(asking), np.uint64)
-    if draw(st.booleans()):
-        dscores = rng.standard_normal(heads * sum(run.n * run.length * (1 if one else run.length) for run in runs))
-    dcontext, given_starts = rng.standard_normal((len(asking), d)), draw(st.booleans())
-
-    def results(up):
-        opt = lambda a: None if a is None else up(a)
-        whole, rows = up(qkv), up(asking)
-        q, kv = whole[:, :d], whole[:, d:]  # rows with gaps between, as the encoder hands them over
-        q = q[rows] if one else q
-        places = opt(starts) if given_starts else None
-        context, scores, cache = attention.forward(q, kv, runs, heads, opt(real), rate, opt(keys), places, opt(bias))
-        dqkv = up((0 * qkv).ravel()).reshape(qkv.shape)
-        out = None if one else (dqkv[:, :d], dqkv[:, d:])
-        dq, dkv = attention.backward(up(dcontext), cache, opt(dscores), out)
-        again = up(qkv)
-        q = again[:, :d][rows] if one else again[:, :d]
-        alone, *few = attention.forward(q, again[:, d:], runs, heads, opt(real), rate, opt(keys), places, opt(bias), False, False)
-        assert few[0] is None and few[1].weights == []
-        p = {f"p {i}": w.p for i, w in enumerate(cache.weights)}
-        keep = {f"keep {i}": w.dropout.keep for i, w in enumerate(cache.weights) if w.dropout.keep is not None}
-        return {"context": context, "alone": alone, "scores": scores, "dq": dq, "dkv": dkv, **p, **keep}
-
-    return results
-
-
-def _attend(draw, rng):
-    """Scores compared as they are made: all, of real tokens, or those that are seen; the last with scores of exactly −100, too."""
-    runs, start = _runs(draw, [1, 5, 31, 70, 140])
-    heads, d_k, whole, counts = draw(st.integers(1, 3)), draw(st.sampled_from([1, 4, 26, 64])), draw(st.booleans()), draw(st.booleans())
-    qkv, teacher = rng.standard_normal((start, 3 * heads * d_k)), rng.standard_normal(heads * sum(n * L * L for _, n, L in runs))
-    if counts and d_k != 26:  # of integers, and √d_k a power of two, they are exact
-        qkv, teacher = np.rint(qkv * {1: 12, 4: 8, 64: 4}[d_k]), np.rint(2 * teacher) * 50
-    real = None if whole else _real(rng, runs)
-    weight, entries, rate = draw(st.sampled_from([1.0, 0.3])), draw(st.sampled_from([7.0, 333.0])), draw(RATES)
-    keys, starts = rng.integers(0, 2**64, start, np.uint64), np.concatenate([run.start + run.length * np.arange(run.n) for run in runs])
-
-    def results(up):
-        q, kv = up(qkv)[:, : heads * d_k], up(qkv)[:, heads * d_k :]
-        given = runs, heads, None if real is None else up(real), rate, up(keys), up(starts), None
-        target = attention_loss.Target(up(teacher), weight, entries, counts)
-        context, compared, cache = attention_loss.attend(q, kv, *given, target)
-        p = {f"p {i}": w.p for i, w in enumerate(cache.weights)}
-        return {"context": context, "loss": compared.loss, "compared": compared.dscores, **p}
+        sums = {"dγ": dgain, "dβ": dbias, "dγ alone": dgain_2, "dβ alone": dbias_2}
+        return {"y": y, "z": z, **sums, "dy": up(dy), **narrow, **kept}  # dy: of it the sums over rows are the differences
 
     return results
 
 
 def _embed(draw, rng):
-    rows, d, rate, terms = draw(ROWS), draw(WIDTHS), draw(RATES), draw(st.integers(0, 3))
+    rows, d, rate = draw(ROWS), draw(WIDTHS), draw(RATES)
     tables = [rng.standard_normal((V, d)) for V in (1100, 7, 2)]
     ids = [rng.integers(0, V, rows).astype(draw(st.sampled_from([np.int32, np.int64, np.uint8]))) for V in (255, 7, 2)]
     gain, bias = rng.standard_normal((2, d))
-    dy, *more = rng.standard_normal((1 + terms, rows, d))
+    dy = rng.standard_normal((rows, d))
     if d == 2:
         tables[0][:, 0] += 10  # as in _norm
     keys = rng.integers(0, 2**64, rows, np.uint64) if draw(st.booleans()) else None
 
     def results(up):
-        arguments = *map(up, ids), *map(up, tables), up(gain), up(bias), 1e-5, rate, keys if keys is None else up(keys)
-        y, cache = embed_norm.forward(*arguments)
-        out = tuple(up(0 * gain) for _ in range(2)) if terms else None
-        de, dgain, dbias = embed_norm.backward(up(dy), cache, out, tuple(map(up, more)))
-        alone, few = embed_norm.forward(*arguments, keep_cache=False)
-        assert few.norm.x_hat is None
+        given = embedding.Ids(*map(up, ids)), embedding.Tables(*map(up, tables))
+        y, cache = embed_norm.forward(*given, up(gain), up(bias), 1e-5, rate, keys if keys is None else up(keys))
+        de, dgain, dbias = embed_norm.backward(up(dy), cache)
         kept = {} if cache.dropout.keep is None else {"keep": cache.dropout.keep}
-        return {"y": y, "alone": alone, "dγ": dgain, "dβ": dbias, "dy": up(dy), **({"de": de} if d > 2 else {}), **kept}
+        return {"y": y, "dγ": dgain, "dβ": dbias, "dy": up(dy), **({"de": de} if d > 2 else {}), **kept}
 
     return results
 
@@ -198,8 +113,8 @@ def _tables(draw, rng):
 
     def results(up):
         table = up(W).copy()
-        memory.add_rows(table, up(ids), up(rows))
-        return {"table": table, "sum": memory.sum_rows(up(rows)), "out": memory.sum_rows(up(rows), up(rows[0]).copy()), "dy": up(rows)}
+        embedding.add_rows(table, up(ids), up(rows))
+        return {"table": table}
 
     return results
 
@@ -225,13 +140,19 @@ def _mse(draw, rng):
     return results
 
 
-def _seen(draw, rng):
-    n, h, L = (draw(st.sampled_from(sizes)) for sizes in ([1, 3], [1, 4], [1, 5, 33]))
-    A, keys = 100 * rng.standard_normal((n, h, L, L)), rng.random((n, 1, 1, L)) < 0.7
+def _compare(draw, rng):
+    """All scores, those of real tokens, or those that are visible, with scores of exactly −100 among them; as many heads or not."""
+    batch = _batch(rng, draw(st.lists(st.sampled_from([1, 5, 31, 70, 140]), min_size=1, max_size=3)), draw(st.booleans()))
+    heads = scores.HeadPairs(*draw(st.sampled_from([(1, 1), (3, 3), (2, 4), (4, 2)])))
+    own, other = (np.rint(4 * rng.standard_normal(h * batch.row_pairs)) * 25 for h in (heads.S, heads.T))
+    own += rng.choice([0, 0.25], own.shape)
+    how = scores.Comparison(heads, draw(st.booleans()), *draw(st.sampled_from([(7.0, 1.0), (333.0, 0.3)])))
+    theirs = draw(st.sampled_from([np.float16, np.float32, np.float64]))  # which all have these numbers
 
     def results(up):
-        scores, seen = attention_loss.seen(up(A), up(keys))
-        return {"scores": scores, "seen": seen}
+        rows = up(own)
+        loss, dscores = scores.compare(rows, up(other).astype(theirs), batch.to(array_module(rows)), how)
+        return {"loss": loss, "compared": dscores, "moves": dscores != 0}
 
     return results
 
@@ -270,70 +191,67 @@ def _optimiser(draw, rng):
     return results
 
 
-def _tanh(draw, rng):
-    y, dy = rng.uniform(-1, 1, (2, draw(ROWS), draw(WIDTHS)))
-    b = rng.standard_normal(y.shape[1])
-    return lambda up: {"y": heads.biased_tanh(up(y).copy(), up(b)), "dx": heads.through_tanh(up(dy), up(y))}
-
-
 def _linear(draw, rng):
-    """Rows in one or two axes, with and without a bias, which is added at once or later, gradients written into arrays or not."""
+    """Rows in one or two axes, with and without a bias, gradients written into arrays or not."""
     shape, inner, outer = draw(st.sampled_from([(1,), (33,), (2, 7)])), draw(WIDTHS), draw(WIDTHS)
     x, W, b, dy = (rng.standard_normal(s) for s in ((*shape, inner), (outer, inner), outer, (*shape, outer)))
-    biased, add, given = (draw(st.booleans()) for _ in range(3))
+    biased, given = draw(st.booleans()), draw(st.booleans())
 
     def results(up):
         weights = up(W.ravel()).reshape(W.shape) if given else up(W)
-        y, cache = linear.forward(up(x), weights, up(b) if biased else None, add)
-        out = (up(0 * W.ravel()).reshape(W.shape), up(0 * b) if biased else None) if given else None
+        y, cache = linear.forward(up(x), weights, up(b) if biased else None)
+        out = (up(0 * W.ravel()).reshape(W.shape), up(0 * b)) if given else None
         dx, dW, db = linear.backward(up(dy), cache, out)
         assert out is None or (dW is out[0] and db is out[1])
-        return {"y": y, "dx": dx, "dW": dW, **({"db": db} if biased else {})}
+        return {"y": y, "dx": dx, "dW": dW, "db": db}
 
     return results
 
 
+def _batch(rng, lengths, is_packed):
+    """Sentences packed, or as a rectangle with padding here and there but at its first tokens, and at the ends."""
+    ids = [np.ones(n, np.int32) for n in lengths]
+    if is_packed:
+        return packed(ids, ids)
+    real = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    real &= rng.random(real.shape) < 0.9
+    real[:, 0] = True
+    return padded(np.ones(real.shape, np.int32), real)
+
+
 def _layer(draw, rng):
     """Packed or padded, all rows or the first of each sentence asking; weights in one flat array, at its beginning or one number further
-    on; up to four terms of dz."""
-    heads, d_k, f = draw(st.sampled_from([1, 3])), draw(st.sampled_from([4, 5, 6])), draw(st.sampled_from([7, 8]))
+    on; heads narrow and wide, sentences of which one, some or many are a block's."""
+    (heads, d_k), f = draw(st.sampled_from([(12, 1), (1, 4), (3, 5), (1, 26), (2, 64), (3, 65)])), draw(st.sampled_from([7, 8, 130]))
     d, shift, rates = heads * d_k, draw(st.sampled_from([0, 1])), (draw(RATES), draw(RATES))
-    lengths = draw(st.lists(st.sampled_from([1, 5, 17, 40]), min_size=1, max_size=4))
-    ids = [np.ones(n, np.int32) for n in lengths]
-    batch = packed(ids, ids) if draw(st.booleans()) else padded_to(40, ids, ids)
-    few, dropped, kind = draw(st.booleans()), draw(st.booleans()), draw(st.sampled_from(["none", "tanh"]))
+    lengths = draw(st.lists(st.sampled_from([1, 2, 5, 17, 31, 33, 70, 300]), min_size=1, max_size=4))
+    batch = _batch(rng, lengths, draw(st.booleans()))
+    few, dropped, act = draw(st.booleans()), draw(st.booleans()), draw(st.sampled_from(["gelu", "gelu_new"]))
+    config = Config(9, d, 1, heads, f, act, *rates, layer_norm_eps=1e-5)
     T, S = len(batch.input_ids), batch.size
-    shapes = [(3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (f, d), (f,), (d, f), (d,), (d,), (d,)]
-    starts = shift + np.cumsum([0, *(-(-math.prod(shape) // ALIGN) * ALIGN for shape in shapes)])  # as Parameters has them, or one further
-    bounds = [(start, start + math.prod(shape)) for start, shape in zip(starts, shapes, strict=False)]
-    flat, x = rng.standard_normal(starts[-1]), rng.standard_normal((T, d))
-    for (i, j), shape in zip(bounds, shapes, strict=True):  # scores of about 1: of large ones, softmax makes large errors of small
-        flat[i:j] /= shape[-1] ** (0.5 if len(shape) == 2 else 0)
-    terms = rng.standard_normal((draw(st.integers(1, 4)), S if few else T, d))
-    keys = rng.integers(0, 2**64, (3, T), np.uint64)
+    layout, x, dz = Layout(encoder.slots("encoder.layer.0.", d, f)), rng.standard_normal((T, d)), rng.standard_normal((T, d))
+    flat = np.zeros(shift + layout.size)
+    for view in Parameters(layout, flat[shift:]).values():
+        view[...] = rng.standard_normal(view.shape) * (view.shape[-1] ** -0.5 if view.ndim == 2 else 1)
+    dz, keys = dz[: S if few else T], rng.integers(0, 2**64, (3, T), np.uint64)
     dscores = rng.standard_normal(heads * (T if few else batch.row_pairs)) if draw(st.booleans()) else None
-
-    def arrays(flat):
-        parts = [flat[i:j].reshape(shape) for (i, j), shape in zip(bounds, shapes, strict=True)]
-        return encoder.LayerArrays(tuple(parts[:2]), parts[2], tuple(parts[3:6]), tuple(parts[6:9]), tuple(parts[9:]))
 
     def results(up):
         rows = up(x)
         share = batch.to(array_module(rows))
-        drop = encoder.Dropout(*rates, up(keys)) if dropped else encoder.NO_DROPOUT
-        asked = share.cls_rows if few else None
-        given = share, heads, 1e-5, kind, drop, asked
-        W, gradients = arrays(up(flat)), up(0 * flat)
-        z, scores, cache = encoder.forward(rows, W, *given)
-        dx = encoder.backward(tuple(up(term) for term in terms), None if dscores is None else up(dscores), cache, arrays(gradients))
-        alone, none, _ = encoder.forward(rows, W, *given, keep_cache=False, keep_scores=False)
-        assert none is None and (cache.rows is None) is not few
-        seen = encoder.forward(rows, W, *given, keep_cache=False)[1]
-        names = ["qkv", "b_qkv", "o", "b_o", "gain_1", "bias_1", "W_1", "b_1", "W_2", "b_2", "gain_2", "bias_2"]
-        dW = {f"d{name}": gradients[i:j] for name, (i, j) in zip(names, bounds, strict=True)}
+        W, gradients = (Parameters(layout, up(a)[shift:]) for a in (flat, 0 * flat))
+        W, dW = (encoder.LayerArrays.of(each, 0) for each in (W, gradients))
+        given = rows, W, share, config, up(keys) if dropped else None, share.cls_rows if few else None
+        z, scores, cache = encoder.forward(*given, encoder.Keep())
+        dx = encoder.backward(up(dz), None if dscores is None else up(dscores), cache, dW)
+        alone, *none = encoder.forward(*given, encoder.Keep(scores=False, cache=False))
+        assert none == [None, None] and (cache.rows is None) is not few
+        seen, nothing = encoder.forward(*given, encoder.Keep(cache=False))[1:]
+        assert nothing is None
+        dW = {f"d{name}": gradient for name, gradient in gradients.items()}
         probabilities, *others = encoder.masks(cache)
         kept = {f"keep {i}": keep for i, keep in enumerate((*probabilities, *others)) if keep is not None}
-        return {"z": z, "alone": alone, "scores": scores, "seen": seen, "dx": sum(dx[1:], dx[0]), **dW, **kept}
+        return {"z": z, "alone": alone, "scores": scores, "seen": seen, "dx": dx, **dW, **kept}
 
     return results
 
@@ -341,17 +259,14 @@ def _layer(draw, rng):
 CASES = {
     _layer: (encoder.forward, encoder.backward, encoder.masks),
     _linear: (linear.forward, linear.backward),
-    _tanh: (heads.biased_tanh, heads.through_tanh),
     _gelu: (gelu.forward, gelu.backward),
     _norm: (layer_norm.forward, layer_norm.backward, add_norm.forward, add_norm.backward),
     _embed: (embed_norm.forward, embed_norm.backward),
-    _attention: (attention.forward, attention.backward),
-    _attend: (attention_loss.attend,),
+    _tables: (embedding.add_rows,),
     _dropout: (dropout.forward, dropout.backward),
     _keys: (random.site_keys,),
-    _tables: (memory.add_rows, memory.sum_rows),
     _added: (memory.added,),
-    _seen: (attention_loss.seen,),
+    _compare: (scores.compare,),
     _mse: (mse.forward, mse.backward),
     _entropies: (cross_entropy.forward, cross_entropy.backward, prediction.forward, prediction.backward),
     _optimiser: (optim.norm_factor, optim.clip_tensors, optim.update),
@@ -376,12 +291,14 @@ def test_a_kernel_s_numbers_are_its_operation_s(cupy, case, dtype, data):
 
 # What is more than a kernel's threads come to in one go, so that their loops go round; with the answers to what a case draws, in its order.
 LARGE = {
-    "rows for the groups": (_norm, 2500, 5, 0.1, 2, True),
-    "rows for the blocks": (_norm, 1300, 1030, 0.1, 2, True),
-    "rows for the parts of gelu": (_gelu, 1100, 5, True, "none"),
-    "sentences for a warp": (_attention, 3, 30, 1, 25, 5, 15, 2, 2, 3, 0.1, False, True, True, True, True, True),
-    "a width that no four divides, though its double": (_layer, 1, 6, 8, 0, 0.1, 0.1, [1, 5], True, True, True, "none", 2, False),
-    "blocks for the parts of a loss": (_attend, 1, 50, 1, 3, 4, False, True, 0.3, 7.0, 0.1),
+    "rows for the groups": (_norm, 2500, 5, 0.1, True),
+    "rows for the blocks": (_norm, 1300, 1030, 0.1, True),
+    "rows for the parts of gelu": (_gelu, 1100, 5, "none"),
+    "rows for the parts of a bias": (_linear, (300,), 3, 5, True, False),
+    "sentences for a warp": (_layer, (1, 4), 7, 0, 0.1, 0.1, [*35 * [3], *5 * [9]], True, False, True, "gelu", True),
+    "rows for the parts of a layer": (_layer, (1, 4), 8, 0, 0.1, 0.0, 9 * [300], False, False, True, "gelu_new", False),
+    "blocks for the parts of a loss": (_compare, 30 * [50], False, (3, 3), True, (7.0, 1.0), np.float16),
+    "entries for the blocks of a loss": (_compare, 5 * [250], True, (3, 3), False, (333.0, 0.3), np.float32),
     "classes for the registers": (_entropies, 3, 9001, None, np.int32, 2.5),
     "rows for a row of a table": (_tables, 1025, 3000, 33, np.int64, 3),
     "parts for a block": (_optimiser, [300_000, 7], 50.0, 1.0, 70, "bert-adam", 1),
@@ -391,9 +308,20 @@ LARGE = {
 @pytest.mark.parametrize("name", LARGE)
 def test_loops_that_go_round(cupy, name):
     case, *answers = LARGE[name]
+    compare(cupy, answered(case, *answers), np.float32)
+
+
+def test_where_first_tokens_ask_the_keys_biases_need_not_lie_in_fours(cupy):
+    """26 columns behind the queries', though those of keys and values together are 52."""
+    compare(cupy, answered(_layer, (1, 26), 8, 0, 0.1, 0.1, [5, 9], True, True, True, "gelu", True), np.float32)
+
+
+def answered(case, *answers):
+    """The case, with these answers to what it draws, in its order."""
     left = iter(answers)
-    compare(cupy, case(lambda strategy: next(left), np.random.default_rng(7)), np.float32)
+    results = case(lambda strategy: next(left), np.random.default_rng(7))
     assert next(left, None) is None
+    return results
 
 
 def compare(cupy, results, dtype, gaps=False):
@@ -422,10 +350,23 @@ def compare(cupy, results, dtype, gaps=False):
 
 @pytest.mark.parametrize("given", [False, True])
 def test_a_bias_of_no_rows_has_a_gradient_of_zero(cupy, given):
-    x, junk = cupy.empty((2, 0, 5), np.float32), cupy.full(5, 7, np.float32)
-    _, cache = gelu.forward(x, junk)
-    _, db = gelu.backward(x, cache, junk if given else None)
-    assert db.shape == (5,) and not db.any() and (db is junk) is given
+    x, W, junk = cupy.empty((2, 0, 5), np.float32), cupy.full((3, 5), 7, np.float32), cupy.full(3, 7, np.float32)
+    y, cache = linear.forward(x, W, junk)
+    dx, dW, db = linear.backward(y, cache, (W.copy(), junk) if given else None)
+    assert dx.shape == x.shape and dW.shape == W.shape and not dW.any()
+    assert db.shape == (3,) and not db.any() and (db is junk) is given
+
+
+@pytest.mark.parametrize("apart", ["weights", "biases"])
+def test_a_layer_whose_queries_keys_and_values_lie_apart_is_refused(cupy, apart):
+    """Instead of products with whatever lies behind the queries'."""
+    config, batch = Config(9, 4, 1, 1, 8), packed([np.ones(3, np.int32)], [np.ones(3, np.int32)]).to(cupy)
+    W = encoder.LayerArrays.of(Bert.new(config).to(cupy).parameters, 0)
+    weight, bias = W.attention.value
+    value = (weight.copy(), bias) if apart == "weights" else (weight, bias.copy())
+    W = W._replace(attention=W.attention._replace(value=value))
+    with pytest.raises(ValueError, match="side by side"):
+        encoder.forward(cupy.ones((3, 4), np.float32), W, batch, config, None, None, encoder.Keep())
 
 
 @pytest.mark.parametrize("T, V", [(1, 1025), (33, 1025), (1025, 65536), (3000, 65537), (2500, 30)])
@@ -437,32 +378,6 @@ def test_ids_are_sorted_and_of_one_the_earlier_come_first(cupy, T, V):
     order = np.argsort(ids, kind="stable")
     for dtype in (np.int32, np.int64):
         assert np.array_equal(in_order(cupy.asarray(ids, dtype), V, np.dtype(np.float32)).get(), np.stack([ids[order], order], 1))
-
-
-@pytest.mark.parametrize("dtype, theirs", [(np.float32, np.float32), (np.float32, np.float16), (np.float64, np.float32)])
-@pytest.mark.parametrize("padding, whole", [(False, True), (False, False), (True, True), (True, False)])
-@settings(max_examples=min(5, settings().max_examples))
-@given(data=st.data())
-def test_scores_are_compared_in_one_launch(cupy, dtype, theirs, padding, whole, data):
-    """All, those of real tokens, or those that are seen, with scores of exactly −100 among them; twice the same."""
-    from minitinybert.kernels.cuda.losses import compare_scores
-
-    rng, (runs, _) = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), _runs(data.draw, [1, 5, 31, 70, 140])
-    heads, weight, entries = data.draw(st.integers(1, 3)), *data.draw(st.sampled_from([(1.0, 7.0), (0.3, 333.0)]))
-    own, other = (np.rint(4 * rng.standard_normal(heads * sum(n * L * L for _, n, L in runs))) * 25 for _ in range(2))
-    own, other = (own + rng.choice([0, 0.25], own.shape)).astype(dtype), other.astype(theirs)
-    starts = np.concatenate([run.start + run.length * np.arange(run.n) for run in runs])
-    real = None if whole else _real(rng, runs)
-    target = attention_loss.Target(other.astype(np.float64), weight, entries, padding)
-    loss, dscores = attention_loss.compare(own.astype(np.float64), target, runs, attention_loss.HeadPairs(heads, heads), real)
-    mask = None if whole else cupy.asarray(real)
-    called = cupy.asarray(own), cupy.asarray(other), runs, heads, cupy.asarray(starts), mask, weight, entries, padding
-    (got, dgot), (again, dagain) = compare_scores(*called), compare_scores(*called)
-    assert got.dtype == dgot.dtype == dtype and got.shape == () and dgot.shape == own.shape
-    assert_close("loss", got, loss, TOLERANCE[dtype], 1e-3)
-    assert_close("dscores", dgot, dscores, TOLERANCE[dtype], 1e-3)
-    assert np.array_equal(dgot.get() == 0, dscores == 0)
-    assert (got == again).all() and (dgot == dagain).all()
 
 
 @pytest.fixture
@@ -478,6 +393,17 @@ def launched(cupy, monkeypatch):
 
     monkeypatch.setattr(Kernel, "launch", noted)
     return seen
+
+
+@pytest.mark.parametrize("is_packed, count_padding", [(True, False), (False, False), (True, True), (False, True)])
+def test_scores_are_compared_in_one_launch(cupy, launched, is_packed, count_padding):
+    """By nothing else, and twice the same."""
+    batch, rng = _batch(np.random.default_rng(7), [5, 40, 140], is_packed).to(cupy), np.random.default_rng(7)
+    how = scores.Comparison(scores.HeadPairs(3, 3), count_padding, 33.0, 0.5)
+    own, other = (cupy.asarray(rng.standard_normal(3 * batch.row_pairs), np.float32) for _ in range(2))
+    (loss, dscores), (again, same) = (scores.compare(own, other, batch, how) for _ in range(2))
+    assert [name for name, *_ in launched] == 2 * ["compare_scores"]
+    assert loss == again and (dscores == same).all()
 
 
 def test_rows_are_read_in_fours_wherever_their_keys_lie(cupy, launched):

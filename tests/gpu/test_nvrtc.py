@@ -37,17 +37,17 @@ def nvrtc(cuda):
 
 def kernels(kind=None):
     """Every kernel of ours, by name: those of CUDA C, or of another `kind`."""
-    from minitinybert import kernels
+    from minitinybert.kernels import cuda
     from minitinybert.kernels.cuda.launch import Kernel
 
-    modules = [importlib.import_module(f"{kernels.__name__}.{module.name}") for module in pkgutil.iter_modules(kernels.__path__)]
+    modules = [importlib.import_module(f"{cuda.__name__}.{module.name}") for module in pkgutil.iter_modules(cuda.__path__)]
     return {value.name: value for module in modules for value in vars(module).values() if isinstance(value, kind or Kernel)}
 
 
 def variants():
     """(a kernel's name, dtype, constants): rows of a warp and of a block, in fours and not, of BERT's widths and as wide as registers can
     hold; heads of usual widths and of 300; and all that a constant may leave out."""
-    from minitinybert.kernels.cuda.attention import _sizes
+    from minitinybert.kernels.cuda.attention import sizes
     from minitinybert.kernels.cuda.launch import BLOCK_SUMS, sharing
 
     wide, all_types = ("float32", "float64"), ("float32", "float64", "float16", *(["bfloat16"] if _has_bfloat16() else []))
@@ -55,36 +55,28 @@ def variants():
     of_rows = lambda dtype, *widths: [{**sharing(width, dtype), "ALIGNED": aligned} for width, aligned in widths]
     widest = {"float64": 4096}
     of_heads = lambda dtype: [
-        {**_sizes(length, W, np.dtype(dtype), bool(ONE)), "ONE": ONE}
+        {**sizes(length, W, np.dtype(dtype), bool(ONE)), "ONE": ONE}
         for length, W, ONE in ((32, 26, 1), (64, 300, 0), (512, 64, 0), (64, 26, 0), (128, 64, 0))
     ]
     of_fours = (0, 1, 2)  # one by one, at once, in twos
     for dtype in all_types:
-        for sizes in of_heads(dtype):
-            ways = {"MASK": sizes["ONE"], "DROP": sizes["ONE"], "COMPARE": 0, "Y": np.dtype(dtype)}
-            yield "attention_forward", dtype, {**sizes, **ways}
+        for number, heads in enumerate(of_heads(dtype)):
+            yield "attention_forward", dtype, {**heads, "MASK": heads["ONE"], "DROP": number % 2}
         for on, row in zip((0, 1, 1, 1, 1, 1), of_rows(dtype, (1030, 0), (312, 1), (312, 0), (768, 1), (1023, 0), (1024, 1)), strict=True):
             yield "norm_forward", dtype, {**row, "ADD": on, "DROP": on}
             ids = dict(zip(("WORD", "PLACE", "PART"), map(np.dtype, ("int32", "int64", "int64")), strict=True))
             yield "embed_norm_forward", dtype, {**row, **ids, "DROP": on}
-        for row in of_rows(dtype, (312, 1), (1030, 0)):
-            yield "biased_tanh", dtype, row
         yield "take_rows", dtype, {"ALIGNED": 0}
         for constants in both(ALIGNED=of_fours, TANH=(0, 1)):
             yield "gelu_forward", dtype, constants
     for dtype in wide:
-        for COMPARE, Y in zip((1, 2, 3, 1), itertools.cycle(map(np.dtype, all_types[1:])), strict=False):
-            yield (
-                "attention_forward",
-                dtype,
-                {**of_heads(dtype)[-1 - COMPARE % 2], "MASK": COMPARE > 1, "DROP": 1, "COMPARE": COMPARE, "Y": Y},
-            )
-        for sizes, DROP in itertools.product(of_heads(dtype), (0, 1)):
-            yield "attention_backward_queries", dtype, {**sizes, "DROP": DROP, "MORE": DROP}
-            yield "attention_backward_keys", dtype, {**sizes, "DROP": DROP}
+        for heads, DROP in itertools.product(of_heads(dtype), (0, 1)):
+            yield "attention_forward", dtype, {**heads, "MASK": 1 - DROP, "DROP": DROP}
+            yield "attention_backward_queries", dtype, {**heads, "DROP": DROP, "MORE": DROP}
+            yield "attention_backward_keys", dtype, {**heads, "DROP": DROP}
         usual = (312, 1), (768, 1), (1023, 0), (1024, 1), (1030, 2), (1022, 2), (widest.get(dtype, 8192), 1)
-        for row, TERMS in itertools.product(of_rows(dtype, *usual), (1, 2, 3)):
-            yield "norm_backward", dtype, {**row, "ADD": TERMS > 1, "DROP": TERMS > 2, "DROPPED": TERMS < 2, "TERMS": TERMS}
+        for row, (BIASED, DROP, DROPPED) in itertools.product(of_rows(dtype, *usual), ((1, 1, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))):
+            yield "norm_backward", dtype, {**row, "BIASED": BIASED, "DROP": DROP, "DROPPED": DROPPED}
         for ALIGNED in (0, 1):
             yield "gelu_backward", dtype, {"ALIGNED": ALIGNED, "BIASED": ALIGNED}
             for Y in map(np.dtype, all_types if ALIGNED else [dtype]):
@@ -166,6 +158,7 @@ def record(path):
     """In a process of its own: what CuPy generates where a device is at work, then the variants, with CuPy's options."""
     from cupy.cuda import compiler
 
+    from minitinybert import machine
     from minitinybert.kernels.cuda.launch import OPTIONS, code_of
 
     seen = []
@@ -178,6 +171,7 @@ def record(path):
         return asked(*given, **named)
 
     compiler._compile_with_cache_cuda = noted
+    machine.select("cuda")  # brings the kernels
     _steps()
     _commands(Path(path).parent)
     _cases()
@@ -191,7 +185,7 @@ def record(path):
 def _steps():
     """Those of test_transfers.py, and two that few recipes have."""
     import cupy
-    from test_train import CONFIG, examples
+    from training.test_loop import CONFIG, examples
 
     from gpu import test_transfers as steps
     from minitinybert.distillation.distill import Intermediate
@@ -222,7 +216,7 @@ def _steps():
 
 def _commands(folder):
     """Those of test_commands.py, and what one does with the models."""
-    from test_cli_method import make_world
+    from commands.test_cli_method import make_world
 
     from gpu.test_commands import method
     from minitinybert.commands.cli import main

@@ -13,26 +13,31 @@ from gpu.test_transfers import TEACHER
 from minitinybert.audit import assert_close
 from minitinybert.commands.cli import main
 from minitinybert.distillation.distill import Intermediate, Prediction
-from minitinybert.engine.batch import Run, packed
+from minitinybert.distillation.scores import Comparison, compare
+from minitinybert.engine.batch import packed, padded
 from minitinybert.engine.parallel import Workers
-from minitinybert.losses import attention as attention_loss
 from minitinybert.losses import mse, prediction
+from minitinybert.losses.attention import HeadPairs
 from minitinybert.machine import float_type
 from minitinybert.model import encoder
 from minitinybert.model.bert import Bert
+from minitinybert.model.config import Config
+from minitinybert.model.parameters import Parameters
 from minitinybert.model.trace import Trace
-from minitinybert.ops import add_norm, attention, embed_norm, gelu, layer_norm
+from minitinybert.ops import add_norm, embed_norm, gelu, layer_norm
+from minitinybert.ops.embedding import Ids, Tables
 from minitinybert.training.shares import Learner
 from minitinybert.training.teacher import Running
 
 pytestmark = pytest.mark.gpu
 
 PRODUCT = """
-import cupy, numpy as np
+import numpy as np
 from minitinybert import machine
 from minitinybert.ops import linear
 if {tf32}:
     machine.allow_tf32("cuda")
+cupy = machine.select("cuda")
 x, W = np.random.default_rng(0).standard_normal((2, 64, 64)).astype(np.float32)
 y, cache = linear.forward(cupy.asarray(x), cupy.asarray(W))
 dx, dW, _ = linear.backward(y, cache)
@@ -66,16 +71,15 @@ def _narrow(name):
     return float_type(name)
 
 
-# The kernels of a teacher's forward, d wide: r(*shape) are random numbers, up and i make arrays of them and of ids.
-RUNS, IDS = [Run(0, 2, 5), Run(10, 1, 33)], np.arange(43) % 7
+# The kernels of a forward pass, d wide: r(*shape) are random numbers, up and i make arrays of them and of ids.
+IDS = np.arange(43) % 7
 KERNELS = {
-    "add_norm": lambda r, d, up, i: add_norm.forward(*(up(r(*shape)) for shape in ((9, d), (d,), (9, d), (d,), (d,))), 1e-12)[:1],
+    "add_norm": lambda r, d, up, i: add_norm.forward(*(up(r(*shape)) for shape in ((9, d), (9, d), (d,), (d,))), 1e-12)[:1],
     "layer_norm": lambda r, d, up, i: layer_norm.forward(up(r(9, d)), up(r(d)), up(r(d)), 1e-12)[:1],
-    "gelu": lambda r, d, up, i: gelu.forward(up(3 * r(9, d)), up(r(d)), keep_cache=False)[:1],
-    "gelu, tanh": lambda r, d, up, i: gelu.forward(up(3 * r(9, d)), up(r(d)), "tanh", keep_cache=False)[:1],
-    "attention": lambda r, d, up, i: attention.forward(up(r(43, d)), up(r(43, 2 * d)), RUNS, 3, bias=up(r(3 * d)))[:2],
+    "gelu": lambda r, d, up, i: gelu.forward(up(3 * r(9, d)))[:1],
+    "gelu, tanh": lambda r, d, up, i: gelu.forward(up(3 * r(9, d)), "tanh")[:1],
     "embed_norm": lambda r, d, up, i: embed_norm.forward(
-        i(IDS), i(IDS), i(IDS), *(up(r(7, d)) for _ in range(3)), *(up(r(d)) for _ in range(2)), 1e-12, keep_cache=False
+        Ids(*(i(IDS) for _ in range(3))), Tables(*(up(r(7, d)) for _ in range(3))), up(r(d)), up(r(d)), 1e-12
     )[:1],
 }
 
@@ -95,22 +99,23 @@ def test_a_kernel_of_fewer_bits_rounds_only_what_it_is_given_and_gives(cupy, ker
 
 
 @pytest.mark.parametrize("few", [False, True])
-@pytest.mark.parametrize("d, heads", [(15, 3), (312, 12)])
+@pytest.mark.parametrize("d, heads", [(15, 3), (312, 12), (1200, 3)])
 @pytest.mark.parametrize("narrow, bits", [("float16", 11), ("bfloat16", 8)])
 def test_a_layer_of_fewer_bits_rounds_what_lies_between_its_kernels(cupy, few, d, heads, narrow, bits):
     """Some eight arrays: as many units of rounding."""
     dtype, results = _narrow(narrow), []
     host = packed([np.ones(n, np.int32) for n in (5, 5, 33)], [np.zeros(n, np.int32) for n in (5, 5, 33)])
-    shapes = [(3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (2 * d, d), (2 * d,), (d, 2 * d), (d,), (d,), (d,)]
+    config = Config(9, d, 1, heads, 2 * d)
     for up, batch in (
         (lambda a: a.astype(dtype).astype(np.float64), host),
         (lambda a: cupy.asarray(a.astype(dtype)), host.to(cupy)),
     ):
-        rng = np.random.default_rng(d)
-        W = [up(rng.standard_normal(shape) / (shape[-1] ** 0.5 if len(shape) == 2 else 1)) for shape in shapes]
-        layer = encoder.LayerArrays(tuple(W[:2]), W[2], tuple(W[3:6]), tuple(W[6:9]), tuple(W[9:]))
+        rng, model = np.random.default_rng(d), Bert.new(config, dtype=np.float64)
+        for view in model.parameters.values():
+            view[...] = rng.standard_normal(view.shape) / (view.shape[-1] ** 0.5 if view.ndim == 2 else 1)
+        W = encoder.LayerArrays.of(Parameters(model.parameters.layout, up(model.parameters.flat)), 0)
         x, rows = up(rng.standard_normal((43, d))), batch.cls_rows if few else None
-        results.append(encoder.forward(x, layer, batch, heads, 1e-12, "none", rows=rows, keep_cache=False)[:2])
+        results.append(encoder.forward(x, W, batch, config, None, rows, encoder.Keep(cache=False))[:2])
     for here, there in zip(*results, strict=True):
         assert isinstance(there, cupy.ndarray) and there.dtype == dtype
         assert_close("layer", there.astype(np.float32), here, 8 * 2.0**-bits)
@@ -129,19 +134,18 @@ def test_a_gradient_of_another_dtype_is_the_model_s(cupy):
 @pytest.mark.parametrize("narrow", ["float16", "bfloat16"])
 def test_a_loss_reads_a_teacher_of_fewer_bits(cupy, narrow):
     """As if its numbers had been made wider before: bit for bit."""
-    x, y, q, kv = (cupy.random.standard_normal((43, d), np.float32) for d in (24, 24, 12, 24))
+    x, y = (cupy.random.standard_normal((43, 24), np.float32) for _ in range(2))
     y = y.astype(_narrow(narrow))
-    entries = sum(n * L * L for _, n, L in RUNS)
-    scores = cupy.random.standard_normal(12 * entries, np.float32).astype(y.dtype)
-    own, real = cupy.random.standard_normal(3 * entries, np.float32), cupy.arange(43) % 5 > 0
+    whole, real = np.ones((3, 33), np.int32), np.arange(99).reshape(3, 33) % 5 < 4
+    scores = cupy.random.standard_normal(12 * real.size * 33, np.float32).astype(y.dtype)
+    own = cupy.random.standard_normal(3 * real.size * 33, np.float32)
 
     def losses(up):
         results = []
-        for mask, padding in ((None, False), (real, False), (real, True)):
-            target = attention_loss.Target(up(scores[: 3 * entries]), 0.5, 9.0, padding)
-            results += attention_loss.attend(q, kv, RUNS, 3, mask, 0.0, None, None, None, target)[1]
-            averaged = attention_loss.Target(up(scores), 0.5, 9.0, padding)
-            results += attention_loss.compare(own, averaged, RUNS, attention_loss.HeadPairs(3, 12), mask)
+        for mask, padding in ((None, False), (real, False), (None, True), (real, True)):
+            batch = padded(whole, mask).to(cupy)
+            results += compare(own, up(scores[: own.size]), batch, Comparison(HeadPairs(3, 3), padding, 9.0, 0.5))
+            results += compare(own, up(scores), batch, Comparison(HeadPairs(3, 12), padding, 9.0, 0.5))
         errors, soft = mse.forward(x, up(y)), prediction.forward(x, up(y), 2.0)
         return [*results, errors[0], mse.backward(1.0, errors[1]), soft[0], prediction.backward(1.0, soft[1])]
 

@@ -1,134 +1,281 @@
-"""ops/attention.py, and losses/attention.py's `attend`: one pass forward and two backward, whatever lengths the sentences have; no
-product of theirs is a call of its own, and no scores are read again to be compared. The formulas: attention_source.py."""
+"""A layer's attention (layer.py launches it): a head of a sentence, forward, and backward by queries and by keys.
+
+A = q kᵀ/√d_k,  P = softmax(A + mask),  D = P m/(1 − p),  c = D v
+dA = (P (dD m/(1 − p) − Σ dD D) + dscores)/√d_k with dD = dc vᵀ;  dq = dA k;      dk = dAᵀ q,  dv = Dᵀ dc
+
+One pass forward and two backward, whatever lengths the sentences have; no product of theirs is a call of its own.
+"""
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Sequence
-from typing import Any
 
-import cupy
 import numpy as np
 
-from ...engine.batch import Run
-from ...engine.device import Array
-from ...engine.random import key
 from ...errors import InputError
-from ...losses import attention as attention_loss
-from ...ops import dropout, softmax
-from ...ops.attention import Cache
-from .attention_source import BY_KEYS, BY_QUERIES, FORWARD
-from .dropout import undrawn
-from .launch import contiguous, counters, parts_dtype
+from .launch import Kernel, parts_dtype
 
+# blockIdx.x: a sentence, blockIdx.y: a head. Of ONE a sentence, only its first token asks.
+PLACE = r"""
+struct Place { long long start; int L, Q; size_t scores; };  // a sentence: its first row, length, queries, and where its scores begin
 
-def forward(
-    q: Array,
-    kv: Array,
-    runs: Sequence[Run],
-    heads: int,
-    attention_mask: Array | None = None,
-    p: float = 0.0,
-    keys: Array | None = None,
-    starts: Array | None = None,
-    bias: Array | None = None,
-    keep_scores: bool = True,
-    keep_cache: bool = True,
-) -> tuple[Array, Array | None, Cache]:
-    scores = cupy.empty(_size(q, runs, heads), q.dtype) if keep_scores else None
-    context, cache = _forward(q, kv, runs, heads, attention_mask, p, keys, starts, bias, scores, keep_cache)
-    return context, scores, cache
+__device__ inline Place place(const long long* starts, int sentences, int T_rows, int h) {
+    const int s = blockIdx.x;
+    Place at;
+    at.start = starts[s];
+    at.L = int((s + 1 < sentences ? starts[s + 1] : T_rows) - at.start);
+    at.Q = ONE ? 1 : at.L;
+    unsigned long long before = 0;
+    if (ONE) before = at.start;
+    else {
+        for (int i = threadIdx.x % 32; i < s; i += 32) before += (starts[i + 1] - starts[i]) * (starts[i + 1] - starts[i]);
+        for (int other = 16; other; other >>= 1) before += __shfl_xor_sync(0xffffffffu, before, other);
+    }
+    at.scores = h * before + (size_t)blockIdx.y * at.Q * at.L;
+    return at;
+}
+"""
 
+# A block of 128 threads has up to R queries (or R keys) of one head of one sentence, a warp has a row of them.
+# rows[r][j] is what the block's row r and the sentence's row j have to do with each other, W the width of a head, M the longest sentence
+# or more. Products come of tiles of K rows; a thread has the sums of QUADS rows and C (or four) columns, and reads shared memory in
+# fours, rows of S numbers, an odd number of fours: neighbours lie in other banks. Where a quarter or half of the threads would do for
+# the sums, SPLIT shares of them have a part of each tile's rows.
+#
+# Banks: 32 of them, a number (of 4 bytes) wide; a warp's access of a number each is served at once, of a four each eight lanes at a time.
+# What asks a bank for two different numbers in that time waits. A row of `rows` is M + PAD numbers long, M a multiple of 32, so that
+# rows[r][j] lies in bank (PAD r + j) mod 32:
+# - `transpose` stores a four for row r and j = 4c, eight lanes' r and c being the next ones. From R = 8 on: eight r, one c, PAD = 4, the
+#   banks from 4 r on, which are all 32, each once. R < 8: R of r, 8/R of c, PAD = 32/R: from (32/R) r + 4 c on, each once again.
+#   (Numbers stored one by one, of which a warp has 32 r and one j, would be in bank (4 r + j) mod 32: four of them in each that is hit.)
+# - `times` loads the four of row 4 k + c, the same c for all lanes: banks from 16 k on. Lanes of one k read the same four. FOURS
+#   neighbours have one k: from 24 columns on, eight lanes have two k, next to each other, 16 banks apart. (Below, some wait.)
+# - the softmax's lanes, and those that `against` stores the products of, have the next j each, 32 or 16 of them; the latter's two r are
+#   four apart, and so 16 banks.
+# A double has two banks: of its fours, which are two accesses, every second lane finds the bank taken.
+_SHARED = (
+    PLACE
+    + r"""
+constexpr int QUADS = R < 4 ? R : 4, C = R * K > 128 * QUADS ? R * K / (128 * QUADS) : 1, FOURS = (W + 3) / 4, S = 4 * (FOURS | 1);
+constexpr int PAD = R < 8 ? 32 / R : 4;
+#define EACH(j, count) for (int j = LANE; j < count; j += 32)
+#define EACH_OF_WARP(r) for (int r = threadIdx.x / 32; r < R && first + r < Q; r += 4)
+#define SHARED alignas(4 * sizeof(A)) __shared__ A
+typedef A Rows[R][M + PAD];
+typedef A Tile[K][S];
 
-def attend(
-    q: Array,
-    kv: Array,
-    runs: Sequence[Run],
-    heads: int,
-    attention_mask: Array | None,
-    p: float,
-    keys: Array | None,
-    starts: Array | None,
-    bias: Array | None,
-    target: attention_loss.Target,
-) -> tuple[Array, attention_loss.Compared, Cache]:
-    compared = attention_loss.Compared(cupy.empty((), q.dtype), cupy.empty(_size(q, runs, heads), q.dtype))
-    context, cache = _forward(q, kv, runs, heads, attention_mask, p, keys, starts, bias, compared.dscores, True, target, compared.loss)
-    return context, compared, cache
+__device__ inline const Four<A>& four(const A& first) { return *(const Four<A>*)&first; }
+__device__ inline Four<A>& four(A& first) { return *(Four<A>*)&first; }
 
+// to[j][w] = from[first + j][w] + bias[w], 0 where there is none
+template <int N> __device__ inline void take(const T* from, int stride, const T* bias, int first, int count, A (&to)[N][S]) {
+    for (int i = threadIdx.x; i < N * S; i += 128) {
+        const int j = i / S, w = i % S;
+        const bool there = first + j < count && w < W;
+        to[j][w] = there ? A(from[(size_t)(first + j) * stride + w]) + (bias ? A(bias[w]) : A(0)) : A(0);
+    }
+}
 
-def _forward(q, kv, runs, heads, attention_mask, p, keys, starts, bias, scores, keep_cache, target=None, loss=None) -> tuple[Array, Cache]:
-    """Context and cache; scores, or what comes of their comparison, into `scores` and `loss`."""
-    q, kv = _in_rows(q), _in_rows(kv)
-    attention_mask, keys = contiguous(attention_mask, keys)
-    if starts is None:
-        starts = cupy.asarray(np.concatenate([run.start + run.length * np.arange(run.n) for run in runs]))
-    one, W, size = _one(q, runs), q.shape[1] // heads, _size(q, runs, heads)
-    grid, sizes = _shares(runs, heads, W, q.dtype, few=one)
-    context, P = cupy.empty(q.shape, q.dtype), cupy.empty(size, q.dtype) if keep_cache else None
-    dropped, threshold = undrawn(size, p, keys, keep_cache)
-    arrays = (q, kv, bias, starts, attention_mask, keys, context, scores, P, dropped.keep)
-    numbers = (len(starts), runs[-1].stop, heads, _stride(q), _stride(kv), 1 / math.sqrt(W), _lowest(q.dtype))
-    more = (np.uint64(key(0, 0)), np.uint32(threshold), float(dropped.scale))
-    compare, Y = 0, q.dtype
-    comparison: tuple[Any, ...] = (None, None, None, None, 0.0, 0.0, 0.0)
-    if target is not None:
-        compare = 3 if target.padding else 2 if attention_mask is not None else 1
-        parts, by_entry = cupy.empty(math.prod(grid), parts_dtype(q.dtype)), target.weight / target.entries
-        (their,) = contiguous(target.scores)
-        Y = their.dtype
-        comparison = (their, parts, counters(), loss, 2 * by_entry, by_entry, attention_loss.UNSEEN)
-    ways = {"MASK": attention_mask is not None, "DROP": threshold > 0, "COMPARE": compare, "Y": Y}
-    FORWARD.launch(grid, (128,), q.dtype, (*arrays, *numbers, *more, *comparison), **sizes, ONE=one, **ways)
-    weights = _by_run(P, dropped, runs, heads, one) if keep_cache else []
-    return context, Cache(q, kv, runs, heads, weights, starts, bias)
+// rows[r][j] = Σ_w mine[r][w] of[j][w]; 0 for what of the last tile is not there
+__device__ inline void against(const A (&mine)[R][S], Tile& tile, const T* of, int stride, const T* bias, int count, Rows& rows) {
+    for (int start = 0; start < count; start += K) {
+        __syncthreads();
+        take(of, stride, bias, start, count, tile);
+        __syncthreads();
+        for (int i = threadIdx.x; i < K / C * (R / QUADS); i += 128) {
+            const int j = i % (K / C), r = i / (K / C) * QUADS;
+            A sum[QUADS][C] = {};
+            for (int w = 0; w < 4 * FOURS; w += 4) {
+                Four<A> x[QUADS], y[C];
+                for (int c = 0; c < QUADS; ++c) x[c] = four(mine[r + c][w]);
+                for (int e = 0; e < C; ++e) y[e] = four(tile[j + e * (K / C)][w]);
+                for (int c = 0; c < QUADS; ++c) for (int e = 0; e < C; ++e)
+                    for (int n = 0; n < 4; ++n) sum[c][e] += x[c].at[n] * y[e].at[n];
+            }
+            for (int c = 0; c < QUADS; ++c) for (int e = 0; e < C; ++e) rows[r + c][start + j + e * (K / C)] = sum[c][e];
+        }
+    }
+    __syncthreads();
+}
 
+// out[r][w] = Σ_j rows[r][j] of[j][w], for the rows there are; rows are 0 from count to the end of its four
+__device__ inline void times(const Rows& rows, Tile& tile, const T* of, int stride, const T* bias, int count, T* out, int out_stride,
+                             int there) {
+    constexpr int PIECES = FOURS * (R / QUADS), MANY = (PIECES + 127) / 128, OTHERS = (SPLIT - 1) * PIECES;
+    const int piece = SPLIT == 1 ? threadIdx.x : threadIdx.x % PIECES, share = SPLIT == 1 ? 0 : threadIdx.x / PIECES;
+    A sum[MANY][QUADS][4] = {};
+    for (int start = 0; start < count; start += K) {
+        __syncthreads();
+        take(of, stride, bias, start, count, tile);
+        __syncthreads();
+#pragma unroll  // else `sum`, asked for its m-th, lies in memory
+        for (int m = 0; m < MANY; ++m) {
+            const int i = piece + 128 * m, w = i % FOURS * 4, r = i / FOURS * QUADS;
+            if (i < PIECES && share < SPLIT) for (int j = 4 * share; j < K && start + j < count; j += 4 * SPLIT) {
+                Four<A> x[QUADS], y[4];
+                for (int c = 0; c < QUADS; ++c) x[c] = four(rows[r + c][start + j]);
+                for (int n = 0; n < 4; ++n) y[n] = four(tile[j + n][w]);
+                for (int c = 0; c < QUADS; ++c) for (int n = 0; n < 4; ++n)
+                    for (int e = 0; e < 4; ++e) sum[m][c][e] += x[c].at[n] * y[n].at[e];
+            }
+        }
+    }
+    if (SPLIT > 1) {  // the first share's threads add what the others have
+        A* others = &tile[0][0];
+        __syncthreads();
+        if (share && share < SPLIT) for (int c = 0; c < QUADS; ++c) for (int e = 0; e < 4; ++e)
+            others[(4 * c + e) * OTHERS + (share - 1) * PIECES + piece] = sum[0][c][e];
+        __syncthreads();
+        if (share) return;
+        for (int s = 0; s < SPLIT - 1; ++s) for (int c = 0; c < QUADS; ++c) for (int e = 0; e < 4; ++e)
+            sum[0][c][e] += others[(4 * c + e) * OTHERS + s * PIECES + piece];
+    }
+#pragma unroll
+    for (int m = 0; m < MANY; ++m) {
+        const int i = piece + 128 * m, w = i % FOURS * 4, r = i / FOURS * QUADS;
+        if (i < PIECES) for (int c = 0; c < QUADS; ++c) for (int e = 0; e < 4; ++e)
+            if (r + c < there && w + e < W) out[(size_t)(r + c) * out_stride + w + e] = T(sum[m][c][e]);
+    }
+}
+"""
+)
 
-def backward(dcontext: Array, cache: Cache, dscores: Array | None = None, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
-    q, kv, runs, heads, weights, starts, bias = cache
-    dcontext, (dscores,) = _in_rows(dcontext), contiguous(dscores)
-    dq, dkv = out if out is not None else (cupy.empty(q.shape, q.dtype), cupy.empty(kv.shape, kv.dtype))
-    assert dq.strides[1] == dkv.strides[1] == dq.itemsize, "rows without gaps"
-    one, W = _one(q, runs), q.shape[1] // heads
-    assert starts is not None
-    p, (keep, scale) = weights[0]  # the first run's; the others' lie behind
-    dA = cupy.empty(_size(q, runs, heads), q.dtype)
-    sizes, ways = (len(starts), runs[-1].stop, heads), {"ONE": one, "DROP": keep is not None}
-    numbers = (*sizes, _stride(dcontext), _stride(kv), _stride(dq), 1 / math.sqrt(W), float(scale))
-    grid, constants = _shares(runs, heads, W, q.dtype, few=one)
-    arrays = (dcontext, kv, bias, starts, p, keep, dscores, dA, dq)
-    BY_QUERIES.launch(grid, (128,), q.dtype, (*arrays, *numbers), **constants, **ways, MORE=dscores is not None)
-    arguments = (dcontext, q, bias, starts, p, keep, dA, dkv, *sizes, _stride(dcontext), _stride(q), _stride(dkv), float(scale))
-    grid, constants = _shares(runs, heads, W, q.dtype)
-    BY_KEYS.launch(grid, (128,), q.dtype, arguments, **constants, **ways)
-    return dq, dkv
+FORWARD = Kernel(
+    "attention_forward",
+    _SHARED
+    + r"""
+extern "C" __global__ void attention_forward(const T* q, const T* kv, const T* bias, const long long* starts, const u8* real,
+                                             const u64* keys, T* context,
+                                             T* scores, T* p, u8* keep, int sentences, int rows_T, int h, int q_stride, int kv_stride,
+                                             A factor, A lowest, u64 head_key, unsigned threshold, A scale) {
+    const Place at = place(starts, sentences, rows_T, h);
+    const int first = blockIdx.z * R, Q = at.Q, L = at.L, head = blockIdx.y, d = h * W;
+    if (first >= Q) return;
+    SHARED mine[R][S];
+    SHARED tile[K][S];
+    SHARED rows[R][M + PAD];
+    const size_t query = (ONE ? blockIdx.x : at.start) + first;
+    const T *k = kv + at.start * kv_stride + head * W, *b = bias ? bias + head * W : bias, *b_k = b ? b + d : b, *b_v = b ? b_k + d : b;
+    take(q + query * q_stride + head * W, q_stride, b, 0, Q - first, mine);
+    against(mine, tile, k, kv_stride, b_k, L, rows);
+    EACH_OF_WARP(r) {
+        const size_t start = at.scores + (size_t)(first + r) * L;
+        A most = -INFINITY, sum = 0;
+        EACH(j, L) {
+            A v = rows[r][j] * factor;
+            if (scores) scores[start + j] = T(v);
+            if (MASK && !real[at.start + j]) v += lowest;
+            rows[r][j] = v;
+            most = Max::of(v, most);
+        }
+        most = over_row<Max>(most);
+        EACH(j, L) sum += rows[r][j] = exp(rows[r][j] - most);
+        const A inverse = 1 / over_row<Sum>(sum);  // one division a row, none an entry
+        const u64 row_key = DROP ? mix((keys[query + r] + head * 0xD1B54A32D192ED03ull) * 0x9E3779B97F4A7C15ull + head_key) : 0;
+        for (int base = 0; base < L; base += 128) {  // a lane draws for four columns and asks those that drew for its own
+            const u64 drawn = DROP ? draw(row_key, base / 4 + LANE) : 0;
+            for (int c = 0; c < 4; ++c) {
+                const int j = base + 32 * c + LANE;
+                const bool kept = !DROP || keeps(__shfl_sync(0xffffffffu, drawn, 8 * c + LANE / 4), j % 4, threshold);
+                if (j >= L) continue;
+                const A v = rows[r][j] * inverse;
+                if (p) p[start + j] = T(v);
+                if (DROP && keep) keep[start + j] = kept;
+                rows[r][j] = !DROP ? v : kept ? v * scale : A(0);
+            }
+        }
+    }
+    __syncthreads();
+    times(rows, tile, k + d, kv_stride, b_v, L, context + query * d + head * W, d, Q - first);
+}
+""",
+)
+
+BY_QUERIES = Kernel(
+    "attention_backward_queries",
+    _SHARED
+    + r"""
+extern "C" __global__ void attention_backward_queries(const T* dcontext, const T* kv, const T* bias, const long long* starts,
+                                                      const T* p, const u8* keep,
+                                                      const T* dscores, T* dA, T* dq, int sentences, int rows_T, int h, int dc_stride,
+                                                      int kv_stride, int dq_stride, A factor, A scale) {
+    const Place at = place(starts, sentences, rows_T, h);
+    const int first = blockIdx.z * R, Q = at.Q, L = at.L, head = blockIdx.y, d = h * W;
+    if (first >= Q) return;
+    SHARED mine[R][S];
+    SHARED tile[K][S];
+    SHARED rows[R][M + PAD];
+    const size_t query = (ONE ? blockIdx.x : at.start) + first;
+    const T *k = kv + at.start * kv_stride + head * W, *b_k = bias ? bias + d + head * W : bias, *b_v = bias ? b_k + d : bias;
+    take(dcontext + query * dc_stride + head * W, dc_stride, 0, 0, Q - first, mine);
+    against(mine, tile, k + d, kv_stride, b_v, L, rows);
+    EACH_OF_WARP(r) {
+        const size_t start = at.scores + (size_t)(first + r) * L;
+        A along = 0;
+        EACH(j, L) {
+            if (DROP) rows[r][j] = keep[start + j] ? rows[r][j] * scale : A(0);
+            along += rows[r][j] * A(p[start + j]);
+        }
+        along = over_row<Sum>(along);
+        EACH(j, L) {
+            A g = (rows[r][j] - along) * A(p[start + j]);
+            if (MORE) g += A(dscores[start + j]);
+            g *= factor;
+            rows[r][j] = g;
+            dA[start + j] = T(g);
+        }
+    }
+    __syncthreads();
+    times(rows, tile, k, kv_stride, b_k, L, dq + query * dq_stride + head * W, dq_stride, Q - first);
+}
+""",
+)
+
+BY_KEYS = Kernel(
+    "attention_backward_keys",
+    _SHARED
+    + r"""
+// rows[r][q] = of(where the scores have query q and key first + r), for every query; 0 to the end of its four.
+// A thread has four queries of a key: next to it is the next key, so that a warp reads of each query what lies together, and stores a
+// row's four at once.
+template <typename F> __device__ inline void transpose(Rows& rows, const Place& at, int first, int there, F of) {
+    for (int i = threadIdx.x; i < (at.Q + 3) / 4 * R; i += 128) {
+        const int r = i % R, q = i / R * 4;
+        Four<A> v;
+        for (int c = 0; c < 4; ++c) v.at[c] = r < there && q + c < at.Q ? of(at.scores + (size_t)(q + c) * at.L + first + r) : A(0);
+        four(rows[r][q]) = v;
+    }
+}
+
+extern "C" __global__ void attention_backward_keys(const T* dcontext, const T* q, const T* bias, const long long* starts,
+                                                   const T* p, const u8* keep,
+                                                   const T* dA, T* dkv, int sentences, int rows_T, int h, int dc_stride, int q_stride,
+                                                   int dkv_stride, A scale) {
+    const Place at = place(starts, sentences, rows_T, h);
+    const int first = blockIdx.z * R, Q = at.Q, L = at.L, there = L - first, head = blockIdx.y;
+    if (there <= 0) return;
+    SHARED tile[K][S];
+    SHARED rows[R][M + PAD];
+    const size_t query = ONE ? blockIdx.x : at.start;
+    T* dk = dkv + (at.start + first) * dkv_stride + head * W;
+    transpose(rows, at, first, there, [&](size_t i) { return A(dA[i]); });
+    times(rows, tile, q + query * q_stride + head * W, q_stride, bias ? bias + head * W : bias, Q, dk, dkv_stride, there);
+    __syncthreads();
+    transpose(rows, at, first, there, [&](size_t i) { return !DROP ? A(p[i]) : keep[i] ? A(p[i]) * scale : A(0); });
+    times(rows, tile, dcontext + query * dc_stride + head * W, dc_stride, 0, Q, dk + h * W, dkv_stride, there);
+}
+""",
+)
 
 
 @functools.cache
-def _lowest(dtype: np.dtype) -> float:
+def lowest(dtype: np.dtype) -> float:
+    """What is added to the scores of masked keys."""
     return float(np.finfo(parts_dtype(dtype)).min)
 
 
-def _one(q: Array, runs: Sequence[Run]) -> bool:
-    """Whether only the first token of each sentence asks."""
-    return len(q) < runs[-1].stop
-
-
-def _size(q: Array, runs: Sequence[Run], heads: int) -> int:
-    """How many scores there are."""
-    return heads * sum(run.n * run.length * (1 if _one(q, runs) else run.length) for run in runs)
-
-
-def _shares(runs: Sequence[Run], heads: int, W: int, dtype, few: bool = False) -> tuple[tuple[int, int, int], dict[str, int]]:
-    """A block for each sentence, each head, each stretch of rows of the longest sentence (a single row where `few`); the constants."""
-    longest = max(run.length for run in runs)
-    sizes = _sizes(longest, W, dtype, few)
-    return (sum(run.n for run in runs), heads, 1 if few else -(-longest // sizes["R"])), sizes
-
-
 @functools.cache
-def _sizes(longest: int, W: int, dtype, few: bool = False) -> dict[str, int]:
+def sizes(longest: int, W: int, dtype: np.dtype, few: bool = False) -> dict[str, int]:
     """The constants of a kernel for sentences of up to `longest` tokens and heads W wide, as far as shared memory reaches."""
     M = max(32, 1 << (longest - 1).bit_length())
     S = 4 * (-(-W // 4) | 1)
@@ -142,23 +289,3 @@ def _sizes(longest: int, W: int, dtype, few: bool = False) -> dict[str, int]:
     quads, pieces = min(R, 4), -(-W // 4) * -(-R // 4)
     split = max(n for n in (1, 2, 4, 8) if n == 1 or (n * pieces <= 128 and (n - 1) * pieces * quads * 4 <= K * S))
     return {"G": 32, "BLOCK": 128, "D": 0, "N": 1, "ALIGNED": 0, "W": W, "M": M, "K": K, "R": R, "SPLIT": split}
-
-
-def _by_run(p: Array, dropped: dropout.Cache, runs: Sequence[Run], heads: int, one: bool) -> list[softmax.Cache]:
-    """P and its mask as views a run, (n, h, Q, L)."""
-    caches, start = [], 0
-    for _, n, L in runs:
-        shape = (n, heads, 1 if one else L, L)
-        part = slice(start, start := start + math.prod(shape))
-        keep = None if dropped.keep is None else dropped.keep[part].reshape(shape)
-        caches.append(softmax.Cache(p[part].reshape(shape), dropout.Cache(keep, dropped.scale)))
-    return caches
-
-
-def _in_rows(x: Array) -> Array:
-    """x as kernels read it: each row without gaps, the rows evenly spaced."""
-    return x if x.strides[1] == x.itemsize and x.strides[0] > 0 else cupy.ascontiguousarray(x)
-
-
-def _stride(x: Array) -> int:
-    return x.strides[0] // x.itemsize

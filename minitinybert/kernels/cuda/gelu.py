@@ -1,12 +1,21 @@
-"""ops/gelu.py in one pass a direction.  y = v Φ(v),  slope = Φ(v) + v φ(v),  v = x + b;   dx = dy · slope,  db = Σ_t dx_t"""
+"""ops/gelu.py in one pass a direction.  y = x Φ(x),  slope = Φ(x) + x φ(x);   dx = dy · slope
+
+In a layer x has the bias b of the product before it, which is added here:  x + b in the place of x,  db = Σ_t dx_t
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import cupy
 
 from ...engine.device import Array
-from ...ops.gelu import Cache
-from .launch import COLUMN_PARTS, COLUMNS, Kernel, by_columns, contiguous, counters, sums_over_rows
+from .launch import COLUMNS, Kernel, by_columns, contiguous
+
+
+class Cache(NamedTuple):
+    slope: Array  # (..., f)  y′(x)
+
 
 _FORWARD = Kernel(
     "gelu_forward",
@@ -60,19 +69,16 @@ extern "C" __global__ void gelu_backward(const T* dy, const T* slope, T* dx, T* 
 _ROW_BLOCKS = 1024  # enough for every GPU
 
 
-def forward(x: Array, b: Array | None = None, approximate: str = "none", keep_cache: bool = True) -> tuple[Array, Cache]:
-    x, b = contiguous(x, b)
-    y = cupy.empty(x.shape, x.dtype)
-    slope = cupy.empty(x.shape, x.dtype) if keep_cache else None
-    f = x.shape[-1]
-    by_columns(_FORWARD, (x, b, y, slope), x.size // max(f, 1), f, x.dtype, _ROW_BLOCKS, TANH=approximate == "tanh")
-    return y, Cache(slope, b is not None)
+def forward(x: Array, approximate: str = "none") -> tuple[Array, Cache]:
+    (x,) = contiguous(x)
+    f, y, slope = x.shape[-1], cupy.empty(x.shape, x.dtype), cupy.empty(x.shape, x.dtype)
+    by_columns(_FORWARD, (x, None, y, slope), x.size // max(f, 1), f, x.dtype, _ROW_BLOCKS, TANH=approximate == "tanh")
+    return y, Cache(slope)
 
 
-def backward(dy: Array, cache: Cache, out: Array | None = None) -> tuple[Array, Array | None]:
+def backward(dy: Array, cache: Cache) -> Array:
     dy, slope = contiguous(dy, cache.slope)
     f, dx = dy.shape[-1], cupy.empty(dy.shape, dy.dtype)
-    rows = dy.size // max(f, 1)
-    db, parts = sums_over_rows(rows, f, dy.dtype, out) if cache.biased else (None, None)
-    by_columns(_BACKWARD, (dy, slope, dx, db, parts, counters()), rows, f, dy.dtype, COLUMN_PARTS, BIASED=cache.biased)
-    return dx, db
+    arrays = (dy, slope, dx, None, None, None)
+    by_columns(_BACKWARD, arrays, dy.size // max(f, 1), f, dy.dtype, _ROW_BLOCKS, BIASED=False)
+    return dx

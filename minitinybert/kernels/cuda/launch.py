@@ -396,12 +396,6 @@ def contiguous(*arrays: Array | None) -> list[Any]:
     return [a if a is None else cupy.ascontiguousarray(a) for a in arrays]
 
 
-def outputs(out: tuple[Array | None, ...] | None, shapes: tuple[Any, ...], dtype: Any) -> list[Array]:
-    """The arrays of `out`, new ones where it has none."""
-    given = out or (None,) * len(shapes)
-    return [cupy.empty(shape, dtype) if o is None else o for o, shape in zip(given, shapes, strict=True)]
-
-
 def parts_dtype(dtype: Any) -> Any:
     """A, for the sums of groups."""
     return np.float64 if np.dtype(dtype) == np.float64 else np.float32

@@ -1,4 +1,4 @@
-"""ops/linear.py's three products, by cuBLAS without `cupy.matmul` before it: y = x Wᵀ,  dx = dy W,  dW = dyᵀ x."""
+"""ops/linear.py's three products, by cuBLAS without `cupy.matmul` before it: y = x Wᵀ + b,  dx = dy W,  dW = dyᵀ x,  db = Σ_t dy_t."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import cupy
 import numpy as np
 
 from ...engine.device import Array
-from ...ops.linear import Cache
+from ...ops.linear import Affine, Cache
 from .launch import contiguous
 from .products import Products
 from .rows import sum_rows
 
 
-def forward(x: Array, W: Array, b: Array | None = None, add: bool = True) -> tuple[Array, Cache]:
+def forward(x: Array, W: Array, b: Array | None = None) -> tuple[Array, Cache]:
     x, W = contiguous(x, W)
     outer, inner = W.shape
     y = cupy.ndarray((*x.shape[:-1], outer), x.dtype)
     if y.size:
         _products(x.dtype).x_Wt(x.data.ptr, W.data.ptr, y.data.ptr, y.size // outer, inner, outer)
-    if b is not None and add:
+    if b is not None:
         y += b
     return y, Cache(x, W, b is not None)
 
 
-def backward(dy: Array, cache: Cache, out: tuple[Array | None, Array | None] | None = None) -> tuple[Array, Array, Array | None]:
+def backward(dy: Array, cache: Cache, out: Affine | None = None) -> tuple[Array, Array, Array | None]:
     x, W, biased = cache
     (dy,) = contiguous(dy)
     (outer, inner), (dW, db) = W.shape, out if out is not None else (None, None)

@@ -1,4 +1,4 @@
-"""losses/mse.py, cross_entropy.py, prediction.py: one pass, and the sum of what its blocks or rows summed up.
+"""losses/mse.py, cross_entropy.py, prediction.py, distillation/scores.py: one pass, and the sum of what its blocks or rows summed up.
 
 L = Σ (m(x − y))²/n      L = −Σ_b log p_b,y_b/n      L = −Σ_b Σ_c p^T_bc log p^S_bc/n
 """
@@ -6,15 +6,17 @@ L = Σ (m(x − y))²/n      L = −Σ_b log p_b,y_b/n      L = −Σ_b Σ_c p^T
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from inspect import unwrap
 
 import cupy
 import numpy as np
 
-from ...engine.batch import Run
+from ...distillation import scores as attention_scores
+from ...distillation.scores import Comparison
+from ...engine.batch import Batch
 from ...engine.device import Array
 from ...losses import attention, cross_entropy, mse, prediction
-from .attention_source import PLACE
+from .attention import PLACE
 from .launch import BLOCK_SUMS, SUMS, Kernel, contiguous, counters, ids, parts_dtype
 
 _MSE = Kernel(
@@ -39,7 +41,7 @@ extern "C" __global__ void mse_forward(const T* x, const Y* y, const u8* mask, T
 """,
 )
 
-# e = A^S − A^T of what counts: PADDING: all, but what is not seen as 0; MASK: what real queries have to do with real keys; else all, and
+# e = A^S − A^T of what counts: PADDING: all, but what is not visible as 0; MASK: what real queries have to do with real keys; else all, and
 # then no entry has to know its sentence. A warp has a row of a sentence's head, every (8 gridDim.z)-th.
 _COMPARE = Kernel(
     "compare_scores",
@@ -136,13 +138,6 @@ _ENTROPY_BACKWARD = cupy.ElementwiseKernel(
 )
 _PREDICTION_BACKWARD = cupy.ElementwiseKernel("T p_S, T p_T, T scale", "T dz", "dz = (p_S - p_T) * scale", "prediction_backward")
 _SCALE = cupy.ElementwiseKernel("T difference, T scale", "T dx", "dx = difference * scale", "mse_backward")
-_SEEN = cupy.ElementwiseKernel(
-    "T A, bool key, T unseen", "T kept, bool seen", "seen = key && A > unseen; kept = seen ? A : T(0);", "seen_scores"
-)
-
-
-def seen_scores(A: Array, keys: Array) -> tuple[Array, Array]:
-    return _SEEN(A, keys, A.dtype.type(attention.UNSEEN))
 
 
 def mse_forward(x: Array, y: Array, mask: Array | None = None, count: float | None = None) -> tuple[Array, mse.Cache]:
@@ -171,31 +166,22 @@ def mse_backward(dloss: float, cache: mse.Cache) -> Array:
     return _SCALE(cache.difference, cache.difference.dtype.type(2 * dloss / cache.n))
 
 
-def compare_scores(
-    scores: Array,
-    target: Array,
-    runs: Sequence[Run],
-    heads: int,
-    starts: Array,
-    attention_mask: Array | None,
-    weight: float,
-    entries: float,
-    padding: bool,
-) -> tuple[Array, Array]:
-    """`losses.attention.compare` of as many heads on both sides, in one launch: λ L_attn () and its gradient, flat as the scores.
-    starts (S,): each sentence's first row; weight: λ; entries: what the mean divides by; padding: whether it counts."""
-    scores, target, attention_mask = contiguous(scores, target, attention_mask)
-    masked = attention_mask is not None
+def compare_scores(scores_S: Array, scores_T: Array, batch: Batch, how: Comparison) -> tuple[Array, Array]:
+    if not how.heads.same:  # means of heads come first
+        return unwrap(attention_scores.compare)(scores_S, scores_T, batch, how)
+    own, target, starts, mask = contiguous(scores_S, scores_T, batch.cls_rows, batch.attention_mask)
+    masked, padding = mask is not None, how.count_padding
     if masked or padding:
-        grid = len(starts), heads, -(-max(run.length for run in runs) // 32)
+        grid = batch.size, how.heads.S, -(-batch.longest // 32)
     else:
-        grid = max(1, min(512, -(-scores.size // 1024))), 1, 1
-    dscores, loss = cupy.empty(scores.shape, scores.dtype), cupy.empty((), scores.dtype)
-    parts = cupy.empty(math.prod(grid), parts_dtype(scores.dtype))
-    arrays = (scores, target, starts, attention_mask, dscores, parts, counters(), loss)
-    numbers = (np.int64(scores.size), len(starts), runs[-1].stop, heads, 2 * weight / entries, weight / entries, attention.UNSEEN)
+        grid = max(1, min(512, -(-own.size // 1024))), 1, 1
+    dscores, loss = cupy.empty(own.shape, own.dtype), cupy.empty((), own.dtype)
+    parts = cupy.empty(math.prod(grid), parts_dtype(own.dtype))
+    of_loss = how.weight / how.entries
+    numbers = (np.int64(own.size), batch.size, batch.runs[-1].stop, how.heads.S, 2 * of_loss, of_loss, attention.UNSEEN)
+    arguments = (own, target, starts, mask, dscores, parts, counters(), loss, *numbers)
     ways = {"MASK": masked, "PADDING": padding, "ONE": 0, "Y": target.dtype}
-    _COMPARE.launch(grid, (256,), scores.dtype, (*arrays, *numbers), **ways, **BLOCK_SUMS)
+    _COMPARE.launch(grid, (256,), own.dtype, arguments, **ways, **BLOCK_SUMS)
     return loss, dscores
 
 

@@ -1,4 +1,4 @@
-"""memory.add_rows, table[ids[t]] += rows[t]; memory.sum_rows; memory.added. Each sum has one order."""
+"""embedding.add_rows, table[ids[t]] += rows[t]; memory.added; and sums over rows, for biases. Each sum has one order."""
 
 from __future__ import annotations
 
@@ -180,6 +180,7 @@ def in_order(numbers: Array, bound: int, dtype) -> Array:
 
 
 def sum_rows(x: Array, out: Array | None = None) -> Array:
+    """x (T, d) -> Σ_t x_t (d,), into `out` where given."""
     (x,) = contiguous(x)
     rows, d = x.shape
     out, parts = sums_over_rows(rows, d, x.dtype, out)

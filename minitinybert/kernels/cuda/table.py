@@ -4,16 +4,14 @@ from collections.abc import Callable
 from inspect import unwrap
 from typing import Any
 
+from ...distillation import scores
 from ...engine import device, memory, random
-from ...losses import attention as attention_loss
 from ...losses import cross_entropy, mse, prediction
-from ...model import encoder, heads
-from ...ops import add_norm, attention, dropout, embed_norm, gelu, layer_norm, linear
+from ...model import encoder
+from ...ops import add_norm, dropout, embed_norm, embedding, gelu, layer_norm, linear
 from ...training import optim
-from . import attention as attention_kernels
 from . import dropout as dropout_kernels
 from . import gelu as gelu_kernels
-from . import heads as heads_kernels
 from . import layer, losses, norm, rows
 from . import linear as linear_kernels
 from . import optim as optim_kernels
@@ -34,24 +32,18 @@ TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
         (add_norm.backward, norm.add_norm_backward),
         (embed_norm.forward, norm.embed_norm_forward),
         (embed_norm.backward, norm.embed_norm_backward),
-        (attention.forward, attention_kernels.forward),
-        (attention.backward, attention_kernels.backward),
-        (attention_loss.attend, attention_kernels.attend),
+        (embedding.add_rows, rows.add_rows),
         (dropout.forward, dropout_kernels.forward),
         (dropout.backward, dropout_kernels.backward),
         (random.site_keys, dropout_kernels.site_keys),
-        (memory.add_rows, rows.add_rows),
-        (memory.sum_rows, rows.sum_rows),
         (memory.added, rows.added),
-        (attention_loss.seen, losses.seen_scores),
+        (scores.compare, losses.compare_scores),
         (mse.forward, losses.mse_forward),
         (mse.backward, losses.mse_backward),
         (cross_entropy.forward, losses.cross_entropy_forward),
         (cross_entropy.backward, losses.cross_entropy_backward),
         (prediction.forward, losses.prediction_forward),
         (prediction.backward, losses.prediction_backward),
-        (heads.biased_tanh, heads_kernels.biased_tanh),
-        (heads.through_tanh, heads_kernels.through_tanh),
         (optim.norm_factor, optim_kernels.norm_factor),
         (optim.clip_tensors, optim_kernels.clip_tensors),
         (optim.update, optim_kernels.update),
