@@ -77,7 +77,8 @@ class Job:
         from minitinybert.model.config import Config
         from minitinybert.model.parameters import Parameters
         from minitinybert.training.optim import Adam
-        from minitinybert.training.step import Learner
+        from minitinybert.training.shares import Learner
+        from minitinybert.training.teacher import Running
 
         cupy = machine.select("cuda")  # and its kernels
         rng = np.random.default_rng(0)
@@ -87,7 +88,7 @@ class Job:
         on_device = lambda config: Bert(config, Parameters.zeros(layout(config), np.float32, cupy))
         made = Prediction() if objective == "prediction" else Intermediate(student, teacher)
         workers = Workers(1).__enter__()  # for as long as the process lives
-        self.learner = Learner(on_device(student), made, workers, on_device(teacher))
+        self.learner = Learner(on_device(student), made, workers, Running(on_device(teacher)))
         self.adam = Adam(self.learner.student.parameters)
         self.batches = []
         for lengths in _lengths(mean, rng):

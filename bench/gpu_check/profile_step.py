@@ -24,7 +24,8 @@ from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
 from minitinybert.ops import add_norm, gelu
 from minitinybert.training.optim import PRESETS, Adam, AdamSettings, norm_factor, update
-from minitinybert.training.step import Learner
+from minitinybert.training.shares import Learner
+from minitinybert.training.teacher import Running
 
 Kernels = dict[str, tuple[int, float]]  # launches and µs, by name
 
@@ -67,7 +68,7 @@ class Profile:
         """A step of full sentences, and one of short ones, kernel by kernel; then the pool."""
         with Workers(1) as workers:
             teacher = Bert.new(self.teacher, 2).to(self.xp).astype(machine.float_type(self.args.teacher_dtype))
-            learner = Learner(Bert.new(self.student, 1).to(self.xp), Intermediate(self.student, self.teacher), workers, teacher, seed=3)
+            learner = Learner(Bert.new(self.student, 1).to(self.xp), Intermediate(self.student, self.teacher), workers, Running(teacher), seed=3)
             adam = Adam(learner.student.parameters, PRESETS["adamw"], workers)
 
             def step(batch: Batch, number: int = 0) -> None:

@@ -26,7 +26,8 @@ from minitinybert.engine.batch import packed  # noqa: E402
 from minitinybert.engine.parallel import Workers  # noqa: E402
 from minitinybert.model.bert import Bert  # noqa: E402
 from minitinybert.model.config import Config  # noqa: E402
-from minitinybert.training.step import Learner  # noqa: E402
+from minitinybert.training.shares import Learner  # noqa: E402
+from minitinybert.training.teacher import Running  # noqa: E402
 
 cupy = machine.select("cuda")  # and its kernels
 
@@ -81,7 +82,7 @@ def a_step(make: Callable) -> Results:
     def results(xp: Any = cupy) -> dict[str, Any]:
         with Workers(1) as workers:
             models = Bert.new(student, 1).to(xp), Bert.new(teacher, 2).to(xp)
-            losses, gradients = Learner(models[0], make(student, teacher), workers, models[1], seed=3).gradients(batch, 0)
+            losses, gradients = Learner(models[0], make(student, teacher), workers, Running(models[1]), seed=3).gradients(batch, 0)
             return {**losses, "gradient": gradients.flat}
 
     here, there = results(np), results()

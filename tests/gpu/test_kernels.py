@@ -202,8 +202,9 @@ def _linear(draw, rng):
         y, cache = linear.forward(up(x), weights, up(b) if biased else None)
         out = (up(0 * W.ravel()).reshape(W.shape), up(0 * b)) if given else None
         dx, dW, db = linear.backward(up(dy), cache, out)
-        assert out is None or (dW is out[0] and db is out[1])
-        return {"y": y, "dx": dx, "dW": dW, "db": db}
+        assert out is None or (dW is out[0] and (not biased or db is out[1]))
+        assert (db is not None) is biased
+        return {"y": y, "dx": dx, "dW": dW, **({"db": db} if biased else {})}
 
     return results
 
