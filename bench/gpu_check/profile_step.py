@@ -68,7 +68,8 @@ class Profile:
         """A step of full sentences, and one of short ones, kernel by kernel; then the pool."""
         with Workers(1) as workers:
             teacher = Bert.new(self.teacher, 2).to(self.xp).astype(machine.float_type(self.args.teacher_dtype))
-            learner = Learner(Bert.new(self.student, 1).to(self.xp), Intermediate(self.student, self.teacher), workers, Running(teacher), seed=3)
+            student, objective = Bert.new(self.student, 1).to(self.xp), Intermediate(self.student, self.teacher)
+            learner = Learner(student, objective, workers, Running(teacher), seed=3)
             adam = Adam(learner.student.parameters, PRESETS["adamw"], workers)
 
             def step(batch: Batch, number: int = 0) -> None:
