@@ -3,7 +3,6 @@ stand above all that they replace."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import asdict
 from typing import Any
@@ -79,9 +78,7 @@ def select(device: str) -> Any:
 def _bring_cpu_kernels() -> None:
     """Those that numba compiles, where it is installed; MINITINYBERT_NUMBA=0: none, but NumPy's
     passes as they are written."""
-    if os.environ.get("MINITINYBERT_NUMBA") == "0":
-        return
-    with contextlib.suppress(ImportError):
+    if os.environ.get("MINITINYBERT_NUMBA") != "0" and not extras.no_numba():
         from .kernels.cpu import table  # noqa: F401  its import registers the kernels
 
 

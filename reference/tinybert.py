@@ -56,7 +56,7 @@ def layer_norm(x, P, name, eps):  # x [...,d] -> y [...,d]
 def layer_norm_backward(dy, cache, P, name, G):  # dy [...,d] -> dx [...,d]
     """With g = γ dy, the gradient at x̂:  dx = (g − mean(g) − x̂ mean(g x̂))/σ.
     For ∂μ/∂x_j = 1/d and ∂σ/∂x_j = x̂_j/d, hence ∂x̂_i/∂x_j = (δ_ij − 1/d − x̂_i x̂_j/d)/σ.
-    In words: moving x along 1 or along x̂ does not change x̂, so g loses these two directions."""
+    In words: moving x along 1 or along x̂ does not change x̂ (but for ε), so g loses both."""
     x_hat, sigma = cache
     G[name + ".weight"] += (dy * x_hat).reshape(-1, dy.shape[-1]).sum(0)
     G[name + ".bias"] += dy.reshape(-1, dy.shape[-1]).sum(0)
@@ -259,8 +259,8 @@ def supervised(P, batch, c):  # -> losses, G
 def augment(x, pieces, likely, near, rng, N_a=20, p_t=0.4, K=15):  # x: words -> N_a copies
     """Algorithm 1: more sentences for the teacher to speak about, made by replacing words of x.
     likely(x_m, i, K) are the K words that BERT finds most probable at place i, which is masked: for
-    a word that is one piece of its vocabulary. For others near(word, K), the K words whose GloVe
-    vectors are nearest. Neither is asked in vain: p ~ U(0, 1) is drawn first."""
+    a word that is one piece of its vocabulary. For others near(word, K), the K other words whose
+    GloVe vectors are nearest. Neither is asked in vain: p ~ U(0, 1) is drawn first."""
     copies = []
     for _ in range(N_a):
         x_m = list(x)
@@ -278,9 +278,9 @@ def zeros_like(P):
     return {name: np.zeros_like(W) for name, W in P.items()}
 
 def adamw(P, G, state, lr, eps=1e-6, correct=False):
-    """A step of Adam, after the gradient as a whole was cut to norm 1, with β₁ 0.9 and β₂ 0.999:
-    m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², θ ← θ − lr (m/(√v + ε) + 0.01 θ), biases and
-    layer norms without decay. `correct` is for m and v that start at zero; BERT leaves it out."""
+    """A step of Adam, the gradient as a whole cut to norm 1 at most, with β₁ 0.9 and β₂ 0.999:
+    m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², θ ← θ − lr (m/(√v + ε) + 0.01 θ), no decay of
+    biases and norms. `correct`: m/(1 − β₁ᵗ), v/(1 − β₂ᵗ), as AdamW has them; BERT does without."""
     norm = math.sqrt(sum((g**2).sum() for g in G.values()))
     state["t"] += 1
     c1, c2 = (1 - 0.9 ** state["t"], 1 - 0.999 ** state["t"]) if correct else (1.0, 1.0)
@@ -360,7 +360,7 @@ def learn(what, P, data, lr, lesson, *given):
 def main():
     """The text is small, so chance has a say: another seed may put another student ahead."""
     rng = np.random.default_rng(0)
-    agree = lambda x: ((x[4] in BAD) != (x[3] == "never")) == (x[6] in BAD)  # never good, bad
+    agree = lambda x: ((x[4] in BAD) != (x[3] == "never")) == (x[6] in BAD)  # "never" turns the other
     text = [list(x) for x in itertools.product(*GROUPS) if agree(x)]  # a word of each group
     rng.shuffle(text)
     plain, few, unseen = (encode(x) for x in (text[:300], text[:16], text[300:]))
@@ -384,7 +384,7 @@ def main():
     def near(word, K):  # by the pre-trained model's table of words, for want of GloVe
         vector = lambda w: sum(pretrained[WORDS][VOCABULARY.index(p)] for p in pieces(w))
         cosine = lambda w: vector(w) @ vector(word) / math.sqrt(vector(w) @ vector(w))
-        return sorted(dict.fromkeys(itertools.chain(*GROUPS)), key=cosine)[: -K - 1 : -1]
+        return sorted(dict.fromkeys(itertools.chain(*GROUPS)), key=cosine)[-2 : -K - 2 : -1]
 
     more = [y for x in text[:16] for y in (x, *augment(x, pieces, likely, near, rng, K=5))]
     print(f"16 sentences are augmented to {len(more)}, such as: {' '.join(more[1])}")

@@ -5,7 +5,12 @@ import os
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("MINITINYBERT_NUMBA", "0")  # the formulas are what is tested; tests/kernels brings the kernels
+os.environ.setdefault("MINITINYBERT_NUMBA", "0")  # tests are of the formulas, where nobody says otherwise
+
+if os.environ["MINITINYBERT_NUMBA"] != "0":
+    from minitinybert import machine
+
+    machine.select("cpu")
 
 from hypothesis import HealthCheck, settings  # noqa: E402  (after the thread counts, which are read at import)
 

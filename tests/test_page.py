@@ -1,6 +1,6 @@
 """The page, reference/tinybert.py, as a whole: that it trains as the package does, stays one page, and does what it says when it is run.
 
-(Operation by operation it is a judge of the audit; its Algorithm 1 is in test_augmenter.py.)
+(Operation by operation it is a judge of the audit; its Algorithm 1 is in augmentation/test_algorithm.py.)
 """
 
 import ast

@@ -212,9 +212,10 @@ def distill_general(
     corpus = text.corpus(words, out, machine.workers.ranks)
     examples = text.segments(corpus, words, decided.seed, _corruption(recipe, words), pad_id=pad_id)
     frozen, known = machine.frozen(master), known_projections(student, recipe)
-    answering = Running(frozen, recipe.teacher_dropout)
-    learner = Learner(pupil.to(machine.xp), objective, machine.workers, answering, decided.seed, known)
     conditions = {**machine.conditions(recipe), "teacher's weights": digest(to_host(frozen.parameters.flat))}
+    answering = Running(frozen, recipe.teacher_dropout)  # it has a copy of its own, for reading
+    del master, frozen
+    learner = Learner(pupil.to(machine.xp), objective, machine.workers, answering, decided.seed, known)
     train(learner, examples, decided, out, resume=resume, description="distill general", conditions=conditions)
     return {"train": _last_losses(out)}
 

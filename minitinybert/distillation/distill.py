@@ -105,7 +105,7 @@ class Intermediate(Objective):
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         assert teacher is not None
         dtrace = Trace(hidden=[None] * (self.M + 1), scores=[None] * self.M)
-        losses: dict[str, list[Array]] = defaultdict(list)  # what each layer adds to each
+        losses: dict[str, list[Array]] = defaultdict(list)  # the layers' shares of each term
         dprojections: dict[str, list[Array]] = defaultdict(list)
         for m, n in self.hidden_pairs:
             loss, dtrace.hidden[m], gradients = self._hidden(m, student.hidden[m], teacher.hidden[n], batch, parameters)  # type: ignore[index]

@@ -3,7 +3,7 @@ authors released differ in many.
 
     paper         what the paper says; where it is silent, ours
     huawei-2019   what the released code does
-    default       ours: padding in no mean, the teacher without dropout, W_e and W_h apart, one norm for the whole gradient
+    default       as paper, but AdamW with bias correction and ε 1e-8
 
 A TOML file sets switches on top of a recipe that it names:
 
@@ -35,7 +35,7 @@ class Recipe:
     regression_target: str = "teacher"  # "teacher": its number; "labels": the data's
     heads: str = "refuse"  # where head counts differ: "refuse", "drop" the attention loss, "average" groups of heads
     layers: str = "uniform"  # the layer map: "uniform", "top", "bottom", or the teacher's layers, "3,6,9,12"
-    optimizer: str = "adamw"  # "adamw"; "bert", no bias correction; "bert-adam", nor one norm clipped but each tensor by itself
+    optimizer: str = "adamw"  # "adamw": bias correction, ε 1e-8; "bert": none, ε 1e-6; "bert-adam": so, each tensor clipped by itself
     intermediate_schedule: str = "linear"  # of the learning rate: "linear", up over the warm-up, then down to 0; or "constant"
     carry_projections: bool = True  # False: general distillation's W_e and W_h are drawn anew for the task's
     corpus_masking: str = "none"  # of general distillation's text: "none", "one" position a sequence, "mlm" 15 %

@@ -1,2 +1,2 @@
-"""What runs the mathematics: which library an array is of, its memory, keyed random numbers,
-batches, threads, ranks."""
+"""What runs the mathematics: which library an array is of, keyed random numbers, batches,
+threads, ranks."""

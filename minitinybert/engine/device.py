@@ -1,8 +1,8 @@
 """NumPy or CuPy: one source for both. The module of an array, moving arrays, and the few operations
 the two spell differently.
 
-Operations never name a device: `xp = array_module(x)` and go on. Everything that differs between
-the two libraries is here.
+Operations never name a device: `xp = array_module(x)` and go on. Almost all that differs
+between the two libraries is here.
 """
 
 from __future__ import annotations

@@ -87,5 +87,6 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
-    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    # An older glibc refuses more than 32 MB. Where neither is taken, its own moving threshold serves better than a fixed small one.
+    if mallopt(_M_MMAP_THRESHOLD, 1 << 30) or mallopt(_M_MMAP_THRESHOLD, 1 << 25):
+        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)

@@ -1,6 +1,6 @@
 """Random bits that depend on what they are for, not on who draws them when.
 
-A counter-based generator: bits = mix(key + counter). The key of a dropout mask is made from (seed,
+A counter-based generator: bits = mix(key + counter·golden). The key of a dropout mask is made from (seed,
 step, site) and from (sentence, position), so the same token gets the same mask on one thread or
 eight, padded or packed, NumPy or CuPy, and in a run resumed from a checkpoint. `mix` is the
 finaliser of SplitMix64 (Steele, Lea and Flood 2014, and Stafford's variant 13).

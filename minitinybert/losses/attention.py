@@ -21,13 +21,14 @@ def forward(scores_S: Array, scores_T: Array, mask: Array | None = None, count: 
 
 
 def backward(dloss: float, cache: Cache) -> Array:
-    """dloss () -> dscores_S, shaped as scores_S.    ∂L/∂A^S = 2 (A^S − A^T)/(entries): the mean squared error's own."""
+    """dloss () -> dscores_S, shaped as scores_S.    dA^S = dloss · 2 m (A^S − A^T)/n, n = `count`: mse.py's own."""
     return mse.backward(dloss, cache)
 
 
 def visible(A: Array, real: Array) -> tuple[Array, Array]:
     """Scores as the released code compares them: A (n, h, L, L), real (n, 1, 1, L) bool -> A, 0
-    where the key is not real or the score is UNSEEN or less; and where it is not, bool."""
+    where the key is not real or the score is UNSEEN or less; and a bool array, True where A was
+    left."""
     above = real & (A > UNSEEN)
     return A * above, above
 

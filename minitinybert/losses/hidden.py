@@ -31,7 +31,8 @@ def forward(
 def backward(dloss: float, cache: Cache) -> tuple[Array, Array | None, Array | None]:
     """dloss () -> dH_S (..., d′), dW (d, d′), db (d,); no dW and db without a projection.
 
-    With P = H^S Wᵀ + b:  dP = dloss · 2 (P − H^T)/n, and from there the linear map's backward: dH^S = dP W, dW = dPᵀ H^S.
+    With Y = H^S Wᵀ + b:  dY = dloss · 2 m (Y − H^T)/n (mse.py), and from there the linear map's
+    backward: dH^S = dY W, dW = dYᵀ H^S, db = dYᵀ 1.
     """
     dprojected = mse.backward(dloss, cache.error)
     if cache.projection is None:

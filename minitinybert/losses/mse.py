@@ -13,7 +13,7 @@ from ..engine.device import Array, array_module, fused
 
 class Cache(NamedTuple):
     difference: Array  # (...)  m (x − y)
-    n: float  # n
+    n: float  # what the mean divides by
 
 
 @fused

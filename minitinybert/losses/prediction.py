@@ -17,7 +17,7 @@ class Cache(NamedTuple):
     p_S: Array  # (B, C)
     p_T: Array  # (B, C)
     temperature: float
-    n: float  # n
+    n: float  # what the mean divides by
 
 
 @fused

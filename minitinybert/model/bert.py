@@ -260,6 +260,8 @@ class Bert:
     def _heads_backward(self, cache: Cache, dtrace: Trace, cls_only: bool, grads: Parameters) -> Array:
         """The gradient of the last layer's output, (T, d), or of its [CLS] rows, (S, d), as far as
         it comes from the heads."""
+        if dtrace.logits is not None and cache.mlm is None and (cache.classifier is None or cache.classifier.classifier is None):
+            raise InputError("dtrace has logits; the model has no head that gives any")
         dfirst, dlogits = None, dtrace.logits if cache.mlm is None else None  # of a classifier
         if cache.classifier is not None and (dlogits is not None or dtrace.pooled is not None):
             dfirst = heads.classify_backward(dtrace.pooled, dlogits, cache.classifier, grads)

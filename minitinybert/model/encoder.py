@@ -1,7 +1,7 @@
 """One encoder layer (paper section 2), forward and, line for line in reverse, backward.
 
 a = MultiHead(x)                       y = LayerNorm(x + dropout(a))
-u = GELU(y W₁ᵀ + b₁) W₂ᵀ + b₂          z = LayerNorm(y + dropout(u))
+w = GELU(y W₁ᵀ + b₁) W₂ᵀ + b₂          z = LayerNorm(y + dropout(w))
 
 Where only the [CLS] rows of the last layer are looked at, only they ask (`rows`): all else of that
 layer is keys and values.
@@ -94,13 +94,13 @@ def forward(
     asking = x if rows is None else x[rows]
     if keys is not None and rows is not None:
         keys = keys[:, rows]
-    keys_P, keys_a, keys_u = (None, None, None) if keys is None else keys
+    keys_P, keys_a, keys_w = (None, None, None) if keys is None else keys
     heads, eps = config.num_attention_heads, config.layer_norm_eps
     p_P, p = config.attention_probs_dropout_prob, config.hidden_dropout_prob
     a, A, c_attention = self_attention.forward(x, asking, W.attention, batch, heads, p_P, keys_P)
     y, c_norm_y = add_norm.forward(a, asking, *W.attention_norm, eps, p, keys_a)
-    u, c_feed_forward = feed_forward.forward(y, *W.up, *W.down, config.gelu_approximation)
-    z, c_norm_z = add_norm.forward(u, y, *W.output_norm, eps, p, keys_u)
+    w, c_feed_forward = feed_forward.forward(y, *W.up, *W.down, config.gelu_approximation)
+    z, c_norm_z = add_norm.forward(w, y, *W.output_norm, eps, p, keys_w)
     cache = Cache(rows, c_attention, c_norm_y, c_feed_forward, c_norm_z) if keep.cache else None
     return z, A if keep.scores else None, cache
 
@@ -110,12 +110,12 @@ def backward(dz: Array, dscores: Array | None, cache: Cache, dW: LayerArrays) ->
     """dz shaped as z, dscores (flat, or None) -> dx (T, d); the gradients of the weights are
     written into dW.
 
-    Each residual y + u hands its gradient to both terms: dy is what comes through the feed-forward
-    and what goes round it.
+    Each residual y + w hands its gradient to both terms: dy comes through the feed-forward and
+    dy_round goes round it, and the gradient of y is their sum; dx, dasking and dx_round likewise.
     """
     dgain, dbias = dW.output_norm
-    du, dy_round, dgain[...], dbias[...] = add_norm.backward(dz, cache.output_norm)
-    dy, *_ = feed_forward.backward(du, cache.feed_forward, (dW.up, dW.down))
+    dw, dy_round, dgain[...], dbias[...] = add_norm.backward(dz, cache.output_norm)
+    dy, *_ = feed_forward.backward(dw, cache.feed_forward, (dW.up, dW.down))
     dgain, dbias = dW.attention_norm
     da, dx_round, dgain[...], dbias[...] = add_norm.backward(dy + dy_round, cache.attention_norm)
     dx, dasking = self_attention.backward(da, dscores, cache.attention, dW.attention)

@@ -36,7 +36,7 @@ class Slot(NamedTuple):
 
 
 class Layout:
-    """Where each slot lies. slots in the order in which names are listed."""
+    """Where each slot lies. Names are listed in the order of `slots`."""
 
     def __init__(self, slots: Iterable[Slot]):
         self.slots = tuple(slots)
@@ -80,12 +80,19 @@ class Parameters(Mapping[str, Array]):
         return Parameters(self.layout, array_module(self.flat).zeros_like(self.flat))
 
     def to(self, xp: Any) -> Parameters:
-        """The same values in `xp` (numpy or cupy), a copy."""
+        """The same values in `xp` (numpy or cupy), a copy. Not of a copy for reading."""
+        self._check_rows()
         flat = self.flat.get() if hasattr(self.flat, "get") else self.flat
         return Parameters(self.layout, xp.array(flat))
 
     def astype(self, dtype: Any) -> Parameters:
+        """The same values in `dtype`, a copy. Not of a copy for reading."""
+        self._check_rows()
         return Parameters(self.layout, self.flat.astype(dtype))
+
+    def _check_rows(self) -> None:
+        if self.by_columns:  # its numbers lie in another order than a layout's
+            raise TypeError("a copy for reading is only read: convert the parameters that it was made of")
 
     def for_reading(self) -> Parameters:
         """A copy whose matrices, all but the tables, lie column by column. x Wᵀ then reads W row

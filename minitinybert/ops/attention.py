@@ -1,4 +1,4 @@
-"""Attention (paper eqs. 1–3), of every head by itself:  q ∈ R^{Q×d_k},  k, v ∈ R^{L×d_k}
+"""Attention (paper eqs. 1 and 2), of every head by itself:  q ∈ R^{Q×d_k},  k, v ∈ R^{L×d_k}
 
     A = q kᵀ/√d_k        the scores, before the softmax: what L_attn compares (eq. 7)
     P = softmax(A + mask)

@@ -37,10 +37,10 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     dγ = Σ_t dy_t x̂_t,  dβ = Σ_t dy_t.  Let g = γ dy be the gradient at x̂. Within a row:
     ∂x̂_i/∂x_j = (δ_ij − 1/d − x̂_i x̂_j/d)/σ, since ∂μ/∂x_j = 1/d and ∂σ/∂x_j = x̂_j/d. So
     dx_j = Σ_i g_i ∂x̂_i/∂x_j = (g_j − mean(g) − x̂_j mean(g x̂))/σ :
-    g, less its projections on 1 and on x̂, the two directions layer norm cannot see.
+    g, less its projections on 1 and on x̂, the two directions layer norm cannot see (the second but for ε).
     """
     x_hat, inverse_std, gain = cache
     g = gain * dy
     dx = (g - g.mean(axis=-1, keepdims=True) - x_hat * (g * x_hat).mean(axis=-1, keepdims=True)) * inverse_std
-    rows = tuple(range(dy.ndim - 1))
-    return dx, (dy * x_hat).sum(axis=rows), dy.sum(axis=rows)
+    axes = tuple(range(dy.ndim - 1))  # all but the last
+    return dx, (dy * x_hat).sum(axis=axes), dy.sum(axis=axes)

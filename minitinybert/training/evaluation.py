@@ -1,5 +1,4 @@
-"""A model's answers on a set of examples: logits in batches by length, predictions, metrics, and
-how long they took."""
+"""A model's answers on a set of examples: its logits, in batches by length, and what they say."""
 
 from __future__ import annotations
 

@@ -64,9 +64,8 @@ class KeptTraces(Teacher):
     def answer(self, batch: Batch, view: View, at: tuple[int, int]) -> Trace:
         """Of a packed batch of these examples all that is kept."""
         xp, c, dtype = array_module(batch.input_ids), self.config, self.values.dtype
-        pairs = sum(run.n * run.length**2 for run in batch.runs)
         hidden = {n: np.empty((len(batch.input_ids), c.hidden_size), dtype) for n in self.hidden}
-        scores = {n: np.empty(c.num_attention_heads * pairs, dtype) for n in self.scores}
+        scores = {n: np.empty(c.num_attention_heads * batch.row_pairs, dtype) for n in self.scores}
         for value, part in self._places(batch, hidden, scores):
             part[...] = value.reshape(part.shape)
         up = lambda kept, count: [xp.asarray(kept[n]) if n in kept else None for n in range(count)]

@@ -3,7 +3,7 @@ checkpoints, and going on from one.
 
 Everything random is a function of (seed, epoch) or (seed, step), so the state is parameters,
 moments, step, best result. A run that was stopped and resumed ends with bit-identical weights (same
-machine, same number of threads).
+machine, same number of threads, numba's passes or NumPy's as it began).
 
     out/config.json, model.safetensors, …   the best model by the dev metric, or the last where there is none
     out/metrics.jsonl                        one JSON object a line
@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import extras
 from ..data.batching import TrainingExamples, epoch_batches
 from ..engine.device import KERNELS, array_module, to_host
 from ..errors import InputError
@@ -93,8 +94,8 @@ def train(
     description: str = "train",
     conditions: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Train `learner.student` on `examples`; returns the last (and best) evaluation, {} without
-    `evaluate`.
+    """Train `learner.student` on `examples`; returns the best value of `metric` by its name,
+    {} without `evaluate`.
 
     evaluate(model) -> metrics, after every epoch; `metric` names the one that decides which model
     is kept. `conditions`: what else has to be the same for a run to go on. Raises Stopped on a
@@ -115,15 +116,20 @@ def train(
     return run.finish()
 
 
+def _passes() -> str:
+    """Whose passes a CPU's step is made of: their bits differ."""
+    return "numba" if KERNELS["cpu"] else "NumPy"
+
+
 @functools.cache
 def _say_whose_passes() -> None:
     """Once: on a CPU a step's time depends on it."""
     if KERNELS["cpu"]:
-        log("passes by numba")
+        log(f"passes by {_passes()}")
     elif os.environ.get("MINITINYBERT_NUMBA") == "0":
         log("plain NumPy passes: MINITINYBERT_NUMBA=0")
     else:
-        log("plain NumPy passes; pip install 'minitinybert[fast]' makes a step about a quarter quicker")
+        log(f"plain NumPy passes; {extras.no_numba()}")
 
 
 class _Run:
@@ -149,6 +155,9 @@ class _Run:
             state = load_state(path, self.adam)
             _same_run(state["settings"], self.settings, path)
             self.at = Progress(**state["progress"])
+            begun, now = state.get("passes", "NumPy"), _passes()
+            if begun != now and self.ranks.first:
+                log(f"begun with passes by {begun}, goes on with {now}'s: equal to rounding, no longer bit for bit")
             if self.ranks.first:
                 _keep_lines(self.out / "metrics.jsonl", self.at.step)
             else:
@@ -227,7 +236,7 @@ class _Run:
         self._gather()
         if not self.ranks.first:
             return
-        state = {"progress": asdict(self.at), "settings": self.settings}
+        state = {"progress": asdict(self.at), "settings": self.settings, "passes": _passes()}
         save_state(self.out / "checkpoint" / "last.safetensors", self.adam, state)
 
     def _gather(self) -> None:

@@ -33,11 +33,11 @@ def step(
     gradients: Parameters,
     backward: Callable[[Bert, Cache, Trace, Parameters], object] = Bert.backward,
 ) -> dict[str, Array]:
-    """The losses of a placed batch by name (0-d arrays); `gradients`, laid out as the student's
-    parameters, are overwritten.
+    """One step of learning (paper eq. 5). The losses of a placed batch by name (0-d arrays);
+    `gradients`, laid out as the student's parameters, are overwritten.
 
-    at: (seed, step), which all that is random in a step is a function of. backward: another way
-    through the student.
+    at: (seed, step), which all that is random in a step is a function of. backward: in
+    the place of `Bert.backward`; shares.py has one that leaves out the tables.
     """
     view = objective.teacher_view
     taught = None if view is None else teacher.answer(batch, view, at)

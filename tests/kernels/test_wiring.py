@@ -45,12 +45,28 @@ def test_a_machine_brings_them_where_numba_is():
 
 
 def test_without_numba_there_are_none_and_nobody_complains():
-    assert python(ABSENT + COUNT) == ("0", "")
+    assert python(ABSENT + COUNT, MINITINYBERT_NUMBA="") == ("0", "")
+
+
+OLD = """
+import sys, types
+sys.modules["numba"] = types.ModuleType("numba")
+sys.modules["numba"].__version__ = "0.61.2"
+from minitinybert import extras
+print(extras.no_numba())
+"""
+
+
+def test_a_numba_that_is_too_old_is_not_asked():
+    """Its compiler ends the process where it meets what it does not know."""
+    assert python(OLD + COUNT, MINITINYBERT_NUMBA="") == (
+        "numba 0.61.2 is too old; pip install 'minitinybert[fast]' brings 0.62 or newer\n0", ""
+    )
 
 
 @pytest.mark.parametrize(
     "kernels, switch, line",
-    [({1: 2}, "", "passes by numba"), ({}, "0", "plain NumPy passes: MINITINYBERT_NUMBA=0"), ({}, "", "pip install 'minitinybert[fast]'")],
+    [({1: 2}, "", "passes by numba"), ({}, "0", "plain NumPy passes: MINITINYBERT_NUMBA=0"), ({}, "", "plain NumPy passes; ")],
 )
 def test_training_says_once_whose_passes_run(monkeypatch, capsys, kernels, switch, line):
     monkeypatch.setitem(device.KERNELS, "cpu", kernels)

@@ -20,6 +20,7 @@ from minitinybert.engine.parallel import Workers
 from minitinybert.errors import InputError
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
+from minitinybert.training import loop
 from minitinybert.training.loop import Options, Stopped, train
 from minitinybert.training.optim import Adam
 from minitinybert.training.shares import Learner
@@ -89,7 +90,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, at, number):
 def test_a_killed_process_goes_on_from_its_last_checkpoint(tmp_path, at, options):
     """SIGKILL leaves no time for anything: the run restarts from the last checkpoint, or from the start, and repeats the rest."""
     script = (
-        "import sys; sys.path.insert(0, sys.argv[2]); import pathlib; from training import test_loop as t;"
+        "import sys; sys.path.insert(0, sys.argv[2]); import conftest, pathlib; from training import test_loop as t;"
         f"t.fit(pathlib.Path(sys.argv[1]), t.StopAfter({at}, t.signal.SIGKILL), options=t.{options}, evaluate=t.norm_of)"
     )
     tests = Path(__file__).parents[1]
@@ -220,3 +221,16 @@ def test_losses_fall_and_time_is_written(tmp_path):
     assert rows[-1]["losses"]["cross_entropy"] < 0.6 * rows[0]["losses"]["cross_entropy"]
     assert rows[-1]["seconds"] <= time.monotonic() - start + 1
     assert rows[0]["lr"] > 0 and rows[-1]["lr"] < rows[2]["lr"]
+
+
+def test_going_on_with_other_passes_is_said(tmp_path, monkeypatch, capsys):
+    """Their bits differ, to rounding."""
+    with pytest.raises(Stopped):
+        fit(tmp_path / "out", StopAfter(5, signal.SIGINT))
+    monkeypatch.setenv("MINITINYBERT_QUIET", "")
+    fit(tmp_path / "same")
+    assert "goes on with" not in capsys.readouterr().err
+    begun = loop._passes()
+    monkeypatch.setattr(loop, "_passes", lambda: "someone")
+    fit(tmp_path / "out", resume=True)
+    assert f"begun with passes by {begun}, goes on with someone's" in capsys.readouterr().err

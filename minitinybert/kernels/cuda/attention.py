@@ -1,9 +1,11 @@
-"""A layer's attention (layer.py launches it): a head of a sentence, forward, and backward by queries and by keys.
+"""A layer's attention (layer.py launches it): a head of a sentence, forward, and backward by
+queries and by keys.
 
 A = q kᵀ/√d_k,  P = softmax(A + mask),  D = P m/(1 − p),  c = D v
 dA = (P (dD m/(1 − p) − Σ dD D) + dscores)/√d_k with dD = dc vᵀ;  dq = dA k;      dk = dAᵀ q,  dv = Dᵀ dc
 
-One pass forward and two backward, whatever lengths the sentences have; no product of theirs is a call of its own.
+One pass forward and two backward, whatever lengths the sentences have; no product of theirs is a
+call of its own.
 """
 
 from __future__ import annotations
@@ -36,11 +38,12 @@ __device__ inline Place place(const long long* starts, int sentences, int T_rows
 }
 """
 
-# A block of 128 threads has up to R queries (or R keys) of one head of one sentence, a warp has a row of them.
-# rows[r][j] is what the block's row r and the sentence's row j have to do with each other, W the width of a head, M the longest sentence
-# or more. Products come of tiles of K rows; a thread has the sums of QUADS rows and C (or four) columns, and reads shared memory in
-# fours, rows of S numbers, an odd number of fours: neighbours lie in other banks. Where a quarter or half of the threads would do for
-# the sums, SPLIT shares of them have a part of each tile's rows.
+# A block of 128 threads has up to R queries (or R keys) of one head of one sentence, a warp has a
+# row of them. rows[r][j] is what the block's row r and the sentence's row j have to do with each
+# other, W the width of a head, M the longest sentence or more. Products come of tiles of K rows; a
+# thread has the sums of QUADS rows and C (or four) columns, and reads shared memory in fours, rows
+# of S numbers, an odd number of fours: neighbours lie in other banks. Where a quarter or half of
+# the threads would do for the sums, SPLIT shares of them have a part of each tile's rows.
 #
 # Banks: 32 of them, a number (of 4 bytes) wide; a warp's access of a number each is served at once, of a four each eight lanes at a time.
 # What asks a bank for two different numbers in that time waits. A row of `rows` is M + PAD numbers long, M a multiple of 32, so that
@@ -276,7 +279,8 @@ def lowest(dtype: np.dtype) -> float:
 
 @functools.cache
 def sizes(longest: int, W: int, dtype: np.dtype, few: bool = False) -> dict[str, int]:
-    """The constants of a kernel for sentences of up to `longest` tokens and heads W wide, as far as shared memory reaches."""
+    """The constants of a kernel for sentences of up to `longest` tokens and heads W wide, as far as
+    shared memory reaches."""
     M = max(32, 1 << (longest - 1).bit_length())
     S = 4 * (-(-W // 4) | 1)
     room = 46 * 1024 // (8 if dtype == np.float64 else 4)  # numbers in shared memory

@@ -41,7 +41,8 @@ _SITE_KEYS = cupy.ElementwiseKernel(  # random.key of (parent, site), of (that, 
 
 
 def undrawn(shape: Any, p: float, keys: Array | None) -> tuple[Cache, int]:
-    """The cache of `ops.dropout.draw` for a kernel to fill, and the threshold of `draw` in CUDA; 0 where nothing is dropped."""
+    """The cache of `ops.dropout.draw` for a kernel to fill, and the threshold of `draw` in CUDA; 0
+    where nothing is dropped."""
     threshold = 0 if keys is None else round(p * 65536)
     return Cache(cupy.empty(shape, bool) if threshold else None, 65536 / (65536 - threshold)), threshold
 

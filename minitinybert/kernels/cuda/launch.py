@@ -1,8 +1,11 @@
-"""What the kernels share: how CUDA C is compiled for a dtype, how rows are shared out among threads, sums over columns.
+"""What the kernels share: how CUDA C is compiled for a dtype, how rows are shared out among
+threads, sums over columns.
 
-T is the dtype of the arrays, A that of the arithmetic (float for T narrower than it). A row of D elements belongs to a group of G
-threads, a warp or a block of 256; thread `lane` has the four columns from 4·lane, and on in strides of 4·G, N fours in all. Four
-16-bit random numbers come of one 64-bit word (random.py), hence the four. Every sum has one order: results are the same at every run.
+T is the dtype of the arrays, A that of the arithmetic (float for T narrower than it). A row of D
+elements belongs to a group of G threads, a warp or a block of 256; thread `lane` has the four
+columns from 4·lane, and on in strides of 4·G, N fours in all. Four 16-bit random numbers come of
+one 64-bit word (random.py), hence the four. Every sum has one order: results are the same at every
+run.
 """
 
 from __future__ import annotations
@@ -179,7 +182,8 @@ class Kernel:
         self.name, self.source = name, source
 
     def launch(self, grid: tuple[int, ...], block: tuple[int, ...], dtype: Any, arguments: tuple[Any, ...], **constants: Any) -> None:
-        """Arguments are arrays (contiguous), None for no array, and numbers. Constants are integers, and dtypes for types."""
+        """Arguments are arrays (contiguous), None for no array, and numbers. Constants are
+        integers, and dtypes for types."""
         device, thread = cupy.cuda.runtime.getDevice(), get_ident()
         launcher = _launcher(self.source, self.name, np.dtype(dtype), tuple(constants.items()), device, thread)
         launcher(grid, block, arguments)
@@ -194,9 +198,10 @@ class Kernel:
 
 
 class Table:
-    """The arguments of several kernels, eight bytes each, in one block of the host's memory. CUDA asks a launch where each argument lies:
-    so a launch that is bound to its places once has nothing to pack, check or convert. `constants` are written once, as a launch's
-    arguments are given elsewhere; all other arguments are addresses and counts, and are written by `fill`."""
+    """The arguments of several kernels, eight bytes each, in one block of the host's memory. CUDA
+    asks a launch where each argument lies: so a launch that is bound to its places once has nothing
+    to pack, check or convert. `constants` are written once, as a launch's arguments are given
+    elsewhere; all other arguments are addresses and counts, and are written by `fill`."""
 
     _PLACES = 96
 
@@ -212,7 +217,8 @@ class Table:
             struct.pack_into("8s", self._memory, 8 * self._constants[name], value.tobytes())  # CUDA's hosts put the low bytes first
 
     def bind(self, kernel: Kernel, block: tuple[int, int], arguments: str, **constants: Any) -> Callable[..., None]:
-        """kernel's launch(stream, grid's x, y, z), its arguments by name in the order in which it takes them."""
+        """kernel's launch(stream, grid's x, y, z), its arguments by name in the order in which it
+        takes them."""
         names = arguments.split()
         if len(names) != len(_parameters(kernel.source, kernel.name)):
             raise TypeError(f"{kernel.name} takes other arguments than {arguments}")
@@ -237,8 +243,9 @@ class Table:
 
 
 def in_fours(width: int, arguments: tuple[Any, ...]) -> int:
-    """1: every four of every row lies where one access reads it. 2: every two of it does, as where there are 30,522 words. 0: neither.
-    Integers (keys, labels) are read one by one, wherever they lie."""
+    """1: every four of every row lies where one access reads it. 2: every two of it does, as where
+    there are 30,522 words. 0: neither. Integers (keys, labels) are read one by one, wherever they
+    lie."""
     if width % 2:
         return 0
     arrays = [a for a in arguments if isinstance(a, cupy.ndarray) and a.size and a.dtype.kind not in "iu"]
@@ -254,7 +261,8 @@ def groups_of(rows: int, width: int, dtype: Any) -> int:
 
 
 def sharing(width: int, dtype: Any) -> dict[str, int]:
-    """Threads a row, threads a block, fours a thread. Beyond 8192 columns, 4096 of float64, registers no longer suffice."""
+    """Threads a row, threads a block, fours a thread. Beyond 8192 columns, 4096 of float64,
+    registers no longer suffice."""
     G, block = (32, 128) if width * np.dtype(parts_dtype(dtype)).itemsize <= 32 * _OF_A_LANE else (256, 256)
     return {"G": G, "BLOCK": block, "N": -(-width // (4 * G))}
 
@@ -285,7 +293,8 @@ _PACKED = {"*": "Q", "u64": "Q", "long long": "q", "int": "i4x", "unsigned": "I4
 def _launcher(
     source: str, name: str, dtype: np.dtype, constants: tuple[tuple[str, Any], ...], device: int, thread: int
 ) -> Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], None]:
-    """A kernel's launch(grid, block, arguments) on a device, by one thread alone: the arguments' places are its own."""
+    """A kernel's launch(grid, block, arguments) on a device, by one thread alone: the arguments'
+    places are its own."""
     function, types = _compiled(source, name, dtype, constants).kernel, _parameters(source, name)
     arithmetic = "double" if dtype == np.float64 else "float"
     packed = struct.Struct("".join(_PACKED[arithmetic if a == "A" else a] for a in types))
@@ -312,7 +321,8 @@ def _parameters(source: str, name: str) -> tuple[str, ...]:
 
 
 def code_of(source: str, dtype: np.dtype, constants: dict[str, Any]) -> str:
-    """What the compiler gets of a kernel's source. A constant that is a dtype is a type there, all others are integers."""
+    """What the compiler gets of a kernel's source. A constant that is a dtype is a type there, all
+    others are integers."""
     types = {"T": dtype, **{key: value for key, value in constants.items() if isinstance(value, np.dtype)}}
     named = {key: _TYPES[value.name] for key, value in types.items()}
     header = "".join(sorted({include for _, _, include in named.values()})) + f"typedef {named['T'][1]} A;\n"
@@ -341,7 +351,8 @@ extern "C" __global__ void column_sums(const A* parts, T* first, T* second, T* t
 
 
 def sum_columns(parts: Array, out: tuple[Array, ...]) -> None:
-    """parts (groups, k·d) -> k of `out` (d,): the sums over the groups, side by side. Formula: parts.sum(axis=0)."""
+    """parts (groups, k·d) -> k of `out` (d,): the sums over the groups, side by side. Formula:
+    parts.sum(axis=0)."""
     width, d = parts.shape[1], len(out[0])
     targets = (*out, None, None)[:3]
     if width:
@@ -349,8 +360,9 @@ def sum_columns(parts: Array, out: tuple[Array, ...]) -> None:
 
 
 def counters() -> Array:
-    """Zeros for `comes_last`, of the thread and its current device and stream: on one stream, a kernel has them when the one before is
-    done. Of the thread too: per-thread default streams, which run at once, have one address in all threads."""
+    """Zeros for `comes_last`, of the thread and its current device and stream: on one stream, a
+    kernel has them when the one before is done. Of the thread too: per-thread default streams,
+    which run at once, have one address in all threads."""
     stream = cupy.cuda.runtime.getDevice(), cupy.cuda.get_current_stream().ptr
     if stream not in _counters.of:
         _counters.of[stream] = cupy.zeros(1024, np.uint32)
@@ -379,7 +391,8 @@ def by_columns(
 
 
 def sums_over_rows(rows: int, width: int, dtype: Any, out: Array | None) -> tuple[Array, Array]:
-    """The array for sums over `rows` rows (width,), `out` where given, 0 where there are no rows; and one for the blocks' parts."""
+    """The array for sums over `rows` rows (width,), `out` where given, 0 where there are no rows;
+    and one for the blocks' parts."""
     out = cupy.empty(width, dtype) if out is None else out
     if not rows:
         out[...] = 0

@@ -1,13 +1,17 @@
-"""model/encoder.py's layer as a whole: its kernels and cuBLAS's products, asked for one after the other.
+"""model/encoder.py's layer as a whole: its kernels and cuBLAS's products, asked for one after the
+other.
 
-What a launch costs the host are Python's objects: an array for each result, a view for each part of one, a check and a box for each
-argument. Between its launches a layer needs none of them. What a direction makes lies in one block of memory, or two: what the backward
-reads, and what nobody reads later; kernels and products get addresses in them. A `Table` has the arguments of all kernels of a direction:
-what depends on widths and dropout is written once, addresses and counts once a layer, and a launch says only which kernel and grid.
-What leaves a layer is an array of its own: the output, the scores, the gradient of the input.
+What a launch costs the host are Python's objects: an array for each result, a view for each part of
+one, a check and a box for each argument. Between its launches a layer needs none of them. What a
+direction makes lies in one block of memory, or two: what the backward reads, and what nobody reads
+later; kernels and products get addresses in them. A `Table` has the arguments of all kernels of a
+direction: what depends on widths and dropout is written once, addresses and counts once a layer,
+and a launch says only which kernel and grid. What leaves a layer is an array of its own: the
+output, the scores, the gradient of the input.
 
-q, k and v are one product with one matrix W_qkv (3d, d): their weights lie side by side, as Parameters has them. The biases are added by
-the kernels that come after the products; where a gradient goes two ways, the second product adds its own to the first's.
+q, k and v are one product with one matrix W_qkv (3d, d): their weights lie side by side, as
+Parameters has them. The biases are added by the kernels that come after the products; where a
+gradient goes two ways, the second product adds its own to the first's.
 """
 
 from __future__ import annotations
@@ -37,7 +41,8 @@ from .norm import _FORWARD as _NORM
 from .products import Products
 from .rows import _SUM
 
-# Of a layer where few rows ask: asking[s] = x[rows[s]], and their keys of the three dropout sites, own[i][s] = keys[i][rows[s]].
+# Of a layer where few rows ask: asking[s] = x[rows[s]], and their keys of the three dropout sites,
+# own[i][s] = keys[i][rows[s]].
 _TAKE = Kernel(
     "take_rows",
     r"""
@@ -161,7 +166,8 @@ class Block:
             self.size += -(-size // 256) * 256
 
     def take(self, at: dict[str, int]) -> MemoryPointer:
-        """The block, its places' addresses in `at`; whoever takes it holds it until the last launch that uses it is asked for."""
+        """The block, its places' addresses in `at`; whoever takes it holds it until the last launch
+        that uses it is asked for."""
         memory = alloc(self.size)
         first = memory.ptr
         at |= {name: first + offset for name, offset in self.offsets.items()}
@@ -215,7 +221,8 @@ class _Forward:
         return 1 if self.kind.few else -(-longest // self.sizes["R"])
 
     def run(self, shape: Shape, at: dict[str, int]) -> MemoryPointer | None:
-        """`at`: the addresses of what comes from outside. The block of what the backward reads, if that is to be kept."""
+        """`at`: the addresses of what comes from outside. The block of what the backward reads, if
+        that is to be kept."""
         if shape != self.shape:
             self._of(shape)
         kind, products, table = self.kind, self.products, self.table
@@ -363,7 +370,8 @@ _forward, _backward = functools.lru_cache(256)(_Forward), functools.lru_cache(25
 
 
 def _strides(kind: Kind) -> dict[str, int]:
-    """From row to row of q, and of k and v: in an array each where few ask, else side by side in one."""
+    """From row to row of q, and of k and v: in an array each where few ask, else side by side in
+    one."""
     return {"q_stride": kind.d, "kv_stride": 2 * kind.d} if kind.few else {"q_stride": 3 * kind.d, "kv_stride": 3 * kind.d}
 
 

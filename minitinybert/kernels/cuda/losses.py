@@ -1,4 +1,5 @@
-"""losses/mse.py, cross_entropy.py, prediction.py, distillation/scores.py: one pass, and the sum of what its blocks or rows summed up.
+"""losses/mse.py, cross_entropy.py, prediction.py, distillation/scores.py: one pass, and the sum of
+what its blocks or rows summed up.
 
 L = Σ (m(x − y))²/n      L = −Σ_b log p_b,y_b/n      L = −Σ_b Σ_c p^T_bc log p^S_bc/n
 """
@@ -41,8 +42,9 @@ extern "C" __global__ void mse_forward(const T* x, const Y* y, const u8* mask, T
 """,
 )
 
-# e = A^S − A^T of what counts: PADDING: all, but what is not visible as 0; MASK: what real queries have to do with real keys; else all, and
-# then no entry has to know its sentence. A warp has a row of a sentence's head, every (8 gridDim.z)-th.
+# e = A^S − A^T of what counts: PADDING: all, but what is not visible as 0; MASK: what real queries
+# have to do with real keys; else all, and then no entry has to know its sentence. A warp has a row
+# of a sentence's head, every (8 gridDim.z)-th.
 _COMPARE = Kernel(
     "compare_scores",
     PLACE
@@ -88,9 +90,10 @@ extern "C" __global__ void total(const A* parts, T* out, int count, A n) {
 """,
 )
 
-# A row of logits: TEACHER: against the teacher's, p^T = softmax(z_T/t); else against the label's own. It is read again for each pass:
-# a vocabulary's row does not fit in registers, and unrolled over them takes the compiler minutes; a few classes' is in the cache. There
-# is a division a row, none a logit.
+# A row of logits: TEACHER: against the teacher's, p^T = softmax(z_T/t); else against the label's
+# own. It is read again for each pass: a vocabulary's row does not fit in registers, and unrolled
+# over them takes the compiler minutes; a few classes' is in the cache. There is a division a row,
+# none a logit.
 _ENTROPY = Kernel(
     "entropy_forward",
     r"""

@@ -1,4 +1,5 @@
-"""ops/add_norm.py, embed_norm.py and layer_norm.py: a row stays in registers from the sum to the result.
+"""ops/add_norm.py, embed_norm.py and layer_norm.py: a row stays in registers from the sum to the
+result.
 
 s = x + dropout(a), or W[id] + P[position] + S[segment], or x;   x̂ = (s − μ)/σ,   y = γ x̂ + β (the embeddings': dropout of it)
 dx = (γdy − mean(γdy) − x̂ mean(γdy x̂))/σ,   da = dx m/(1 − p),   dγ = Σ dy x̂,   dβ = Σ dy
@@ -18,7 +19,8 @@ from .dropout import undrawn
 from .launch import Kernel, contiguous, groups_of, parts_dtype, sum_columns
 from .launch import ids as as_ids
 
-# From a row s, which each thread of the group has its fours of, to y in its place; x̂ and 1/σ where there is an array for them.
+# From a row s, which each thread of the group has its fours of, to y in its place; x̂ and 1/σ where
+# there is an array for them.
 _NORMALISE = r"""
 __device__ inline void normalise(A (&s)[N][4], const T* gain, const T* bias, T* x_hat, T* inverse_std, int row, int D, A eps) {
     A sum = 0, squares = 0, w[4], shift[4];

@@ -1,4 +1,5 @@
-"""optim.py over the flat arrays: the norms and the factors that clip by them stay on the device, and Adam is one pass."""
+"""optim.py over the flat arrays: the norms and the factors that clip by them stay on the device,
+and Adam is one pass."""
 
 from __future__ import annotations
 

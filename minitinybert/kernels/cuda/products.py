@@ -1,6 +1,8 @@
-"""Products of matrices by cuBLAS, given by addresses: what `cupy.matmul` comes to in the end, without its checks and views.
+"""Products of matrices by cuBLAS, given by addresses: what `cupy.matmul` comes to in the end,
+without its checks and views.
 
-Matrices lie row after row without gaps. cuBLAS reads them column after column, as their transposes; so y = x Wᵀ is to it yᵀ = W xᵀ.
+Matrices lie row after row without gaps. cuBLAS reads them column after column, as their transposes;
+so y = x Wᵀ is to it yᵀ = W xᵀ.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ _N, _T = cublas.CUBLAS_OP_N, cublas.CUBLAS_OP_T
 
 
 class Products:
-    """Of matrices of one dtype, summed in float32 or float64, on the current device and stream; TF32 where CuPy has it."""
+    """Of matrices of one dtype, summed in float32 or float64, on the current device and stream;
+    TF32 where CuPy has it."""
 
     def __init__(self, dtype: np.dtype):
         self._type = _TYPES[dtype.name]
@@ -32,7 +35,8 @@ class Products:
         self.begin()
 
     def begin(self) -> None:
-        """Before the first of a row of products: a thread that is no more has taken its handle with it."""
+        """Before the first of a row of products: a thread that is no more has taken its handle with
+        it."""
         self._handle = device.get_cublas_handle()
 
     def x_Wt(self, x: int, W: int, y: int, rows: int, inner: int, outer: int) -> None:

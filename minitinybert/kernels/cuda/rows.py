@@ -1,4 +1,5 @@
-"""embedding.add_rows, table[ids[t]] += rows[t]; memory.added; and sums over rows, for biases. Each sum has one order."""
+"""embedding.add_rows, table[ids[t]] += rows[t]; memory.added; and sums over rows, for biases. Each
+sum has one order."""
 
 from __future__ import annotations
 
@@ -15,10 +16,11 @@ _PLACE = r"""
 struct alignas(8) Place { int id, t; };  // rows[t] is for table[id]
 """
 
-# The ids in order, and where each was; of one id, the earlier first. By the lowest eight bits, then by the next, as far as ids have bits:
-# places that are sorted by what is below stay so (least significant digit first: Knuth, TAOCP 3, 5.2.5). One block does it, whose warps
-# have a stretch of the places each: of each of the 256 digits they count theirs, a sum over digits and warps says where each warp's
-# begin, and they put them there.
+# The ids in order, and where each was; of one id, the earlier first. By the lowest eight bits, then
+# by the next, as far as ids have bits: places that are sorted by what is below stay so (least
+# significant digit first: Knuth, TAOCP 3, 5.2.5). One block does it, whose warps have a stretch of
+# the places each: of each of the 256 digits they count theirs, a sum over digits and warps says
+# where each warp's begin, and they put them there.
 _SORT = Kernel(
     "sort_ids",
     _PLACE
@@ -85,8 +87,9 @@ extern "C" __launch_bounds__(1024) __global__ void sort_ids(const ID* ids, Place
 """,
 )
 
-# A block for each place that is the first of its id. Its warps sum up every eighth row for that id, N fours of columns a lane; each lane
-# looks up one of the warp's next 32. Then the block adds up its warps'.
+# A block for each place that is the first of its id. Its warps sum up every eighth row for that id,
+# N fours of columns a lane; each lane looks up one of the warp's next 32. Then the block adds up
+# its warps'.
 _ADD = Kernel(
     "add_rows",
     _PLACE
@@ -171,7 +174,8 @@ def add_rows(table: Array, ids: Array, rows: Array) -> None:
 
 
 def in_order(numbers: Array, bound: int, dtype) -> Array:
-    """ids (T,), each below `bound` -> (T, 2) int32: ids in order, and where each was, the earlier first; for kernels of `dtype`."""
+    """ids (T,), each below `bound` -> (T, 2) int32: ids in order, and where each was, the earlier
+    first; for kernels of `dtype`."""
     (numbers,) = as_ids(numbers)
     passes = max(1, -(-(bound - 1).bit_length() // 8))
     places = cupy.empty((2, len(numbers), 2), np.int32)  # each pass has them from one into the other

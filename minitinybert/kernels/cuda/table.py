@@ -1,4 +1,5 @@
-"""Which kernel replaces which operation on CuPy's arrays. Importing this registers them in `device.KERNELS`."""
+"""Which kernel replaces which operation on CuPy's arrays. Importing this registers them in
+`device.KERNELS`."""
 
 from collections.abc import Callable
 from inspect import unwrap
