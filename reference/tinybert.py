@@ -360,7 +360,7 @@ def learn(what, P, data, lr, lesson, *given):
 def main():
     """The text is small, so chance has a say: another seed may put another student ahead."""
     rng = np.random.default_rng(0)
-    agree = lambda x: ((x[4] in BAD) != (x[3] == "never")) == (x[6] in BAD)  # "never" turns the other
+    agree = lambda x: ((x[4] in BAD) != (x[3] == "never")) == (x[6] in BAD)  # never turns it
     text = [list(x) for x in itertools.product(*GROUPS) if agree(x)]  # a word of each group
     rng.shuffle(text)
     plain, few, unseen = (encode(x) for x in (text[:300], text[:16], text[300:]))

@@ -100,7 +100,7 @@ def test_every_equation_has_its_lines():
         assert files == {"minitinybert", "reference"}, f"{number} links to {files or 'nothing'}"
     for number in (*map(str, range(1, 5)), *map(str, range(7, 11))):
         names = [link.name for link in table[number] if link.file.startswith("minitinybert")]
-        assert names == ["forward", "backward"], f"{number} links to {names}"
+        assert [name for name in names if name != "compare"] == ["forward", "backward"], f"{number} links to {names}"
 
 
 def test_a_wrong_line_is_seen_and_put_right():
