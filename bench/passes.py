@@ -19,7 +19,7 @@ from common import begin, measure, paired, parser, ratio_bars, save, spread, sum
 
 from minitinybert.engine.parallel import keep_freed_memory
 from minitinybert.kernels.cpu import operations
-from minitinybert.training.optim import PRESETS
+from minitinybert.training.optim import PRESETS, Stretch, scalars_of
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "kernels"))
 import formulas  # what the kernels are judged by
@@ -91,7 +91,8 @@ def passes(args: argparse.Namespace) -> dict[str, tuple[int, Pass]]:
     ids, into = rng.integers(0, 2_000, T), normal(30_522, 312)
     found["add rows 312"] = x.size, lambda ops: lambda: ops.add_rows(into, ids, x)
     theta, g, m, v = normal(size), normal(size), normal(size), np.abs(normal(size))
-    found["Adam"] = size, lambda ops: lambda: ops.update(theta, g, m, v, np.float32(0.5), 1e-5, size // 2, 3, PRESETS["adamw"])
+    stretch, scalars = Stretch(theta, g, m, v), scalars_of(PRESETS["adamw"], 1e-5, 3)
+    found["Adam"] = size, lambda ops: lambda: ops.update(stretch, scalars, size // 2, np.float32(0.5))
     return found
 
 

@@ -23,7 +23,7 @@ from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
 from minitinybert.ops import add_norm, gelu
-from minitinybert.training.optim import PRESETS, Adam, AdamSettings, norm_factor, update
+from minitinybert.training.optim import PRESETS, Adam, Stretch, norm_factor, scalars_of, update
 from minitinybert.training.shares import Learner
 from minitinybert.training.teacher import Running
 
@@ -198,7 +198,7 @@ class Profile:
         _, cache = add_norm.forward(x, x, b, b, 1e-12, 0.1, keys)
         size = 1000 if quick else 50_000_000
         theta, g, m, v = (random(size) for _ in range(4))
-        v = xp.abs(v)
+        v, scalars = xp.abs(v), scalars_of(PRESETS["adamw"], 1e-5, 3)
         for name, moved, function in (
             ("copy", 8 * size, lambda: xp.copyto(theta, g)),
             ("gelu forward", 12 * T * f, lambda: gelu.forward(wide)),
@@ -206,7 +206,7 @@ class Profile:
             ("add_norm forward", 17 * T * d, lambda: add_norm.forward(x, x, b, b, 1e-12, 0.1, keys)),
             ("add_norm backward", 17 * T * d, lambda: add_norm.backward(x, cache)),
             ("norm of the gradient", 4 * size, lambda: norm_factor(g, 1.0)),
-            ("adam", 28 * size, lambda: update(theta, g, m, v, None, 1e-5, size // 2, 3, AdamSettings())),
+            ("adam", 28 * size, lambda: update(Stretch(theta, g, m, v), scalars, size // 2, None)),
         ):
             ms, _ = self.best_ms(function)
             print(f"    {name:22} {ms:8.3f} ms {moved / ms / 1e6:8.0f} GB/s", flush=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -61,11 +61,11 @@ class Adam:
         place, else it stays what it is."""
         factor = self._clip(grads)
         self.t += 1
-        decay_end = self.parameters.layout.decay_end
+        scalars, decay_end = scalars_of(self.settings, lr, self.t), self.parameters.layout.decay_end
 
-        def of(part: slice) -> None:
-            theta, gradient, m, v = (p.flat[part] for p in (self.parameters, grads, self.m, self.v))
-            update(theta, gradient, m, v, factor, lr, decay_end - part.start, self.t, self.settings)
+        def of(chunk: slice) -> None:
+            stretch = Stretch(*(p.flat[chunk] for p in (self.parameters, grads, self.m, self.v)))
+            update(stretch, scalars, decay_end - chunk.start, factor)
 
         self._on_all(self._chunks(), of)
 
@@ -99,13 +99,34 @@ class Adam:
         return None
 
 
+class Stretch(NamedTuple):
+    """One stretch of each of the flat arrays, (n,)."""
+
+    theta: Array
+    gradient: Array
+    m: Array
+    v: Array
+
+
+class Scalars(NamedTuple):
+    """The numbers of a step, with the bias corrections c₁ and c₂."""
+
+    beta1: float
+    rest1: float  # 1 − β₁
+    beta2: float
+    rest2: float  # 1 − β₂
+    root: float  # 1/√c₂
+    eps: float
+    rate: float  # lr/c₁
+    shrink: float  # 1 − lr λ
+
+
 @fused
-def update(
-    theta: Array, gradient: Array, m: Array, v: Array, factor: Array | None, lr: float, decay_end: int, t: int, settings: AdamSettings
-) -> None:
-    """Step t of Adam in place on stretches of the flat arrays, of which [:decay_end] decays (none
-    of it where that is negative)."""
-    beta1, rest1, beta2, rest2, root, eps, rate, shrink = adam_scalars(settings, lr, t)
+def update(stretch: Stretch, scalars: Scalars, decay_end: int, factor: Array | None) -> None:
+    """Adam's step in place: θ, m and v of a stretch, of which [:decay_end] decays (none of it where
+    that is negative). factor () scales the gradient, which stays as it is."""
+    theta, gradient, m, v = stretch
+    beta1, rest1, beta2, rest2, root, eps, rate, shrink = scalars
     xp = array_module(theta)
     g = gradient if factor is None else gradient * factor
     m *= beta1
@@ -118,10 +139,10 @@ def update(
     theta -= change
 
 
-def adam_scalars(s: AdamSettings, lr: float, t: int) -> tuple[float, ...]:
-    """β₁, 1 − β₁, β₂, 1 − β₂, 1/√c₂, ε, lr/c₁, 1 − lr λ, with the bias corrections c of step t."""
+def scalars_of(s: AdamSettings, lr: float, t: int) -> Scalars:
+    """Of step t = 1, 2, … with c₁ = 1 − β₁ᵗ and c₂ = 1 − β₂ᵗ, or 1 where nothing is corrected."""
     c1, c2 = (1 - s.beta1**t, 1 - s.beta2**t) if s.bias_correction else (1.0, 1.0)
-    return s.beta1, 1 - s.beta1, s.beta2, 1 - s.beta2, 1 / math.sqrt(c2), s.eps, lr / c1, 1 - lr * s.weight_decay
+    return Scalars(s.beta1, 1 - s.beta1, s.beta2, 1 - s.beta2, 1 / math.sqrt(c2), s.eps, lr / c1, 1 - lr * s.weight_decay)
 
 
 @fused

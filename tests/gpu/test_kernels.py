@@ -183,7 +183,8 @@ def _optimiser(draw, rng):
         flat = up(g * scale).copy()
         factor = optim.norm_factor(flat, max_norm)
         state = [up(a).copy() for a in (theta, m, v * v)]
-        optim.update(state[0], flat, *state[1:], factor if t % 2 else None, 1e-2, decay_end, t, preset)
+        stretch = optim.Stretch(state[0], flat, *state[1:])
+        optim.update(stretch, optim.scalars_of(preset, 1e-2, t), decay_end, factor if t % 2 else None)
         clipped = up(g * scale).copy()
         optim.clip_tensors(clipped, up(np.stack([bounds[:-1], bounds[1:]], 1)), max_norm)
         return {"factor": factor, "clipped": clipped, **dict(zip("θmv", state, strict=True))}

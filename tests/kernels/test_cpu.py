@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minitinybert.audit import assert_close, norm
-from minitinybert.training.optim import PRESETS
+from minitinybert.training.optim import PRESETS, Stretch, scalars_of
 
 from . import formulas
 
@@ -109,7 +109,8 @@ def _optimiser(draw, rng):
     def results(ops, up):
         gradient = up(g * scale)
         state = [up(a).copy() for a in (theta, m, v * v)]
-        ops.update(state[0], gradient, *state[1:], factor if factor is None else gradient.dtype.type(factor), 1e-2, decay_end, t, preset)
+        stretch, scaled = Stretch(state[0], gradient, *state[1:]), factor if factor is None else gradient.dtype.type(factor)
+        ops.update(stretch, scalars_of(preset, 1e-2, t), decay_end, scaled)
         return dict(zip("θmv", state, strict=True))
 
     return results
@@ -191,7 +192,7 @@ def test_what_is_not_finite_is_seen_where_the_formula_shows_it(dtype, bad):
             D, cache = ops.weigh(s("x", scores), None, rate, weigh_keys)
             yield from (D, ops.weigh_backward(s("dy", scores), cache))
         theta, m, v = (array.astype(dtype).ravel() for array in (x, a, dy * dy))
-        ops.update(theta, s("dy", dy).ravel(), m, v, None, 1e-3, 100, 2, PRESETS["adamw"])
+        ops.update(Stretch(theta, s("dy", dy).ravel(), m, v), scalars_of(PRESETS["adamw"], 1e-3, 2), 100, None)
         yield from (theta, m, v)
 
     for name in ("x", "a", "gain", "bias", "dy"):
@@ -251,8 +252,11 @@ def test_arrays_that_do_not_fit_are_left_to_the_formula(kind):
         (o.weigh, (A, mask, 0.5, of_A)),
         (o.weigh_backward, (A, weights)),
         (o.add_rows, (x, np.ones(3, np.int64), x)),
-        (o.update, (flat, flat, flat, flat, None, 1e-3, 0, 1, PRESETS["adamw"])),
     ]
+    stretch, scalars = Stretch(flat, flat, flat, flat), scalars_of(PRESETS["adamw"], 1e-3, 1)
+    for field in Stretch._fields:
+        if not alike(odd := strange(flat), flat):
+            assert o.update(stretch._replace(**{field: odd}), scalars, 0, None) is NotImplemented, field
     for operation, arguments in calls:
         for place, argument in enumerate(arguments):
             if isinstance(argument, np.ndarray) and not alike(odd := strange(argument), argument):

@@ -14,7 +14,7 @@ from ...ops.dropout import Cache as Dropout
 from ...ops.gelu import Cache as Gelu
 from ...ops.layer_norm import Cache as Norm
 from ...ops.softmax import Cache as Softmax
-from ...training.optim import AdamSettings, adam_scalars
+from ...training.optim import Scalars, Stretch
 from . import passes
 from .compiled import fits
 
@@ -141,13 +141,12 @@ def add_rows(table: Array, ids: Array, rows: Array) -> Any:
     passes.add_rows(table, ids, rows)
 
 
-def update(
-    theta: Array, gradient: Array, m: Array, v: Array, factor: Array | None, lr: float, decay_end: int, t: int, settings: AdamSettings
-) -> Any:
-    if not fits(theta.dtype, *((a, (theta.size,)) for a in (theta, gradient, m, v))):
+def update(stretch: Stretch, scalars: Scalars, decay_end: int, factor: Array | None) -> Any:
+    theta = stretch.theta
+    if not fits(theta.dtype, *((a, (theta.size,)) for a in stretch)):
         return NotImplemented
-    scalars = (1.0 if factor is None else float(factor), *adam_scalars(settings, lr, t))
-    passes.adam(theta, gradient, m, v, decay_end, tuple(map(theta.dtype.type, scalars)))
+    numbers = (1.0 if factor is None else float(factor), *scalars)
+    passes.adam(*stretch, decay_end, tuple(map(theta.dtype.type, numbers)))
 
 
 def _rate(p: float, keys: Array | None) -> tuple[int, float]:

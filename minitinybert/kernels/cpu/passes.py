@@ -393,7 +393,7 @@ def _adam(theta, gradient, m, v, scalars, shrink):
 @compiled
 def adam(theta, gradient, m, v, decay_end, scalars):
     """scalars, of the arrays' dtype: what scales the gradient, then training/optim.py's
-    adam_scalars. [:decay_end] decays."""
+    Scalars. [:decay_end] decays."""
     end = max(0, min(decay_end, theta.size))
     for start, stop, shrink in ((0, end, scalars[-1]), (end, theta.size, theta.dtype.type(1))):
         _adam(theta[start:stop], gradient[start:stop], m[start:stop], v[start:stop], scalars, shrink)

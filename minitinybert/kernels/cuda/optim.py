@@ -7,7 +7,7 @@ import cupy
 import numpy as np
 
 from ...engine.device import Array
-from ...training.optim import AdamSettings, adam_scalars
+from ...training.optim import Scalars, Stretch
 from .launch import BLOCK_SUMS, SUMS, Kernel, counters, parts_dtype
 
 _NORM = (
@@ -105,8 +105,7 @@ def clip_tensors(flat: Array, bounds: Array, max_norm: float) -> None:
     _SCALE.launch(grid, (256,), flat.dtype, (flat, bounds, out), **BLOCK_SUMS)
 
 
-def update(
-    theta: Array, gradient: Array, m: Array, v: Array, factor: Array | None, lr: float, decay_end: int, t: int, settings: AdamSettings
-) -> None:
-    scalars = [theta.dtype.type(a) for a in adam_scalars(settings, lr, t)]
-    _ADAM(gradient, theta if factor is None else factor.reshape(1), factor is not None, decay_end, *scalars, theta, m, v)
+def update(stretch: Stretch, scalars: Scalars, decay_end: int, factor: Array | None) -> None:
+    theta, gradient, m, v = stretch
+    numbers = [theta.dtype.type(a) for a in scalars]
+    _ADAM(gradient, theta if factor is None else factor.reshape(1), factor is not None, decay_end, *numbers, theta, m, v)
