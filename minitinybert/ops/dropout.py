@@ -33,7 +33,15 @@ def backward(dy: Array, cache: Cache) -> Array:
 
 def draw(d: int, p: float, keys: Array | None) -> Cache:
     """The mask alone, for rows of width d with keys (...)."""
-    threshold = round(p * 65536)
-    if keys is None or threshold == 0:
-        return Cache(None, 1.0)
-    return Cache(bits16(keys, d) >= threshold, 65536 / (65536 - threshold))
+    threshold = threshold_of(p, keys)
+    return Cache(bits16(keys, d) >= threshold if threshold else None, scale_of(threshold))
+
+
+def threshold_of(p: float, keys: Array | None) -> int:
+    """The 16-bit numbers below it drop: 65,536 p of them, none without keys."""
+    return 0 if keys is None else round(p * 65536)
+
+
+def scale_of(threshold: int) -> float:
+    """1/(1 − p), of p as the threshold rounds it."""
+    return 65536 / (65536 - threshold)

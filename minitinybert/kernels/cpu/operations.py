@@ -11,6 +11,7 @@ from ...engine.device import Array
 from ...ops.add_norm import Cache as AddNorm
 from ...ops.attention import Weights
 from ...ops.dropout import Cache as Dropout
+from ...ops.dropout import scale_of, threshold_of
 from ...ops.gelu import Cache as Gelu
 from ...ops.layer_norm import Cache as Norm
 from ...ops.softmax import Cache as Softmax
@@ -41,7 +42,7 @@ def gelu_backward(dy: Array, cache: Gelu) -> Any:
 
 
 def dropout_forward(x: Array, p: float, keys: Array | None) -> Any:
-    threshold, scale = _rate(p, keys)
+    scale = scale_of(threshold := threshold_of(p, keys))
     if not fits(x.dtype, (x, x.shape), (keys, x.shape[:-1], _KEYS)):
         return NotImplemented
     if keys is None or not threshold:
@@ -76,7 +77,7 @@ def layer_norm_backward(dy: Array, cache: Norm) -> Any:
 
 
 def add_norm_forward(a: Array, x: Array, gain: Array, bias: Array, eps: float, p: float = 0.0, keys: Array | None = None) -> Any:
-    threshold, scale = _rate(p, keys)
+    scale = scale_of(threshold := threshold_of(p, keys))
     shape, d = x.shape, x.shape[-1:]
     if not fits(x.dtype, (a, shape), (x, shape), (gain, d), (bias, d), (keys, shape[:-1], _KEYS)):
         return NotImplemented
@@ -108,7 +109,8 @@ def _norm_backward(dy: Array, cache: Norm, keep: Array | None, scale: float) -> 
 def weigh(A: Array, mask: Array | None, p: float, keys: Array | None) -> Any:
     if A.ndim != 4:
         return NotImplemented
-    (n, h, Q, L), (threshold, scale) = A.shape, _rate(p, keys)
+    (n, h, Q, L), threshold = A.shape, threshold_of(p, keys)
+    scale = scale_of(threshold)
     if not fits(A.dtype, (A, A.shape), (mask, (n, 1, 1, L), _KEEP), (keys, (n, h, Q), _KEYS)):
         return NotImplemented
     P, keep = np.empty_like(A), np.empty(A.shape, bool) if threshold else None
@@ -147,12 +149,6 @@ def update(stretch: Stretch, scalars: Scalars, decay_end: int, factor: Array | N
         return NotImplemented
     numbers = (1.0 if factor is None else float(factor), *scalars)
     passes.adam(*stretch, decay_end, tuple(map(theta.dtype.type, numbers)))
-
-
-def _rate(p: float, keys: Array | None) -> tuple[int, float]:
-    """The threshold below which 16 bits drop, and 1/(1 − p)."""
-    threshold = 0 if keys is None else round(p * 65536)
-    return threshold, 65536 / (65536 - threshold)
 
 
 def _rows(x: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...engine.device import Array
 from ...engine.random import key
-from ...ops.dropout import Cache
+from ...ops.dropout import Cache, scale_of, threshold_of
 from .launch import MIX, Kernel, contiguous
 
 _FORWARD = Kernel(
@@ -43,8 +43,8 @@ _SITE_KEYS = cupy.ElementwiseKernel(  # random.key of (parent, site), of (that, 
 def undrawn(shape: Any, p: float, keys: Array | None) -> tuple[Cache, int]:
     """The cache of `ops.dropout.draw` for a kernel to fill, and the threshold of `draw` in CUDA; 0
     where nothing is dropped."""
-    threshold = 0 if keys is None else round(p * 65536)
-    return Cache(cupy.empty(shape, bool) if threshold else None, 65536 / (65536 - threshold)), threshold
+    threshold = threshold_of(p, keys)
+    return Cache(cupy.empty(shape, bool) if threshold else None, scale_of(threshold)), threshold
 
 
 def forward(x: Array, p: float, keys: Array | None) -> tuple[Array, Cache]:

@@ -31,6 +31,7 @@ from ...engine.device import Array
 from ...engine.random import key
 from ...model.config import Config
 from ...model.encoder import Keep, LayerArrays
+from ...ops.dropout import scale_of, threshold_of
 from .attention import BY_KEYS, BY_QUERIES, FORWARD, lowest, sizes
 from .gelu import _BACKWARD as _GELU_BACKWARD
 from .gelu import _FORWARD as _GELU
@@ -115,7 +116,7 @@ def forward(
     heads, (T, d) = config.num_attention_heads, x.shape
     Q, pairs = (T, batch.row_pairs) if rows is None else (len(rows), T)
     shape = Shape(T, Q, batch.size, batch.longest, heads * pairs)
-    dropped = (0, 0) if keys is None else (_threshold(config.hidden_dropout_prob), _threshold(config.attention_probs_dropout_prob))
+    dropped = threshold_of(config.hidden_dropout_prob, keys), threshold_of(config.attention_probs_dropout_prob, keys)
     z = cupy.ndarray((Q, d), x.dtype)
     scores = cupy.ndarray((shape.scores,), x.dtype) if keep.scores else None
     at = dict(zip(_WEIGHTS, _addresses(W), strict=True))
@@ -376,13 +377,8 @@ def _strides(kind: Kind) -> dict[str, int]:
 
 
 def _dropouts(kind: Kind) -> dict[str, Any]:
-    scale = lambda threshold: 65536 / (65536 - threshold)
-    of_0 = {"dropped_0": kind.attention, "scale_0": scale(kind.attention)}
-    return {**of_0, "dropped": kind.hidden, "scale": scale(kind.hidden)}
-
-
-def _threshold(p: float) -> int:
-    return round(p * 65536)
+    of_0 = {"dropped_0": kind.attention, "scale_0": scale_of(kind.attention)}
+    return {**of_0, "dropped": kind.hidden, "scale": scale_of(kind.hidden)}
 
 
 def _groups(width: int, rows: int, dtype: np.dtype) -> int:
