@@ -1,11 +1,35 @@
 """minitinybert: TinyBERT (arXiv 1909.10351) from scratch on NumPy and CuPy, every backward pass by
 hand."""
 
-from .model.bert import Bert
-from .model.trace import Trace
+from __future__ import annotations
 
-load = Bert.load
-"""load(path) -> Bert: a model from a directory in Hugging Face layout (see Bert.load)."""
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Bert", "Trace", "load"]
+if TYPE_CHECKING:
+    from .errors import InputError
+    from .model.bert import Bert
+    from .model.trace import Trace
+
+    load = Bert.load
+
+__all__ = ["Bert", "InputError", "Trace", "load"]
 __version__ = "0.1.0"
+
+_HOMES = {"Bert": ".model.bert", "InputError": ".errors", "Trace": ".model.trace"}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from its home when it is first asked for: `minitinybert --help` needs no
+    NumPy. `load(path) -> Bert` is Bert.load: a model from a directory in Hugging Face layout."""
+    if name == "load":
+        value: Any = import_module(".model.bert", __name__).Bert.load
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name], __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals().setdefault(name, value)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
