@@ -22,6 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     _ablate(commands)
     _evaluate(commands)
     _predict(commands)
+    _info(commands)
     _audit(commands)
     return parser
 
@@ -226,6 +227,15 @@ def _convert(commands: Any) -> None:
     parser.add_argument("source", metavar="SRC", help="a directory, .safetensors, .bin, TensorFlow checkpoint, or Hugging Face id")
     parser.add_argument("destination", type=Path, metavar="DST")
     parser.add_argument("--overwrite", action="store_true", help="replace the model that DST holds")
+
+
+def _info(commands: Any) -> None:
+    parser = _command(commands, "info", "what a model costs: parameters, FLOPs, speed-up (the paper's Table 1), head, files")
+    parser.add_argument("model", metavar="MODEL", help="a directory, a Hugging Face id, or a shape: 4L-312D-12H-1200F")
+    parser.add_argument("--teacher", metavar="DIR|ID|SHAPE", help="how many times smaller and cheaper than this the model is")
+    parser.add_argument("--length", type=_positive, default=128, metavar="L", help="tokens of the sentence whose FLOPs are counted")
+    parser.add_argument("--measure", action="store_true", help="how many times quicker than --teacher, on this machine")
+    parser.add_argument("--batch-size", type=_positive, default=32, metavar="B", help="sentences at a time that --measure takes")
 
 
 def _demo(commands: Any) -> None:

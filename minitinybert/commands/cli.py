@@ -223,6 +223,15 @@ def _run_convert(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_info(args: argparse.Namespace) -> int:
+    from ..machine import Machine
+    from . import info
+
+    with Machine(args.device, args.threads, args.ranks) as machine:
+        report = info.info(args.model, machine, args.teacher, args.length, args.measure, args.batch_size)
+    return _print_json(report) if args.json else print(info.format_report(report)) or 0
+
+
 def _run_demo(args: argparse.Namespace) -> int:
     from ..machine import Machine
     from . import demo
@@ -318,6 +327,7 @@ _COMMANDS = {
     "ablate": _run_ablate,
     "evaluate": _run_evaluate,
     "predict": _run_predict,
+    "info": _run_info,
     "audit": _run_audit,
 }
 

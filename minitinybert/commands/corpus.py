@@ -34,11 +34,13 @@ from ..losses import cross_entropy
 from ..machine import Machine
 from ..model.bert import Bert
 from ..model.config import Config
+from ..progress import log
 from ..training.loop import Options, digest, train
 from ..training.plan import Given, general_options
 from ..training.shares import Learner
 from ..training.teacher import Running
 from .classifiers import known_projections
+from .info import cost_line
 from .shape import is_shape, parse_shape
 
 _DEV_FRACTION, _DEV_MOST = 0.05, 2000  # sentences at the corpus's end that are kept from training
@@ -214,9 +216,11 @@ def distill_general(
     frozen, known = machine.frozen(master), known_projections(student, recipe)
     conditions = {**machine.conditions(recipe), "teacher's weights": digest(to_host(frozen.parameters.flat))}
     answering = Running(frozen, recipe.teacher_dropout)  # it has a copy of its own, for reading
+    master_config = master.config
     del master, frozen
     learner = Learner(pupil.to(machine.xp), objective, machine.workers, answering, decided.seed, known)
     train(learner, examples, decided, out, resume=resume, description="distill general", conditions=conditions)
+    log(cost_line(pupil.config, text.max_length, master_config))
     return {"train": _last_losses(out)}
 
 

@@ -30,6 +30,7 @@ from ..training.shares import Learner
 from ..training.teacher import NOBODY, Running, Teacher
 from .answer import evaluate, judge
 from .classifiers import check_labels, in_task_order, known_projections, load_classifier, load_student
+from .info import cost_line
 from .task_data import TaskData
 
 # ---------------------------------------------------------------------------------------------------------- training commands
@@ -46,6 +47,7 @@ def finetune(
     files.check()
     objective = Supervised(task.labels is None)
     _train(student, objective, files, options, Path(out), machine, resume, f"finetune {task.name}")
+    log(cost_line(student.config, max_length))
     return evaluate(str(out), task, data, machine, max_length)
 
 
@@ -111,6 +113,7 @@ def distill_task(
     last: Objective = Supervised(regression) if hard_labels else Prediction(recipe, regression)
     taught = _Taught(master, recipe, answers, (teacher, str(last_files.directory), plan.max_length), {})
     _train(pupil, last, last_files, plan.prediction, out, machine, resume, "distill prediction", taught)
+    log(cost_line(pupil.config, plan.max_length, master.config))
     return evaluate(str(out), task, last_files.directory, machine, plan.max_length)
 
 
