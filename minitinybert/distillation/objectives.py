@@ -4,8 +4,8 @@ losses and the trace's gradient.
     losses, dtrace, dprojections = objective(student, batch, teacher, parameters)
 
 `losses` are the terms by name (0-d arrays, weighted, the batch's share of them), `dtrace` is what
-`Bert.backward` injects, `dprojections` the gradients of the objective's own parameters by name. The
-Transformer knows none of this.
+`Bert.backward` injects, `dprojections` the gradients of the parameters that the objective uses
+itself, by name: its own (`slots`), or the student's. The Transformer knows none of this.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Terms(NamedTuple):
 
     losses: dict[str, Array]  # by term, each with its λ: their sum is what is learned
     dtrace: Trace  # the gradient of that sum with respect to the student's trace
-    dprojections: Mapping[str, Array]  # and with respect to the objective's own parameters, by name
+    dprojections: Mapping[str, Array]  # and with respect to parameters that it uses itself, by name
 
 
 class Objective(ABC):

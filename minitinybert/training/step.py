@@ -44,7 +44,7 @@ def step(
     terms, cache = terms_of(objective, student, batch, taught, key(*at))
     backward(student, cache, terms.dtrace, gradients)
     for name, gradient in terms.dprojections.items():
-        gradients[name][...] = gradient
+        gradients[name][...] += gradient  # the student's own may have one of the backward's
     return terms.losses
 
 
