@@ -17,29 +17,40 @@ from ..errors import InputError
 from ..machine import Machine
 from ..model.bert import Bert
 from ..model.config import Config
+from ..progress import log
 from ..training import evaluation
 from .classifiers import check_classifier, check_labels, in_task_order
 from .task_data import TaskData, check_length, encode
 
 
 def judge(model: Bert, task: Task, examples: EncodedExamples, machine: Machine) -> dict[str, float]:
+    """{metric: value} of a model on labelled examples."""
+    return judge_against_constant(model, task, examples, machine)[0]
+
+
+def judge_against_constant(model: Bert, task: Task, examples: EncodedExamples, machine: Machine) -> tuple[dict[str, float], str]:
+    """{metric: value} of a model on labelled examples; and in words why it is no better than a
+    constant answer, "" where it is."""
     assert examples.labels is not None
-    values = evaluation.logits(model, examples, machine.workers)
-    return metrics.evaluate(task.metrics, evaluation.predictions(values, task.labels is None), examples.labels)
+    answers = evaluation.predictions(evaluation.logits(model, examples, machine.workers), task.labels is None)
+    values = metrics.evaluate(task.metrics, answers, examples.labels)
+    return values, metrics.knows_nothing(task.main_metric, answers, examples.labels)
 
 
 def evaluate(
     model: str, task: Task, data: Path, machine: Machine, max_length: int = 128, splits: Sequence[str] | None = None
 ) -> dict[str, dict[str, float]]:
     """{split: {metric: value}} of a model on a task's labelled files, by default its dev ones (MNLI
-    has two)."""
+    has two). A model that is no better than a constant answer is warned of."""
     judged, files = _judged(model, task, data, machine, max_length)
     results = {}
     for split in splits or task.dev_splits:
         examples = files.split(split)
         if examples.labels is None:
             raise InputError(f"{data}: split {split} has no labels; nothing to compare with")
-        results[split] = judge(judged, task, examples, machine)
+        results[split], nothing = judge_against_constant(judged, task, examples, machine)
+        if nothing:
+            log(f"warning: {model} is no better than a constant answer on {split}: {nothing}")
     return results
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..data.glue import Task
+from ..data.metrics import of_constant
 from ..data.tokenizer import Tokenizer
 from ..distillation.distill import Intermediate, Prediction
 from ..distillation.objectives import Objective, Supervised
@@ -28,7 +29,7 @@ from ..training.loop import Options, digest, finished, train
 from ..training.plan import Given, plan_of
 from ..training.shares import Learner
 from ..training.teacher import NOBODY, Running, Teacher
-from .answer import evaluate, judge
+from .answer import evaluate, judge, judge_against_constant
 from .classifiers import check_labels, in_task_order, known_projections, load_classifier, load_student
 from .info import cost_line
 from .task_data import TaskData
@@ -45,6 +46,7 @@ def finetune(
     student = load_classifier(model, task, options.seed)
     files = TaskData(task, data, Tokenizer.load(student.tokenizer_files), max_length, student)
     files.check()
+    _start_at_the_mean(student, files)
     objective = Supervised(task.labels is None)
     _train(student, objective, files, options, Path(out), machine, resume, f"finetune {task.name}")
     log(cost_line(student.config, max_length))
@@ -102,6 +104,7 @@ def distill_task(
     objective = Intermediate(pupil.config, master.config, recipe, weights) if stage != "prediction" else None
     for each in (files, last_files):
         each.check()
+    _start_at_the_mean(pupil, last_files)
     check_teacher(teacher, master, files, machine)
     if objective is not None:
         taught = _Taught(master, recipe, answers, (teacher, str(data), plan.max_length), known_projections(student, recipe))
@@ -117,6 +120,15 @@ def distill_task(
     return evaluate(str(out), task, last_files.directory, machine, plan.max_length)
 
 
+def _start_at_the_mean(student: Bert, files: TaskData) -> None:
+    """A fresh regression head's bias is the mean of the training labels: what is left to learn are
+    the differences."""
+    if files.task.labels is None:
+        bias, labels = student.parameters["classifier.bias"], files.split("train").labels
+        if not bias.any() and labels is not None:
+            bias[...] = labels.mean()
+
+
 def load_teacher(path: str, task: Task, machine: Machine) -> Bert:
     """A teacher fine-tuned on the task. InputError where it has no classifier, or one for other
     labels."""
@@ -128,21 +140,17 @@ def load_teacher(path: str, task: Task, machine: Machine) -> Bert:
 
 
 def check_teacher(path: str, teacher: Bert, files: TaskData, machine: Machine) -> dict[str, float]:
-    """Its dev metrics, before hours are spent: InputError where it is worse than always saying the
-    most frequent label (for correlations: than saying always the same); a warning where it is as
-    good. On WNLI, teachers are."""
+    """Its dev metrics, before hours are spent. InputError where it is no better than a constant
+    answer; on WNLI, whose teachers are as good as that, a warning."""
     task, dev = files.task, files.split(files.task.dev_splits[0])
-    scores = judge(teacher, task, dev, machine)
-    log(f"teacher {path} on dev: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
     assert dev.labels is not None
-    floor = float(np.bincount(dev.labels).max() / len(dev)) if task.main_metric == "accuracy" else 0.0
-    score = scores[task.main_metric]
-    constant = f"{path}: the teacher's dev {task.main_metric} is {score:.4f}, that of a constant answer {floor:.4f}"
-    question = "is it fine-tuned on this task, and are its labels (id2label) in the order of its outputs?"
-    if score < floor or (score == floor and task.name != "wnli"):
-        raise InputError(f"{constant}; {question}")
-    if score == floor:
-        log(f"warning: {constant}")
+    scores, nothing = judge_against_constant(teacher, task, dev, machine)
+    log(f"teacher {path} on dev: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    if nothing and task.name == "wnli" and scores["accuracy"] >= of_constant("accuracy", dev.labels):
+        log(f"warning: {path}: the teacher's dev {nothing}")
+    elif nothing:
+        question = "is it fine-tuned on this task, and are its labels (id2label) in the order of its outputs?"
+        raise InputError(f"{path}: the teacher's dev {nothing}; {question}")
     return scores
 
 

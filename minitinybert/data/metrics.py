@@ -52,3 +52,32 @@ def evaluate(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) 
     if not np.isfinite(predictions).all():
         raise InputError("the model's answers are not numbers any more; train it with a smaller learning rate")
     return {name: METRICS[name](predictions, labels) for name in names}
+
+
+_KNOWS = 0.05  # the share of the labels' variance that answers which know something explain at the least
+
+
+def of_constant(name: str, labels: np.ndarray) -> float:
+    """The best that a constant answer reaches in a metric: of classes the most fitting one's, of a
+    correlation 0."""
+    if name in ("pearson", "spearman"):
+        return 0.0
+    return max(METRICS[name](np.full_like(labels, label), labels) for label in np.unique(labels))
+
+
+def knows_nothing(name: str, predictions: np.ndarray, labels: np.ndarray) -> str:
+    """Why such predictions are no better than a constant answer, in words; "" where they are.
+
+    Classes by the metric `name`. Numbers by their error too, as what hardly moves may go together
+    with the labels and tells nothing: 3.60 ± 0.02 may have any correlation.
+    """
+    value, constant = METRICS[name](predictions, labels), of_constant(name, labels)
+    if value <= constant:
+        return f"{name} is {value:.4f}, that of a constant answer {constant:.4f}"
+    if name not in ("pearson", "spearman"):
+        return ""
+    error, variance = float(np.mean((predictions - labels) ** 2)), float(np.var(labels))
+    if error < (1 - _KNOWS) * variance:
+        return ""
+    answers = f"answers {predictions.mean():.2f} ± {predictions.std():.2f} to labels {labels.mean():.2f} ± {labels.std():.2f}"
+    return f"{answers} err by {error:.3f} squared, a constant answer by {variance:.3f}"

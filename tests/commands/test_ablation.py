@@ -168,7 +168,7 @@ def test_the_last_step_of_each_variant(made, slug, seed):
     call = made.calls[f"{slug}/seed-{seed}"]
     assert type(call.objective) is (Supervised if slug in ("without-td", "without-pred") else Prediction)
     assert call.options == replace(ONE, seed=seed, epochs=3 if slug == "without-td" else 1)
-    assert call.examples == (48 if slug == "without-da" else 64)
+    assert call.examples == (48 if slug in ("without-da", "without-pred") else 64)  # w/o Pred: the original's labels
     before = {"without-td": f"general/{GENERAL['full']}", "without-pred": f"full/seed-{seed}/intermediate"}
     assert same_encoder(call.start, made.out / before.get(slug, f"{slug}/seed-{seed}/intermediate"))
 
@@ -340,37 +340,70 @@ VALUES = {"full": {0: 80.0, 1: 82.0, 2: 84.0}, "w/o GD": {0: 81.0, 1: 80.0, 2: 7
 
 
 def test_means_deviations_and_differences_by_hand():
-    report = ablation_report.summarise(VALUES)
+    report = ablation_report.summarise(VALUES, "sst-2", 50.9)
     full, gd, td = report["results"]
     assert (full["mean"], full["sd"], full["difference"]) == (82.0, 2.0, 0.0)
     assert (gd["mean"], gd["sd"]) == (80.0, 1.0)
     assert (gd["difference"], gd["difference_sd"]) == (-2.0, 3.0)  # of 1, −2, −5
     assert (td["mean"], td["difference"]) == (81.0, 0.0) and td["difference_sd"] == pytest.approx(0.5**0.5)  # of 0.5, −0.5
     assert (gd["paper"], gd["paper_difference"]) == (72.5, -3.1)
-    one = ablation_report.summarise({"full": {0: 80.0}})["results"][0]
+    one = ablation_report.summarise({"full": {0: 80.0}}, "sst-2", 50.9)["results"][0]
     assert (one["mean"], one["sd"]) == (80.0, None)
 
 
-def test_the_order_is_checked_where_both_are_there():
-    checks = {check["statement"]: check for check in ablation_report.summarise(VALUES)["checks"]}
-    assert set(checks) == {"full ≥ w/o GD", "w/o GD ≥ w/o TD"}
-    assert checks["full ≥ w/o GD"]["holds"] and checks["full ≥ w/o GD"]["difference"] == 2.0
-    assert not checks["w/o GD ≥ w/o TD"]["holds"] and checks["w/o GD ≥ w/o TD"]["difference"] == -0.5  # of 0.5, −1.5
-    assert checks["w/o GD ≥ w/o TD"]["paper_difference"] == 4.0
+def test_every_pair_that_the_paper_orders_has_a_verdict():
+    values = {**VALUES, "w/o Trm": {0: 70.0, 1: 71.0, 2: 72.5}, "w/o DA": {0: 85.0, 1: 87.1, 2: 89.2}}
+    checks = {check["statement"]: check for check in ablation_report.summarise(values, "sst-2", 50.9)["checks"]}
+    names = ["full", "w/o GD", "w/o TD", "w/o DA", "w/o Trm"]  # in the order of the paper's means
+    assert set(checks) == {f"{more} > {less}" for i, more in enumerate(names) for less in names[i + 1 :]}
+    gd = checks["full > w/o GD"]  # 2 ± 3 over 3 seeds
+    assert (gd["verdict"], gd["difference"], gd["paper_difference"]) == ("not distinguishable", 2.0, 3.1)
+    assert checks["w/o GD > w/o TD"]["difference"] == -0.5  # of 0.5, −1.5
+    assert checks["full > w/o Trm"]["verdict"] == "holds"
+    assert checks["full > w/o DA"]["verdict"] == "does not hold"
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.ttest_rel([80.0, 82.0, 84.0], [70.0, 71.0, 72.5]).pvalue
+    assert checks["full > w/o Trm"]["p"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_one_seed_tells_nothing_and_equal_figures_have_no_order():
+    checks = ablation_report.summarise({"full": {0: 90.0}, "w/o Trm": {0: 60.0}}, "sst-2", 50.9)["checks"]
+    assert [(check["verdict"], check["p"]) for check in checks] == [("not distinguishable", None)]
+    same = {"w/o GD": {0: 1.0}, "w/o Hidn": {0: 2.0}, "full": {0: 3.0}}  # both 84.1 on MRPC
+    assert all("w/o Hidn" not in c["statement"] or "full" in c["statement"] for c in ablation_report.summarise(same, "mrpc", 0)["checks"])
+
+
+def test_the_papers_column_is_of_the_same_task():
+    by_name = {v.name: v for v in study.VARIANTS}
+    assert by_name["w/o GD"].paper("cola") == 40.8 and by_name["w/o GD"].paper("mrpc") == 84.1
+    assert by_name["full"].paper("mnli") == pytest.approx(82.85) and by_name["full"].paper("rte") == pytest.approx(75.6, abs=0.03)
+    report = ablation_report.summarise(VALUES, "cola", 0.0)
+    assert [row["paper"] for row in report["results"]] == [50.8, 40.8, 28.5] and report["paper_of_this_task"]
+    values = {"w/o TD": {0: 1.0}, "w/o DA": {0: 1.0}, "full": {0: 1.0}}
+    order = {check["statement"] for check in ablation_report.summarise(values, "cola", 0)["checks"]}
+    assert "w/o DA > w/o TD" in order  # 29.8 and 28.5; of the means it is the other way round
+
+
+def test_collapsed_students_are_named():
+    report = ablation_report.summarise({"full": {0: 80.0, 1: 50.9}}, "sst-2", 50.9)
+    report |= {"metric": "accuracy", "teacher": 90.0, "left_out": {}}
+    assert report["results"][0]["collapsed"] == [1]
+    assert "full has collapsed with seed 1: no better than a constant answer, 50.9" in ablation_report.format_table(report)
 
 
 def test_the_table_and_the_chart(tmp_path):
-    report = ablation_report.summarise(VALUES) | {"task": "sst-2", "metric": "accuracy", "teacher": 90.0, "left_out": {"w/o DA": "no data"}}
+    report = ablation_report.summarise(VALUES, "sst-2", 50.9) | {"metric": "accuracy", "teacher": 90.0, "left_out": {"w/o DA": "no data"}}
     lines = ablation_report.format_table(report).splitlines()
     assert lines[2].split() == ["full", "82.0", "±", "2.0", "(3)", "75.6"]
     assert lines[3].split() == ["w/o", "GD", "80.0", "±", "1.0", "(3)", "-2.0", "±", "3.0", "72.5", "-3.1"]
-    assert lines[-1] == "w/o GD ≥ w/o TD: does not hold, -0.5 ± 1.4 (paper +4.0)" and "w/o DA is left out: no data" in lines
+    assert "w/o GD > w/o TD: not distinguishable, -0.5 ± 1.4, p = 0.7 (paper +4.0)" in lines and "w/o DA is left out: no data" in lines
+    assert "The paper's figures are means of MNLI-m, MNLI-mm, MRPC and CoLA: it has none of this task." in lines
     ablation_chart(report, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_papers_figures_are_those_of_its_tables():
-    assert [(v.name, v.paper) for v in study.VARIANTS] == [
+    assert [(v.name, round(v.paper("average") + 1e-9, 1)) for v in study.VARIANTS] == [
         ("full", 75.6), ("w/o GD", 72.5), ("w/o TD", 68.5), ("w/o DA", 68.4), ("w/o Embd", 74.1), ("w/o Pred", 73.5), ("w/o Trm", 56.3),
         ("w/o Attn", 71.0), ("w/o Hidn", 72.9), ("top", 70.9), ("bottom", 71.3),
     ]  # fmt: skip

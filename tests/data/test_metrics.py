@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minitinybert.data import metrics
 from minitinybert.data.glue import TASKS
 from minitinybert.data.metrics import METRICS, evaluate
 from minitinybert.errors import InputError
@@ -52,3 +53,22 @@ def test_every_task_s_metrics_are_known():
 def test_answers_that_are_no_numbers():
     with pytest.raises(InputError, match="not numbers"):
         evaluate(("pearson",), np.array([1.0, np.nan]), np.array([1.0, 2.0]))
+
+
+def test_what_a_constant_answer_reaches():
+    labels = np.array([1, 1, 1, 0])
+    assert metrics.of_constant("accuracy", labels) == 0.75
+    assert metrics.of_constant("f1", labels) == pytest.approx(2 * 3 / (2 * 3 + 1))
+    assert metrics.of_constant("matthews_correlation", labels) == metrics.of_constant("pearson", labels) == 0
+
+
+def test_answers_that_know_nothing_are_told_from_those_that_do():
+    labels = np.array([1, 1, 1, 0])
+    assert metrics.knows_nothing("accuracy", labels, labels) == ""
+    assert metrics.knows_nothing("accuracy", np.array([1, 1, 0, 1]), labels) == "accuracy is 0.5000, that of a constant answer 0.7500"
+    numbers = np.array([0.0, 1.0, 4.0, 5.0])
+    assert metrics.knows_nothing("pearson", numbers + 0.5, numbers) == ""
+    faint = 3.6 + 0.02 * (numbers - 2.5)  # correlation 1
+    why = "answers 3.60 ± 0.04 to labels 2.50 ± 2.06 err by 5.292 squared, a constant answer by 4.250"
+    assert metrics.knows_nothing("spearman", faint, numbers) == why
+    assert metrics.knows_nothing("pearson", -numbers, numbers).startswith("pearson is -1.0000")

@@ -1,25 +1,31 @@
-"""What an ablation found: means and deviations over the seeds, beside the paper's figures, and
-whether the paper's order holds."""
+"""What an ablation found: means and deviations over the seeds, beside the paper's figures, and which
+of the paper's orders hold."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from tabulate import tabulate
 
-from .variants import FULL, ORDER, VARIANTS
+from .variants import FULL, PAPER_TASKS, VARIANTS
+
+_LEVEL = 0.05  # of the paired t-test over the seeds; a larger p: the seeds do not tell
 
 
-def summarise(values: Mapping[str, Mapping[int, float]]) -> dict[str, Any]:
-    """The report of {variant: {seed: 100 × metric}}: means, differences to "full", and whether the
-    paper's order holds.
+def summarise(values: Mapping[str, Mapping[int, float]], task: str, constant: float) -> dict[str, Any]:
+    """The report of {variant: {seed: 100 × metric}} on a task, where a constant answer reaches
+    `constant`: means, differences to "full", collapsed students, and a verdict on every pair of
+    variants that the paper puts in an order.
 
     Deviations are of a sample (n − 1), None with one seed. Differences are means over the seeds
-    that both variants have.
+    that both variants have. A verdict is "holds" or "does not hold" where a paired t-test over
+    these seeds tells the two apart, else "not distinguishable", as with one seed always.
     """
-    paper = {v.name: v.paper for v in VARIANTS}
+    paper = {v.name: v.paper(task) for v in VARIANTS}
     rows = []
     for name, by_seed in values.items():
         if by_seed:
@@ -33,17 +39,21 @@ def summarise(values: Mapping[str, Mapping[int, float]]) -> dict[str, Any]:
                     "sd": sd,
                     "difference": difference,
                     "difference_sd": difference_sd,
-                    "paper": paper[name],
-                    "paper_difference": round(paper[name] - FULL.paper, 1),
+                    "collapsed": [seed for seed, value in by_seed.items() if value <= constant],
+                    "paper": round(paper[name] + 1e-9, 1),  # a half goes up, as in the paper
+                    "paper_difference": round(paper[name] - paper[FULL.name], 1),
                 }
             )
-    checks = []
-    for more, less in ORDER:
-        if values.get(more, {}).keys() & values.get(less, {}).keys():
+    checks: list[dict[str, Any]] = []
+    for pair in combinations([name for name, by_seed in values.items() if by_seed], 2):
+        more, less = sorted(pair, key=lambda name: -paper[name])
+        if paper[more] > paper[less] and values[more].keys() & values[less].keys():
             difference, sd = _difference(values[more], values[less])
-            row = {"statement": f"{more} ≥ {less}", "holds": difference >= 0, "difference": difference, "sd": sd}
+            p = _p([values[more][seed] - values[less][seed] for seed in values[more] if seed in values[less]])
+            verdict = "not distinguishable" if p is None or p >= _LEVEL else "holds" if difference > 0 else "does not hold"
+            row = {"statement": f"{more} > {less}", "verdict": verdict, "difference": difference, "sd": sd, "p": p}
             checks.append({**row, "paper_difference": round(paper[more] - paper[less], 1)})
-    return {"results": rows, "checks": checks}
+    return {"task": task, "constant": constant, "paper_of_this_task": task in PAPER_TASKS, "results": rows, "checks": checks}
 
 
 def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, float | None]:
@@ -55,9 +65,22 @@ def _mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
+def _p(differences: Sequence[float]) -> float | None:
+    """Of a two-sided t-test that the mean difference is 0; None with one."""
+    from scipy import stats
+
+    mean, sd = _mean_sd(differences)
+    if sd is None:
+        return None
+    if sd == 0:
+        return 1.0 if mean == 0 else 0.0
+    n = len(differences)
+    return float(2 * stats.t.sf(abs(mean) * math.sqrt(n) / sd, n - 1))
+
+
 def format_table(report: dict[str, Any]) -> str:
-    """The report for a terminal: a row a variant beside the paper's figures, what was left out, and
-    the order."""
+    """The report for a terminal: a row a variant beside the paper's figures, what was left out and
+    who collapsed, and the paper's order pair by pair."""
     table = [
         [
             row["variant"],
@@ -72,13 +95,17 @@ def format_table(report: dict[str, Any]) -> str:
     align = ("left", *["right"] * 4)
     lines = [tabulate(table, headers, disable_numparse=True, colalign=align), ""]
     lines.append(f"{report['task']}, dev, mean ± standard deviation; the teacher has {report['teacher']:.1f}.")
-    lines.append("The paper's figures are means of MNLI-m, MNLI-mm, MRPC and CoLA.")
+    of = f"of {report['task']}" if report["paper_of_this_task"] else "means of MNLI-m, MNLI-mm, MRPC and CoLA: it has none of this task"
+    lines.append(f"The paper's figures are {of}.")
     lines += [f"{name} is left out: {reason}" for name, reason in report["left_out"].items()]
+    for row in report["results"]:
+        if row["collapsed"]:
+            seeds = " ".join(map(str, row["collapsed"]))
+            lines.append(f"{row['variant']} has collapsed with seed {seeds}: no better than a constant answer, {report['constant']:.1f}")
     for check in report["checks"]:
-        verdict = "holds" if check["holds"] else "does not hold"
-        lines.append(
-            f"{check['statement']}: {verdict}, {_spread(check['difference'], check['sd'], '+')} (paper {check['paper_difference']:+.1f})"
-        )
+        p = "" if check["p"] is None else f", p = {check['p']:.2g}"
+        found = _spread(check["difference"], check["sd"], "+")
+        lines.append(f"{check['statement']}: {check['verdict']}, {found}{p} (paper {check['paper_difference']:+.1f})")
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ The variants are in variants.py, their report is in report.py.
 
 Where one thing is taken away all others stay: w/o TD is fine-tuned on the augmented data too. For
 regression the second step learns from the task's own data (paper, section 4.2, on STS-B): a changed
-sentence no longer deserves its score.
+sentence no longer deserves its score. So do the labels of w/o Pred (section 4.5.2).
 
     out/general/<terms>-<map>            a student after GD, shared by the variants that have the same, and by all seeds
     out/<variant>/seed-<s>/intermediate  after TD's first step (w/o Pred goes on from that of "full")
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ...data.glue import Task, read_split
+from ...data.metrics import of_constant
 from ...data.tokenizer import Tokenizer
 from ...distillation.distill import Intermediate, layer_map
 from ...distillation.recipes import DEFAULT, Recipe
@@ -91,7 +92,8 @@ def run(
         for variant in kept:
             log(f"ablation: {variant.name}, seed {seed}")
             values[variant.name][seed] = 100 * _main(study.result(variant, seed), task)
-            report = summarise(values) | {"task": task.name, "metric": task.main_metric, "teacher": 100 * score, "left_out": left_out}
+            report = summarise(values, task.name, study.constant())
+            report |= {"metric": task.main_metric, "teacher": 100 * score, "left_out": left_out}
             write_json(study.out / "report.json", report)
             ablation_chart(report, study.out / "ablation.png")
     return report
@@ -207,6 +209,12 @@ class _Study:
         rest = {"task": self.task.name, "student": self.student, "recipe": asdict(self.recipe), "max_length": self.plan.max_length}
         return {**places, **rest, **options}
 
+    def constant(self) -> float:
+        """100 × the best a constant answer reaches on dev: what a collapsed student has."""
+        splits = [read_split(self.task, self.data, split) for split in self.task.dev_splits]
+        reached = [of_constant(self.task.main_metric, split.labels) for split in splits if split.labels is not None]
+        return 100 * statistics.fmean(reached)
+
     # --------------------------------------------------------------------------------------------------------------- the stages
 
     def result(self, variant: Variant, seed: int) -> dict[str, Any]:
@@ -219,7 +227,8 @@ class _Study:
 
         def work() -> dict[str, Any]:
             student = str(self._intermediate(p, seed)) if p.distil else self._start(p)
-            data = self.data if self.task.labels is None else self._data(p)
+            original = self.task.labels is None or (p.distil and not p.soft)  # w/o Pred: the paper's footnote in 4.5.2
+            data = self.data if original else self._data(p)
             return distill_task(
                 self.teacher, student, self.task, data, place, self.machine, "prediction", replace(plan.intermediate, seed=seed), last,
                 self.recipe, plan.max_length, resume=True, hard_labels=not p.soft,
