@@ -93,7 +93,8 @@ def _teacher_dtype_option(parser: argparse.ArgumentParser) -> None:
 
 def _finetune(commands: Any) -> None:
     parser = _command(commands, "finetune", "fine-tune a BERT on a task: the teacher")
-    parser.add_argument("--model", required=True, metavar="DIR|ID", help="a model directory, or a Hugging Face id")
+    parser.add_argument("--model", required=True, metavar="DIR|ID|SHAPE", help="a model directory, an id, or a shape for random weights")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="of a tokenizer.json or vocab.txt, where --model is a shape")
     _task_options(parser)
     _length_option(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
@@ -144,13 +145,16 @@ def _augment(commands: Any) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
 
 
+_STUDENT = "a model directory, a shape (4L-312D-12H-1200F), or layers of the teacher (teacher:3,6,9,12)"
+
+
 def _distill(commands: Any) -> None:
     distill = commands.add_parser("distill", help="distil a student from a teacher: general, then on a task")
     stages = distill.add_subparsers(dest="what", required=True, metavar="general|task")
     general = _command(stages, "general", "general distillation: a pre-trained teacher, raw text, no labels")
     general.add_argument("--teacher", required=True, metavar="DIR|ID", help="a BERT that was pre-trained, not fine-tuned")
     _teacher_dtype_option(general)
-    general.add_argument("--student", required=True, metavar="DIR|SHAPE", help="a model directory, or a shape: 4L-312D-12H-1200F")
+    general.add_argument("--student", required=True, metavar="DIR|SHAPE|teacher:…", help=_STUDENT)
     _corpus_options(general)
     _length_option(general)
     general.add_argument("--out", required=True, type=Path, metavar="DIR")
@@ -161,12 +165,13 @@ def _distill(commands: Any) -> None:
     parser = _command(stages, "task", "task-specific distillation: intermediate layers, then prediction")
     parser.add_argument("--teacher", required=True, metavar="DIR|ID", help="a BERT fine-tuned on the task")
     _teacher_dtype_option(parser)
-    parser.add_argument("--student", required=True, metavar="DIR|SHAPE", help="a model directory, or a shape: 4L-312D-12H-1200F")
+    parser.add_argument("--student", required=True, metavar="DIR|SHAPE|teacher:…", help=_STUDENT)
     _task_options(parser)
     _length_option(parser, None)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
     parser.add_argument("--stage", choices=("intermediate", "prediction", "both"), default="both", help="prediction goes on from the other")
     parser.add_argument("--prediction-data", type=Path, metavar="DIR", help="another directory for the prediction step: STS-B's original")
+    parser.add_argument("--grid", action="store_true", help="prediction with batch 16, 32 and lr 1e-5, 2e-5, 3e-5: the best on dev stays")
     _two_step_options(parser)
     _training_options(parser, None)
 

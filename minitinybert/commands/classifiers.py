@@ -4,6 +4,7 @@ order of the task's labels."""
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -13,16 +14,23 @@ from ..errors import InputError
 from ..model.bert import Bert
 from ..model.config import Config
 from ..weights import read
-from .shape import is_shape, parse_shape
+from .shape import is_shape
+from .students import is_checkpoint, new_student, random_model
 
 
 def label_names(task: Task) -> list[str]:
     return ["score"] if task.labels is None else list(task.labels)
 
 
-def load_classifier(model: str, task: Task, seed: int) -> Bert:
+def load_classifier(model: str, task: Task, seed: int, tokenizer: Path | None = None) -> Bert:
     """A checkpoint with a head for the task: its own, its outputs in the task's order, where that
-    is for these labels (or as many without names); else a fresh one."""
+    is for these labels (or as many without names); else a fresh one. Or a shape, for random weights
+    and the vocabulary of a tokenizer."""
+    if is_shape(model):
+        of_task = {"id2label": dict(enumerate(label_names(task))), "problem_type": _problem(task)}
+        return random_model(model, tokenizer, seed, head="classifier", **of_task)
+    if tokenizer is not None:
+        raise InputError(f"--model {model}: has a vocabulary of its own; leave --tokenizer out")
     own = Bert.load(model)
     try:
         fits = own.config.head == "classifier" and own.config.num_labels == len(label_names(task))
@@ -32,22 +40,25 @@ def load_classifier(model: str, task: Task, seed: int) -> Bert:
     labels = dict(enumerate(label_names(task)))
     if loaded is None:
         loaded = Bert.load(model, head="classifier", labels=list(labels.values()), seed=seed, fresh_head=True)
-    problem = "regression" if task.labels is None else "single_label_classification"
-    return Bert(replace(loaded.config, id2label=labels, problem_type=problem), loaded.parameters, loaded.tokenizer_files)
+    config = replace(loaded.config, id2label=labels, problem_type=_problem(task))
+    return Bert(config, loaded.parameters, loaded.tokenizer_files)
+
+
+def _problem(task: Task) -> str:
+    return "regression" if task.labels is None else "single_label_classification"
 
 
 def load_student(student: str, teacher: Bert, task: Task, seed: int, recipe: Recipe = DEFAULT) -> Bert:
-    """A directory, or a shape: then random weights, with the teacher's vocabulary and tokenizer."""
-    if not is_shape(student):
-        loaded = load_classifier(student, task, seed)
-        return Bert(replace(loaded.config, classifier_relu=recipe.classifier_relu), loaded.parameters, loaded.tokenizer_files)
-    config = replace(teacher.config, **parse_shape(student), classifier_relu=recipe.classifier_relu)
-    return Bert(config, Bert.new(config, seed).parameters, teacher.tokenizer_files)
+    """A directory, a shape, or layers of the teacher (students.py)."""
+    if not is_checkpoint(student):
+        return new_student(student, teacher, seed, classifier_relu=recipe.classifier_relu)
+    loaded = load_classifier(student, task, seed)
+    return Bert(replace(loaded.config, classifier_relu=recipe.classifier_relu), loaded.parameters, loaded.tokenizer_files)
 
 
 def known_projections(student: str, recipe: Recipe) -> dict[str, np.ndarray]:
     """W_e and W_h of a student that was distilled before, where the recipe carries them over."""
-    if is_shape(student) or not recipe.carry_projections:
+    if not is_checkpoint(student) or not recipe.carry_projections:
         return {}
     return {name: tensor for name, tensor in read(student).tensors.items() if name.startswith("fit_dense")}
 

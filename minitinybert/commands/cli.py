@@ -66,7 +66,7 @@ def _run_finetune(args: argparse.Namespace) -> int:
 
     with Machine(args.device, args.threads, args.ranks) as machine:
         options = Options(**_given(args, args.epochs, args.lr), optimizer=args.optimizer)
-        results = finetune(args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume)
+        results = finetune(args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume, args.tokenizer)
     return _report(args, {"model": str(args.out), "results": results})
 
 
@@ -142,6 +142,7 @@ def _run_distill_task(args: argparse.Namespace) -> int:
             resume=args.resume,
             cache_gb=args.cache_gb,
             prediction_data=args.prediction_data,
+            grid=args.grid,
         )
     model = args.out / "intermediate" if args.stage == "intermediate" else args.out
     return _report(args, {"model": str(model), "results": results})

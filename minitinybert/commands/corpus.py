@@ -41,7 +41,8 @@ from ..training.shares import Learner
 from ..training.teacher import Running
 from .classifiers import known_projections
 from .info import cost_line
-from .shape import is_shape, parse_shape
+from .shape import is_shape
+from .students import is_checkpoint, new_student, random_model
 
 _DEV_FRACTION, _DEV_MOST = 0.05, 2000  # sentences at the corpus's end that are kept from training
 _ROWS = 2048  # tokens a batch in evaluation
@@ -158,12 +159,7 @@ def _mlm_model(model: str, tokenizer: Path | None, seed: int) -> tuple[Bert, boo
     """A checkpoint, with a fresh head where it has none for words, or random weights of a shape and
     a tokenizer; and if it is fresh."""
     if is_shape(model):
-        if tokenizer is None:
-            raise InputError(f"--model {model}: random weights need a vocabulary; give --tokenizer DIR or --train-vocabulary N")
-        words = Tokenizer.load(tokenizer)
-        config = Config(vocab_size=words.vocab_size, pad_token_id=words.pad_id, head="mlm", pooler=False)
-        fresh = Bert.new(replace(config, **parse_shape(model)), seed)
-        return Bert(fresh.config, fresh.parameters, words.files), True
+        return random_model(model, tokenizer, seed, head="mlm", pooler=False), True
     loaded = Bert.load(model)
     if tokenizer is not None:
         raise InputError(f"--model {model}: has a vocabulary of its own; leave --tokenizer and --train-vocabulary out")
@@ -225,10 +221,9 @@ def distill_general(
 
 
 def _general_student(student: str, teacher: Bert, seed: int) -> Bert:
-    if not is_shape(student):
+    if is_checkpoint(student):
         return Bert.load(student, head="none")
-    fresh = Bert.new(replace(teacher.config, **parse_shape(student), head="none", pooler=False), seed)
-    return Bert(fresh.config, fresh.parameters, teacher.tokenizer_files)
+    return new_student(student, teacher, seed, head="none", pooler=False)
 
 
 def _corruption(recipe: Recipe, tokenizer: Tokenizer) -> Masking | None:

@@ -5,6 +5,9 @@ finetune ─▶ teacher directory ─▶ distill_task ─▶ student directory �
 
 from __future__ import annotations
 
+import itertools
+import shutil
+import statistics
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +23,7 @@ from ..distillation.objectives import Objective, Supervised
 from ..distillation.recipes import DEFAULT, Recipe
 from ..engine.device import to_host
 from ..errors import InputError
-from ..files import check_apart
+from ..files import check_apart, write_json
 from ..machine import Machine
 from ..model.bert import Bert
 from ..progress import log
@@ -32,18 +35,28 @@ from ..training.teacher import NOBODY, Running, Teacher
 from .answer import evaluate, judge, judge_against_constant
 from .classifiers import check_labels, in_task_order, known_projections, load_classifier, load_student
 from .info import cost_line
+from .students import is_of_teacher
 from .task_data import TaskData
 
 # ---------------------------------------------------------------------------------------------------------- training commands
 
 
 def finetune(
-    model: str, task: Task, data: Path, out: Path, options: Options, machine: Machine, max_length: int = 128, resume: bool = False
+    model: str,
+    task: Task,
+    data: Path,
+    out: Path,
+    options: Options,
+    machine: Machine,
+    max_length: int = 128,
+    resume: bool = False,
+    tokenizer: Path | None = None,
 ) -> dict[str, Any]:
-    """Fine-tune a BERT on a task's labels; the directory `out` holds the model best on dev. Returns
-    {split: metrics}."""
+    """Fine-tune a BERT on a task's labels; the directory `out` holds the model best on dev. model: a
+    directory or an id; or a shape, for random weights, with the directory of a `tokenizer`: what a
+    student is without distillation. Returns {split: metrics}."""
     check_apart(out, data, model)
-    student = load_classifier(model, task, options.seed)
+    student = load_classifier(model, task, options.seed, tokenizer)
     files = TaskData(task, data, Tokenizer.load(student.tokenizer_files), max_length, student)
     files.check()
     _start_at_the_mean(student, files)
@@ -71,6 +84,7 @@ def distill_task(
     hard_labels: bool = False,
     prediction_data: Path | None = None,
     answers: Answers | None = None,
+    grid: bool = False,
 ) -> dict[str, Any]:
     """Task-specific distillation (paper section 3.2): the intermediate layers first, then the
     prediction layer.
@@ -83,9 +97,10 @@ def distill_task(
     epoch. prediction_data: another directory for the second step, as the paper has the original
     data for STS-B's (section 4.2). weights: λ of the first step's terms; hard_labels: the second
     step is fine-tuning on the data's labels; answers: shared by several students of one teacher
-    (all three for ablations). The first step's model is kept in out/intermediate. Returns {split:
-    metrics} on dev, {} after the first step alone. InputError, before anything is trained, for what
-    does not fit together.
+    (all three for ablations). grid: the second step is done with every batch size and learning rate
+    of the paper's grid (section 4.2), in out/grid, and the one best on dev is kept. The first
+    step's model is kept in out/intermediate. Returns {split: metrics} on dev, {} after the first
+    step alone. InputError, before anything is trained, for what does not fit together.
     """
     out = Path(out)
     check_apart(out, data, prediction_data or data, student, teacher)
@@ -97,7 +112,8 @@ def distill_task(
     if stage == "prediction" and (place / "model.safetensors").exists():
         log(f"the student of the intermediate step: {place}")
         student = str(place)
-    pupil = load_student(student, master, task, plan.intermediate.seed, recipe)
+    source = in_task_order(Bert.load(teacher), task) if is_of_teacher(student) else master  # not as it answers, in few bits
+    pupil = load_student(student, source, task, plan.intermediate.seed, recipe)
     files = TaskData(task, data, Tokenizer.load(pupil.tokenizer_files), plan.max_length, pupil)
     files.tokenizer.check_same_vocabulary(Tokenizer.load(master.tokenizer_files))
     last_files = TaskData(task, prediction_data, files.tokenizer, plan.max_length, pupil) if prediction_data is not None else files
@@ -115,7 +131,15 @@ def distill_task(
     regression = task.labels is None
     last: Objective = Supervised(regression) if hard_labels else Prediction(recipe, regression)
     taught = _Taught(master, recipe, answers, (teacher, str(last_files.directory), plan.max_length), {})
-    _train(pupil, last, last_files, plan.prediction, out, machine, resume, "distill prediction", taught)
+
+    def learn(options: Options, place: Path) -> None:
+        _train(pupil, last, last_files, options, place, machine, resume, "distill prediction", taught)
+
+    if grid:
+        judged = lambda place: evaluate(str(place), task, last_files.directory, machine, plan.max_length)
+        choose_of_grid(plan.prediction, out, learn, judged, task, machine)
+    else:
+        learn(plan.prediction, out)
     log(cost_line(pupil.config, plan.max_length, master.config))
     return evaluate(str(out), task, last_files.directory, machine, plan.max_length)
 
@@ -127,6 +151,36 @@ def _start_at_the_mean(student: Bert, files: TaskData) -> None:
         bias, labels = student.parameters["classifier.bias"], files.split("train").labels
         if not bias.any() and labels is not None:
             bias[...] = labels.mean()
+
+
+GRID = {"batch_size": (16, 32), "lr": (1e-5, 2e-5, 3e-5)}  # paper, section 4.2
+
+
+def choose_of_grid(
+    options: Options,
+    out: Path,
+    learn: Callable[[Options, Path], None],
+    judged: Callable[[Path], Mapping[str, Mapping[str, float]]],
+    task: Task,
+    machine: Machine,
+) -> None:
+    """`learn` with every choice of GRID in place of the options' own, each in a directory of out/grid;
+    the model best on dev goes to `out`, with what was found in grid.json. Of equal ones the first."""
+    found: list[tuple[float, Options, Path]] = []
+    for size, lr in itertools.product(*GRID.values()):
+        chosen, place = replace(options, batch_size=int(size), lr=lr), out / "grid" / f"batch-{size}-lr-{lr:g}"
+        learn(chosen, place)
+        score = statistics.fmean(metrics[task.main_metric] for metrics in judged(place).values())
+        log(f"grid: batch size {size}, learning rate {lr:g}: dev {task.main_metric} {score:.4f}")
+        found.append((score, chosen, place))
+    _, best, kept = max(found, key=lambda one: one[0])
+    log(f"grid: batch size {best.batch_size} and learning rate {best.lr:g} are kept")
+    if machine.workers.ranks.first:
+        Bert.load(kept).save(out)
+        shutil.copyfile(kept / "metrics.jsonl", out / "metrics.jsonl")
+        row = lambda score, tried, place: {"batch_size": tried.batch_size, "lr": tried.lr, task.main_metric: score, "kept": place == kept}
+        write_json(out / "grid.json", [{**row(*one), "place": one[2].name} for one in found])
+    machine.workers.ranks.wait()
 
 
 def load_teacher(path: str, task: Task, machine: Machine) -> Bert:

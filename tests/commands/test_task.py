@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minitinybert.commands import task as task_command
 from minitinybert.commands.answer import evaluate, predict, predict_test
 from minitinybert.commands.task import check_teacher, distill_task, finetune, load_teacher
 from minitinybert.commands.task_data import TaskData
@@ -218,6 +219,46 @@ def test_a_teacher_of_another_order_says_and_teaches_the_same(teacher, of_anothe
     assert results[0] == results[1] and first.config == second.config
     assert first.config.id2label == dict(enumerate(MNLI.labels))
     np.testing.assert_array_equal(first.parameters.flat, second.parameters.flat)
+
+
+# ----------------------------------------------------------------------------------------------------------- what one starts from
+
+
+def test_a_student_of_its_teachers_layers(teacher, entailments, machine, tmp_path):
+    none = Options(epochs=1e-9, batch_size=16, lr=1e-12)
+    distill_task(teacher, "teacher:2", MNLI, entailments, tmp_path / "out", machine, intermediate=none, prediction=none, max_length=16)
+    student, own = Bert.load(tmp_path / "out"), Bert.load(teacher)
+    name = "bert.encoder.layer.{}.attention.self.query.weight"
+    np.testing.assert_allclose(student.parameters[name.format(0)], own.parameters[name.format(1)], atol=1e-8)
+    assert student.config.num_hidden_layers == 1
+
+
+def test_the_grid_keeps_what_is_best_on_dev(teacher, entailments, machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(task_command, "GRID", {"batch_size": (16, 32), "lr": (1e-6, 1e-2)})
+    more = {"intermediate": SHORT, "prediction": LONG, "max_length": 16, "grid": True}
+    results = distill_task(teacher, "1L-16D-2H-24F", MNLI, entailments, tmp_path / "out", machine, **more)
+    found = json.loads((tmp_path / "out/grid.json").read_text())
+    assert [(choice["batch_size"], choice["lr"]) for choice in found] == [(16, 1e-6), (16, 1e-2), (32, 1e-6), (32, 1e-2)]
+    kept = next(choice for choice in found if choice["kept"])
+    assert kept["accuracy"] == max(choice["accuracy"] for choice in found) > min(choice["accuracy"] for choice in found)
+    assert np.mean([results[split]["accuracy"] for split in MNLI.dev_splits]) == kept["accuracy"]
+    saved, of_grid = ((tmp_path / "out" / place / "model.safetensors").read_bytes() for place in (".", f"grid/{kept['place']}"))
+    assert saved == of_grid
+    rates = [json.loads(line).get("lr", 0) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    assert 0 < max(rates) <= kept["lr"]
+    metrics = tmp_path / "out/grid/batch-16-lr-1e-06/metrics.jsonl"
+    written = metrics.read_bytes()
+    assert distill_task(teacher, "1L-16D-2H-24F", MNLI, entailments, tmp_path / "out", machine, **more, resume=True) == results
+    assert metrics.read_bytes() == written  # its seconds too: nothing is trained again
+
+
+def test_the_control_is_fine_tuned_from_random_weights(model, entailments, machine, tmp_path):
+    with pytest.raises(InputError, match="needs? a vocabulary"):
+        finetune("1L-8D-2H-16F", MNLI, entailments, tmp_path / "out", SHORT, machine, 16)
+    results = finetune("2L-16D-2H-24F", MNLI, entailments, tmp_path / "out", replace(LONG, epochs=30), machine, 16, tokenizer=Path(model))
+    assert results["dev_matched"]["accuracy"] > 0.6 and Bert.load(tmp_path / "out").config.shape == "2L-16D-2H-24F"
+    with pytest.raises(InputError, match="leave --tokenizer out"):
+        finetune(model, MNLI, entailments, tmp_path / "other", SHORT, machine, 16, tokenizer=Path(model))
 
 
 # ------------------------------------------------------------------------------------------------------------ what is refused
