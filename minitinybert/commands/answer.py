@@ -42,7 +42,7 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """{split: {metric: value}} of a model on a task's labelled files, by default its dev ones (MNLI
     has two). A model that is no better than a constant answer is warned of."""
-    judged, files = _judged(model, task, data, machine, max_length)
+    judged, files = judged_model(model, task, data, machine, max_length)
     results = {}
     for split in splits or task.dev_splits:
         examples = files.split(split)
@@ -54,7 +54,7 @@ def evaluate(
     return results
 
 
-def _judged(model: str, task: Task, data: Path, machine: Machine, max_length: int) -> tuple[Bert, TaskData]:
+def judged_model(model: str, task: Task, data: Path, machine: Machine, max_length: int) -> tuple[Bert, TaskData]:
     """A model with a classifier for the task, its labels in the task's order, and the task's files
     in its ids."""
     loaded = Bert.load(model)
@@ -84,7 +84,7 @@ def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int 
 def predict_test(model: str, task: Task, data: Path, out: Path, machine: Machine, max_length: int = 128) -> list[str]:
     """Answer a task's test files in GLUE's leaderboard format, RTE.tsv or MNLI-m.tsv and
     MNLI-mm.tsv in `out`; returns their paths."""
-    judged, files = _judged(model, task, data, machine, max_length)
+    judged, files = judged_model(model, task, data, machine, max_length)
     for split in task.test_splits:
         files.split(split)  # all are read before anything is written
     Path(out).mkdir(parents=True, exist_ok=True)

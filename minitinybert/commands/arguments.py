@@ -23,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     _evaluate(commands)
     _predict(commands)
     _info(commands)
+    _export(commands)
     _audit(commands)
     return parser
 
@@ -232,6 +233,18 @@ def _convert(commands: Any) -> None:
     parser.add_argument("source", metavar="SRC", help="a directory, .safetensors, .bin, TensorFlow checkpoint, or Hugging Face id")
     parser.add_argument("destination", type=Path, metavar="DST")
     parser.add_argument("--overwrite", action="store_true", help="replace the model that DST holds")
+
+
+def _export(commands: Any) -> None:
+    parser = _command(commands, "export", "a model as an ONNX graph: onnxruntime answers quicker than anything here", threads=False)
+    parser.add_argument("--model", required=True, metavar="DIR|ID")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new directory: model.onnx, config and tokenizer")
+    parser.add_argument("--onnx", action="store_true", default=True, help="the format, of which there is one")
+    parser.add_argument("--int8", action="store_true", help="and model_int8.onnx: weights of 8 bits (dynamic quantisation)")
+    parser.add_argument("--task", metavar="NAME", help="with --data: what each file scores on its dev examples is shown")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the task's directory")
+    _custom_options(parser)
+    _length_option(parser)
 
 
 def _info(commands: Any) -> None:

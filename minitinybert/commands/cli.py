@@ -224,6 +224,20 @@ def _run_convert(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_export(args: argparse.Namespace) -> int:
+    from .export import export
+
+    if (args.task is None) != (args.data is None):
+        raise InputError("export: --task and --data go together: what each file scores on the task's dev examples")
+    report = export(args.model, args.out, args.int8, _task(args) if args.task else None, args.data, args.max_length)
+    if args.json:
+        return _print_json(report)
+    for name, size in report["bytes"].items():
+        print(f"{name}\t{size:,} bytes")
+    print(f"largest difference from this model's own outputs\t{report['difference']:.1e}")
+    return 0
+
+
 def _run_info(args: argparse.Namespace) -> int:
     from ..machine import Machine
     from . import info
@@ -296,7 +310,7 @@ def _custom_task(args: argparse.Namespace) -> Any:
     from ..data import glue
     from .classifiers import labels_of
 
-    answers = args.command in ("evaluate", "predict")
+    answers = args.command in ("evaluate", "predict", "export")
     if not args.text_columns or not (args.label_column or args.command == "predict"):
         raise InputError("--task custom needs --text-columns and --label-column")
     columns = [name.strip() for name in args.text_columns.split(",")]
@@ -329,6 +343,7 @@ _COMMANDS = {
     "evaluate": _run_evaluate,
     "predict": _run_predict,
     "info": _run_info,
+    "export": _run_export,
     "audit": _run_audit,
 }
 
