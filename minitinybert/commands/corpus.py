@@ -87,14 +87,14 @@ def pretrain(
     out: Path,
     options: Options,
     machine: Machine,
-    tokenizer: Path | None = None,
+    tokenizer: Path | Mapping[str, Path] | None = None,
     rate: float = 0.15,
     resume: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Train a masked language model; `out` holds the one best on held-out text.
 
     model: a directory (one without such a head gets a fresh one), or a shape for random weights,
-    and `tokenizer` the directory of its tokenizer.json or vocab.txt. Returns {"dev": mlm_metrics}
+    and `tokenizer` the directory of its tokenizer.json or vocab.txt, or these by name. Returns {"dev": mlm_metrics}
     of the corpus's last sentences, which are not trained on.
     """
     out = Path(out)
@@ -155,7 +155,7 @@ def mlm_metrics(model: Bert, examples: Segments, workers: Workers) -> dict[str, 
     return {name: float(total / n) for name, total in zip(("log_likelihood", "top1", "top10"), totals, strict=True)}
 
 
-def _mlm_model(model: str, tokenizer: Path | None, seed: int) -> tuple[Bert, bool]:
+def _mlm_model(model: str, tokenizer: Path | Mapping[str, Path] | None, seed: int) -> tuple[Bert, bool]:
     """A checkpoint, with a fresh head where it has none for words, or random weights of a shape and
     a tokenizer; and if it is fresh."""
     if is_shape(model):

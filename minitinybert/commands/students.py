@@ -7,6 +7,7 @@ of its teacher.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def new_student(student: str, teacher: Bert, seed: int, **changes: Any) -> Bert:
     return Bert(made.config, made.parameters, teacher.tokenizer_files)
 
 
-def random_model(shape: str, tokenizer: Path | None, seed: int, **changes: Any) -> Bert:
+def random_model(shape: str, tokenizer: Path | Mapping[str, Path] | None, seed: int, **changes: Any) -> Bert:
     """A model of a shape with random weights for the vocabulary of a tokenizer. InputError where
     there is none."""
     if tokenizer is None:

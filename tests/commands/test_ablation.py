@@ -18,7 +18,7 @@ from minitinybert.commands.corpus import Text
 from minitinybert.commands.plots import ablation_chart
 from minitinybert.data.glue import TASKS
 from minitinybert.distillation.distill import Intermediate, Prediction
-from minitinybert.distillation.objectives import Supervised
+from minitinybert.distillation.objectives import MaskedLM, Supervised
 from minitinybert.distillation.recipes import DEFAULT
 from minitinybert.errors import InputError
 from minitinybert.machine import Machine
@@ -88,7 +88,8 @@ class Trainer:
         self.calls = {}
 
     def __call__(self, learner, examples, options, out, *rest, **more):
-        place = "/".join(part for part in out.parts if part in (*SLUGS, *GENERAL.values(), "seed-0", "seed-1", "seed-2", "intermediate"))
+        known = (*SLUGS, *GENERAL.values(), "mlm", "seed-0", "seed-1", "seed-2", "intermediate")
+        place = "/".join(part for part in out.parts if part in known)
         assert place not in self.calls, f"{place} is trained twice"
         self.calls[place] = SimpleNamespace(
             objective=learner.objective, teacher=learner.teacher, examples=len(examples), options=options,
@@ -130,6 +131,12 @@ GENERAL = {
 SLUGS = [variant.slug for variant in study.VARIANTS]
 
 
+def test_the_student_of_table_7_is_pre_trained_itself(made):
+    call = made.calls["mlm"]
+    assert isinstance(call.objective, MaskedLM) and call.options == ONE
+    assert Bert.load(made.out / "general/mlm").config.shape == SHAPE
+
+
 def same_encoder(parameters, path):
     """Whether the start's encoder is the directory's."""
     saved = Bert.load(path, head="none").parameters
@@ -138,7 +145,7 @@ def same_encoder(parameters, path):
 
 def test_general_distillation_is_done_once_for_each_set_of_terms_and_map(made):
     places = {place for place in made.calls if "seed-" not in place}
-    assert places == set(GENERAL.values())
+    assert places == {*GENERAL.values(), "mlm"}
     for slug, place in GENERAL.items():
         call = made.calls[place]
         assert isinstance(call.objective, Intermediate) and call.objective.teacher_view is not None
@@ -150,15 +157,15 @@ def test_general_distillation_is_done_once_for_each_set_of_terms_and_map(made):
 @pytest.mark.parametrize("slug", SLUGS)
 def test_the_intermediate_step_of_each_variant(made, slug, seed):
     place = f"{slug}/seed-{seed}/intermediate"
-    if slug in ("without-td", "without-pred"):  # the one has none, the other takes full's
+    if slug in ("without-td", "without-pred", "bert-tiny", "gd-only"):  # w/o Pred takes full's, the others have none
         assert place not in made.calls
         return
     call = made.calls[place]
     assert isinstance(call.objective, Intermediate) and call.options == replace(TWO, seed=seed)
     assert call.objective.weights == WEIGHTS.get(slug, ALL) and call.objective.map == LAYERS.get(slug, (2, 4))
-    assert call.examples == (48 if slug == "without-da" else 64)
-    own = GENERAL.get(slug, GENERAL["full"])
-    for other in GENERAL.values():
+    assert call.examples == (48 if slug in ("without-da", "bert-tiny-td") else 64)
+    own = "mlm" if slug == "bert-tiny-td" else GENERAL.get(slug, GENERAL["full"])
+    for other in (*GENERAL.values(), "mlm"):
         assert same_encoder(call.start, made.out / "general" / other) == (slug != "without-gd" and other == own), other
 
 
@@ -166,10 +173,13 @@ def test_the_intermediate_step_of_each_variant(made, slug, seed):
 @pytest.mark.parametrize("slug", SLUGS)
 def test_the_last_step_of_each_variant(made, slug, seed):
     call = made.calls[f"{slug}/seed-{seed}"]
-    assert type(call.objective) is (Supervised if slug in ("without-td", "without-pred") else Prediction)
-    assert call.options == replace(ONE, seed=seed, epochs=3 if slug == "without-td" else 1)
-    assert call.examples == (48 if slug in ("without-da", "without-pred") else 64)  # w/o Pred: the original's labels
-    before = {"without-td": f"general/{GENERAL['full']}", "without-pred": f"full/seed-{seed}/intermediate"}
+    undistilled = ("without-td", "bert-tiny", "gd-only")
+    assert type(call.objective) is (Supervised if slug in (*undistilled, "without-pred") else Prediction)
+    assert call.options == replace(ONE, seed=seed, epochs=3 if slug in undistilled else 1)
+    original = ("without-da", "without-pred", "bert-tiny", "bert-tiny-td", "gd-only")  # w/o Pred: the original's labels
+    assert call.examples == (48 if slug in original else 64)
+    before = dict.fromkeys(("without-td", "gd-only"), f"general/{GENERAL['full']}")
+    before |= {"without-pred": f"full/seed-{seed}/intermediate", "bert-tiny": "general/mlm"}
     assert same_encoder(call.start, made.out / before.get(slug, f"{slug}/seed-{seed}/intermediate"))
 
 
@@ -211,9 +221,11 @@ def test_what_cannot_differ_is_left_out_and_said(world, tmp_path, monkeypatch):
     for module in (task_command, corpus_command):
         monkeypatch.setattr(module, "train", Trainer())
     none = {"general_teacher": None, "corpus": None, "augmented": None}
-    report = run(world, tmp_path / "out", **none, variants=["w/o GD", "without-da", "W/O Pred"])
+    table_7 = ["bert-tiny", "BERT-tiny+TD", "gd-only"]
+    report = run(world, tmp_path / "out", **none, variants=["w/o GD", "without-da", "W/O Pred", *table_7])
     assert [row["variant"] for row in report["results"]] == ["full", "w/o Pred"]
-    assert set(report["left_out"]) == {"w/o GD", "w/o DA"} and "no corpus" in report["left_out"]["w/o GD"]
+    assert set(report["left_out"]) == {"w/o GD", "w/o DA", "BERT-tiny", "BERT-tiny+TD", "GD only"}
+    assert "no corpus" in report["left_out"]["w/o GD"]
     text = ablation_report.format_table(report)
     assert "w/o DA is left out: there is no augmented data" in text
     for module in (task_command, corpus_command):
@@ -406,4 +418,5 @@ def test_the_papers_figures_are_those_of_its_tables():
     assert [(v.name, round(v.paper("average") + 1e-9, 1)) for v in study.VARIANTS] == [
         ("full", 75.6), ("w/o GD", 72.5), ("w/o TD", 68.5), ("w/o DA", 68.4), ("w/o Embd", 74.1), ("w/o Pred", 73.5), ("w/o Trm", 56.3),
         ("w/o Attn", 71.0), ("w/o Hidn", 72.9), ("top", 70.9), ("bottom", 71.3),
+        ("BERT-tiny", 63.9), ("BERT-tiny+TD", 63.6), ("GD only", 61.1),
     ]  # fmt: skip

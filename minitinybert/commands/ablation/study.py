@@ -8,6 +8,7 @@ regression the second step learns from the task's own data (paper, section 4.2, 
 sentence no longer deserves its score. So do the labels of w/o Pred (section 4.5.2).
 
     out/general/<terms>-<map>            a student after GD, shared by the variants that have the same, and by all seeds
+    out/general/mlm                      one that was pre-trained itself (table 7)
     out/<variant>/seed-<s>/intermediate  after TD's first step (w/o Pred goes on from that of "full")
     out/<variant>/seed-<s>               the student, and result.json, written when it is finished
     out/report.json, ablation.png        after every run, all that is finished
@@ -37,7 +38,7 @@ from ...progress import log
 from ...training.answers import Answers
 from ...training.loop import Options
 from ...training.plan import Given, Plan, general_options, plan_of
-from ..corpus import Text, distill_general
+from ..corpus import Text, distill_general, pretrain
 from ..plots import ablation_chart
 from ..shape import parse_shape
 from ..task import check_teacher, distill_task, load_teacher
@@ -163,7 +164,11 @@ class _Study:
         M, N = student.num_hidden_layers, teacher.num_hidden_layers
         if not p.general and self.corpus is None:
             return "there is no corpus, so that no variant has general distillation"
-        if not p.augmented and self.augmented is None:
+        if p.pretrained and self.corpus is None:
+            return "there is no corpus to pre-train the student on"
+        if not p.augmented and self.augmented is None and not p.distil and not p.pretrained:
+            return "there is no augmented data, so that it is w/o TD"
+        if not p.augmented and self.augmented is None and not p.pretrained:
             return "there is no augmented data, so that no variant learns from it"
         if p.layers != "uniform" and layer_map(p.layers, M, N) == layer_map("uniform", M, N):
             return f"of {N} layers, {M} by the {p.layers} map are those of the uniform one"
@@ -263,6 +268,10 @@ class _Study:
         random weights, without GD."""
         if not p.general or self.corpus is None:
             return self.student
+        if p.pretrained:
+            place = self.out / "general" / "mlm"
+            _once(place, lambda: self._pretrain(place))
+            return str(place)
         place = self.out / "general" / f"{'-'.join(p.terms)}-{p.layers}"
         _once(place, lambda: self._distill_general(place, p))
         return str(place)
@@ -274,6 +283,15 @@ class _Study:
             replace(self.recipe, layers=p.layers),
         )
         return distill_general(self.general_teacher, self.student, text, place, self.general, self.machine, recipe, True, p.weights)
+
+
+    def _pretrain(self, place: Path) -> dict[str, Any]:
+        """The student as a masked language model of its own, on the text, with the vocabulary and the
+        options of GD."""
+        assert self.corpus is not None and self.general_teacher is not None
+        text = replace(self.corpus, shards=self.corpus.shards or self.out / "general" / "corpus")
+        words = Bert.load(self.general_teacher, head="none").tokenizer_files
+        return pretrain(self.student, text, place, self.general, self.machine, words, resume=True)
 
 
 def _once(place: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

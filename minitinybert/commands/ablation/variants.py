@@ -1,5 +1,5 @@
-"""The paper's ablations as variants of one procedure (section 4.4): what each leaves out, and what
-the paper found.
+"""The paper's ablations as variants of one procedure (section 4.4, and table 7 of the appendix): what
+each leaves out, and what the paper found.
 
 table 2  w/o GD    the student starts the task from random weights
          w/o TD    the generally distilled student is fine-tuned on the task's labels, for as many epochs as both steps together
@@ -10,6 +10,9 @@ table 3  w/o Embd, w/o Trm, w/o Attn, w/o Hidn
          w/o Pred  the second step is fine-tuning on the labels of the original training set in place of soft cross-entropy with the
                    teacher's logits (paper, the footnote in section 4.5.2)
 table 4  top, bottom  the layer map, in GD and in TD; "full" has the uniform one
+table 7  BERT-tiny, BERT-tiny+TD
+                   the student is pre-trained itself, as a masked language model, in place of GD; then fine-tuned, or TD; without DA
+         GD only   w/o TD and without DA
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ class Procedure:
     """What a student goes through. The defaults are the whole method."""
 
     general: bool = True  # general distillation first
+    pretrained: bool = False  # in its place: the student is trained as a masked language model on the same text
     distil: bool = True  # the task's intermediate step
     augmented: bool = True  # the task's augmented training data
     terms: tuple[str, ...] = TERMS  # the layer losses of GD and of the intermediate step
@@ -58,7 +62,7 @@ class Variant:
     @property
     def slug(self) -> str:
         """Its name as a directory's."""
-        return self.name.lower().replace("w/o ", "without-")
+        return _slug(self.name)
 
 
 PAPER_TASKS = ("mnli", "mrpc", "cola")
@@ -74,6 +78,9 @@ VARIANTS = (
     Variant("w/o Hidn", (81.7, 82.1, 84.1, 43.7), Procedure(terms=("embedding", "attention"))),
     Variant("top", (81.7, 82.3, 83.6, 35.9), Procedure(layers="top")),
     Variant("bottom", (80.6, 81.3, 84.6, 38.5), Procedure(layers="bottom")),
+    Variant("BERT-tiny", (75.9, 76.9, 83.2, 19.5), Procedure(pretrained=True, distil=False, augmented=False, soft=False)),
+    Variant("BERT-tiny+TD", (79.2, 79.7, 82.9, 12.4), Procedure(pretrained=True, augmented=False)),
+    Variant("GD only", (76.6, 77.2, 82.0, 8.7), Procedure(distil=False, augmented=False, soft=False)),
 )
 FULL = VARIANTS[0]
 
@@ -81,8 +88,12 @@ FULL = VARIANTS[0]
 def choose(names: Sequence[str] | None) -> list[Variant]:
     """Variants by name ("w/o GD" or "without-gd") in the paper's order, all without names; "full"
     is always among them."""
-    wanted = {v.slug for v in VARIANTS} if names is None else {name.lower().replace("w/o ", "without-") for name in names}
+    wanted = {v.slug for v in VARIANTS} if names is None else {_slug(name) for name in names}
     unknown = wanted - {v.slug for v in VARIANTS}
     if unknown:
         raise InputError(f"--variants {', '.join(sorted(unknown))}: choose of {', '.join(v.slug for v in VARIANTS)}")
     return [v for v in VARIANTS if v is FULL or v.slug in wanted]
+
+
+def _slug(name: str) -> str:
+    return name.lower().replace("w/o ", "without-").replace(" ", "-").replace("+", "-")
