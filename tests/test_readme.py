@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+
+from minitinybert.commands.arguments import build_parser
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -206,6 +209,22 @@ def test_the_table_of_switches():
     for name in ours:
         both = list(dict.fromkeys([said(ours[name]), said(paper[name])]))
         assert values.get(name) == (both, said(released[name])), f"docs/recipes.md: {name} is {both}, {said(released[name])}"
+
+
+def test_every_command_that_a_page_shows_is_one():
+    """`minitinybert …` lines of README, docs/ and bench/, as the command line takes them apart."""
+    parser, found = build_parser(), 0
+    for page in (README, *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("bench/*.md"))):
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^    (?:\$ )?(?:.* && )?minitinybert (.*)$", text, re.MULTILINE):
+            arguments = shlex.split(line.split(" | ")[0].split("    #")[0], comments=True)
+            if "…" not in arguments:
+                try:
+                    parser.parse_args(arguments)
+                except SystemExit:
+                    pytest.fail(f"{page.relative_to(ROOT)}: minitinybert {line}")
+                found += 1
+    assert found > 20
 
 
 @pytest.mark.parametrize("page", [README, ROOT / "docs" / "training.md"], ids=lambda page: page.name)
