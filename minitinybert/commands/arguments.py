@@ -213,7 +213,7 @@ def _evaluate(commands: Any) -> None:
 def _predict(commands: Any) -> None:
     parser = _command(commands, "predict", "a model's answer to each text (a pair: 'first ||| second')")
     parser.add_argument("--model", required=True, metavar="DIR|ID")
-    parser.add_argument("--file", type=Path, metavar="FILE", help="a text a line instead of TEXT, answer n being line n's; - for standard input")
+    parser.add_argument("--file", type=Path, metavar="FILE", help="a text a line instead of TEXT, an answer each; - for standard input")
     parser.add_argument("--task", metavar="NAME", help="with --data: whose test file is answered")
     _custom_options(parser)
     parser.add_argument("--data", type=Path, metavar="DIR", help="the task's directory; its test files are answered")

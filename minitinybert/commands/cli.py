@@ -191,8 +191,8 @@ def _run_evaluate(args: argparse.Namespace) -> int:
 
 
 def _run_predict(args: argparse.Namespace) -> int:
-    from ..machine import Machine
     from ..data.text import on_one_line
+    from ..machine import Machine
     from .answer import predict, predict_test
 
     if sum(map(bool, (args.text, args.file, args.data))) != 1 or (args.data and not (args.task and args.out)):

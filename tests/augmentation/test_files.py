@@ -15,6 +15,7 @@ from minitinybert.augmentation.files import Settings, augment
 from minitinybert.augmentation.vectors import Neighbours
 from minitinybert.augmentation.words import Replacement, apply
 from minitinybert.data.glue import TASKS, custom_task, read_split
+from minitinybert.data.vectors import WordVectors
 from minitinybert.errors import InputError
 
 TEXTS = [
@@ -218,7 +219,7 @@ def test_bert_answers_with_k_words_or_with_those_among_k_pieces(tmp_path, mlm, r
 def test_vectors_answer_with_the_k_nearest_words(vectors, recipe, K):
     found = files._neighbours({"walking": False, "movie": False, "love": True}, vectors, Settings(recipe, candidates=K))
     names, table = small_mlm.vectors()
-    assert found == dict(zip(["walking", "movie"], Neighbours(names, table).nearest(["walking", "movie"], K), strict=True))
+    assert found == dict(zip(["walking", "movie"], Neighbours(WordVectors(names, table)).nearest(["walking", "movie"], K), strict=True))
     assert all(len(near) == K for near in found.values())
 
 
