@@ -145,7 +145,9 @@ def _distinct_words(source: Examples, reader: WordReader) -> dict[str, bool]:
     return words
 
 
-def _neighbours(words: Mapping[str, bool], vectors: str | Path, settings: Settings, special: Sequence[str]) -> dict[str, list[str]]:
+def _neighbours(
+    words: Mapping[str, bool], vectors: str | Path, settings: Settings, special: Sequence[str] = ()
+) -> dict[str, list[str]]:
     """The candidates of every word of several pieces. The vectors are not needed after this, nor by
     any other process."""
     with threadpool_limits(None, user_api="blas"):

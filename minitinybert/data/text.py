@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import InputError
 
-BLOCK = 1 << 18  # bytes
+BLOCK = 1 << 17  # bytes
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -80,15 +81,16 @@ def _pieces(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
     with opened(path) as file:
         file.seek(at)
         while block := file.read(BLOCK):
-            if long and (cut := _cut(block)) is not None:
-                yield at, held + block[:cut]
-                at, held, block, rest = at + len(held) + cut, b"", block[cut:], True
+            cut = _cut(block) if long else None
+            ended = []  # lines, and how long their ends are
+            if cut is not None:
+                ended, held, block = [(held + block[:cut], 0)], b"", block[cut:]
             long = b"\n" not in block
             *lines, held = (held + block).split(b"\n")
-            for line in lines:
+            for line, end in chain(ended, zip(lines, repeat(1))):
                 if line.strip() or not rest:  # white space that a cut left over is no blank line
                     yield at, line
-                at, rest = at + len(line) + 1, False
+                at, rest = at + len(line) + end, not end
         if held.strip() or (held and not rest):
             yield at, held
 
@@ -98,7 +100,7 @@ def _cut(block: bytes) -> int | None:
     first character that begins in the block. None where the line ends before."""
     found = re.search(rb"[ \t\n]", block)
     if found is None:
-        return next((i for i, byte in enumerate(block[:4]) if byte & 0xC0 != 0x80), 0)
+        return next((i for i, byte in enumerate(block[:4]) if byte & 0xC0 != 0x80), len(block[:4]))
     return None if found[0] == b"\n" else found.start()
 
 

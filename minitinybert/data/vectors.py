@@ -35,11 +35,12 @@ class WordVectors:
         vectors = np.asarray(vectors, np.float32)
         if vectors.ndim != 2 or not vectors.size or len(vectors) != len(words):
             raise InputError(f"{where}: {len(words)} words and vectors of shape {vectors.shape}; one row a word is needed")
-        if not np.isfinite(vectors).all():
-            row = int(np.argmin(np.isfinite(vectors).all(1)))
-            raise InputError(f"{where}: the vector of {words[row]!r} (number {row + 1}) is not finite; make the file anew")
+        with np.errstate(over="ignore", invalid="ignore"):
+            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not np.isfinite(norms).all():
+            row = int(np.argmin(np.isfinite(norms)))
+            raise InputError(f"{where}: the vector of {words[row]!r} (number {row + 1}) or its length is not finite; make the file anew")
         self.words, self.where = list(words), where
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         self.index = {word: i for i, word in enumerate(self.words) if norms[i] > 0}  # a zero vector has no direction
         self.unit = vectors / np.where(norms > 0, norms, 1)  # (n, d)
 
@@ -72,7 +73,7 @@ def load_vectors(source: str | Path, limit: int | None = None) -> WordVectors:
     except MemoryError:
         raise InputError(f"{path}: does not fit in memory; give a table of fewer words or dimensions") from None
     except Exception as error:  # a damaged file may end in any error of gzip's, zipfile's, pickle's or NumPy's
-        raise InputError(f"{path}: not a file of word vectors, or damaged ({error or type(error).__name__})") from None
+        raise InputError(f"{path}: not a file of word vectors, or damaged ({str(error) or type(error).__name__})") from None
     return WordVectors(words, vectors, str(path))
 
 
@@ -105,7 +106,7 @@ def _kumo(place: Path, limit: int | None) -> WordVectors:
     except InputError:
         raise
     except Exception as error:  # a damaged archive or array may end in any error
-        raise InputError(f"{place}: not vectors as in {_KUMO} ({error or type(error).__name__})") from None
+        raise InputError(f"{place}: not vectors as in {_KUMO} ({str(error) or type(error).__name__})") from None
     return WordVectors([str(word) for word in words[:limit]], vectors[:limit], str(place))
 
 
