@@ -7,7 +7,7 @@ text          a row a word: the word, then its d numbers, with spaces or tabs be
               one d is as many numbers as most of the first rows end with.
 word2vec      its binary: the header, then each word, a space and d float32
 fastText      its binary, with vectors of n-grams
-gensim        a model saved whole: gensim_pickle.py
+gensim        a model saved whole: gensim_models.py
 
 each as it is, gzipped, or in a zip archive (archive.zip/name where that has several files).
 """
@@ -29,6 +29,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import InputError
+from .gensim_models import Table, read_model, with_ngrams
 
 _PICKLE = b"\x80"  # begins no UTF-8 text, nor any other kind here
 _FASTTEXT = struct.pack("<i", 793712314)
@@ -37,8 +38,6 @@ _WORD = 1 << 12
 _WIDTH = 1 << 18
 _SAMPLE = 1000  # rows that tell d
 _AT_ONCE = 1 << 26  # bytes
-
-Table = tuple[list[str], np.ndarray]  # words, (words, d) float32
 
 
 def read_vectors(path: Path, member: str | None = None, limit: int | None = None) -> Table:
@@ -59,8 +58,6 @@ def read_vectors(path: Path, member: str | None = None, limit: int | None = None
             file = io.BufferedReader(stack.enter_context(gzip.GzipFile(fileobj=file)))  # type: ignore[type-var]
         start = bytes(file.peek(4))
         if start.startswith(_PICKLE):
-            from .gensim_pickle import read_model
-
             return read_model(file, path, limit)
         if start.startswith(_FASTTEXT):
             return _fasttext(file, limit)
@@ -219,18 +216,6 @@ def _fasttext(file: BinaryIO, limit: int | None) -> Table:
     known = np.frombuffer(_exactly(file, 4 * d * nwords), "<f4").reshape(nwords, d)
     ngrams = np.frombuffer(_exactly(file, 4 * d * bucket), "<f4").reshape(bucket, d)
     return words[:limit], with_ngrams(words[:limit], known[:limit], ngrams, minn, maxn)
-
-
-def with_ngrams(words: list[str], known: np.ndarray, ngrams: np.ndarray, minn: int, maxn: int) -> np.ndarray:
-    """fastText's vectors of words: the mean of each one's own (n, d) and those of its n-grams, by
-    their hashes in (buckets, d)."""
-    from gensim.models.fasttext import FastTextKeyedVectors
-
-    keyed = FastTextKeyedVectors(known.shape[1], minn, maxn, len(ngrams))
-    keyed.index_to_key, keyed.vectors_vocab, keyed.vectors_ngrams = words, known, ngrams
-    keyed.recalc_char_ngram_buckets()
-    keyed.adjust_vectors()
-    return keyed.vectors
 
 
 def _until(file: BinaryIO, end: bytes) -> bytes:

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import InputError
-from .vector_files import Table, with_ngrams
 
+Table = tuple[list[str], np.ndarray]  # words, (words, d) floating point
 _WAY_OUT = 'in Python, model.wv.save_word2vec_format("vectors.txt") writes what is read'
 
 
@@ -128,3 +128,15 @@ def _decoded(record: Any) -> np.ndarray | None:
         return None
     order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
     return np.frombuffer(data, (">" if order == ">" else "<") + kind).reshape(shape, order="F" if columns_first else "C")
+
+
+def with_ngrams(words: list[str], known: np.ndarray, ngrams: np.ndarray, minn: int, maxn: int) -> np.ndarray:
+    """fastText's vectors of words: the mean of each one's own (n, d) and those of its n-grams, by
+    their hashes in (buckets, d)."""
+    from gensim.models.fasttext import FastTextKeyedVectors
+
+    keyed = FastTextKeyedVectors(known.shape[1], minn, maxn, len(ngrams))
+    keyed.index_to_key, keyed.vectors_vocab, keyed.vectors_ngrams = words, known, ngrams
+    keyed.recalc_char_ngram_buckets()
+    keyed.adjust_vectors()
+    return keyed.vectors
