@@ -54,6 +54,8 @@ def read_vectors(path: Path, member: str | None = None, limit: int | None = None
             archive = stack.enter_context(zipfile.ZipFile(file))
             name = _chosen(path, archive, member)
             file = io.BufferedReader(stack.enter_context(archive.open(name)))  # type: ignore[type-var]
+        elif member is not None:
+            raise InputError(f"{path}: not a zip archive, which alone has files such as {member} in it")
         if file.peek(2).startswith(b"\x1f\x8b"):
             file = io.BufferedReader(stack.enter_context(gzip.GzipFile(fileobj=file)))  # type: ignore[type-var]
         start = bytes(file.peek(4))
@@ -125,7 +127,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 def _text(lines: Iterator[bytes], n: int | None, d: int | None, limit: int | None) -> Table:
     """n, d: what a header said, and nothing where there is none."""
-    rows = _Rows()
+    rows, number = _Rows(), 0
     sample = list(islice(lines, _SAMPLE))
     if d is None:
         sample[0] = sample[0].removeprefix(b"\xef\xbb\xbf")
@@ -137,8 +139,8 @@ def _text(lines: Iterator[bytes], n: int | None, d: int | None, limit: int | Non
             rows.add(*_row(line, d, number))
             if len(rows.numbers) == limit:
                 return rows.table()
-    if n is not None and number - 1 < min(n, limit or n):
-        raise ValueError(f"line 1 says that there are {n} words, and there are {number - 1}: it is cut short")
+    if n is not None and number - 1 < n:
+        raise ValueError(f"line 1 says that there are {n} words, and there are {max(number - 1, 0)}: it is cut short")
     return rows.table()
 
 

@@ -228,6 +228,8 @@ def test_an_archive_of_several_tables_asks_for_one(tmp_path):
         load_vectors(tmp_path / "glove.6B.zip")
     with pytest.raises(InputError, match=r"no glove.6B.300d.txt in it; it holds glove.6B.50d.txt"):
         load_vectors(tmp_path / "glove.6B.zip" / "glove.6B.300d.txt")
+    with pytest.raises(InputError, match=r"glove.txt: not a zip archive, which alone has files such as more/a.txt in it"):
+        load_vectors(glove(tmp_path) / "more" / "a.txt")
 
 
 class Trap:
@@ -280,6 +282,7 @@ def test_a_model_whose_arrays_were_left_behind(tmp_path):
         ("v.txt", b"a 1 2 3 4\nb 1 2 3 4\nc 1 2 3 4 5 6 7 8\n", "line 3 has 8 values, where 4 belong"),
         ("v.txt", b"a 1e99 2\n", "'a' .number 1. or its length is not finite"),
         ("v.txt", b"a 1 2\nb 1e30 2\n", "'b' .number 2. or its length is not finite"),
+        ("v.txt", b"3 2\n", "3 words, and there are 0: it is cut short"),
         ("v.txt", b"3 0\na\n", "line 1 says that a vector has 0 numbers"),
         ("v.txt", b"3 99999999999999\na 1\n", "line 1 says that a vector has 99999999999999 numbers"),
         ("v.txt", b"99999999999999 2\na 1 2\n", "99999999999999 words, and there are 1"),
