@@ -147,7 +147,7 @@ CHANGED = [
     changed("aligned.txt", to=lambda rows: b"\n".join(row.replace(b" ", b"   ") for row in rows)),
     changed("windows.txt", to=lambda rows: b"".join(row + b" \r\n" for row in rows)),
     changed("blank lines.txt", to=lambda rows: b"\n\n".join(rows) + b"\n\n"),
-    changed("a word twice.txt", to=lambda rows: b"\n".join([*rows, rows[0].split()[0] + b" 9" * 5])),
+    changed("a word twice.txt", to=lambda rows: b"\n".join([rows[0], rows[0].split()[0] + b" 9" * 5, *rows[1:]])),
     changed("tabs in the header.vec", to=lambda rows: b"%d\t5\n" % len(rows) + b"\n".join(rows)),
     changed("no suffix", to=b"\n".join),
 ]
