@@ -363,7 +363,7 @@ def _labels_in(task: Task, directory: Path, may_be_numbers: bool) -> list[str] |
     if "" in lines and task.unlabelled != "drop":
         raise InputError(f"{table.path}, line {lines['']}: no label in column {name!r}{_OUT}, --labels says that `-` is one")
     lines.pop("", None)
-    whole = all(re.fullmatch("-?[0-9]+", text) for text in lines)
+    whole = all(re.fullmatch("-?[0-9]{1,300}", text) for text in lines)  # what int() takes
     numbers = {text: math.isfinite(_number(text)) for text in lines}
     if may_be_numbers and not whole and any(numbers[text] and not _number(text).is_integer() for text in lines):
         odd = next((text for text in lines if not numbers[text]), None)
