@@ -24,11 +24,12 @@ from threadpoolctl import threadpool_limits
 
 from minitinybert.augmentation.algorithm import Augmenter, Settings, vector_names
 from minitinybert.augmentation.candidates import BertCandidates, Question
-from minitinybert.augmentation.vectors import load_vectors
+from minitinybert.augmentation.vectors import Neighbours
 from minitinybert.augmentation.words import WordReader
 from minitinybert.commands.shape import parse_shape
 from minitinybert.data.glue import TASKS, read_split
 from minitinybert.data.tokenizer import Tokenizer
+from minitinybert.data.vectors import load_vectors
 from minitinybert.engine.batch import packed
 from minitinybert.engine.parallel import keep_freed_memory
 from minitinybert.engine.random import generator
@@ -164,7 +165,7 @@ def _neighbours(reader: WordReader, texts: list[str], args: argparse.Namespace) 
     table = load_vectors(args.vectors)
     words = sorted({word.text for sentence in reader.split(texts) for word in sentence if not reader.is_piece(word)})
     found = {word: name for word in words for name in reversed(vector_names(word, "paper")) if name in table}
-    return dict(zip(found, table.nearest(list(found.values()), Settings.candidates), strict=True))
+    return dict(zip(found, Neighbours(table, reader.special).nearest(list(found.values()), Settings.candidates), strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------------------------- report

@@ -28,6 +28,7 @@ from .. import machine
 from ..data.glue import Examples, Task, read_split, write_examples
 from ..data.tables import ENDINGS
 from ..data.tokenizer import Tokenizer
+from ..data.vectors import load_vectors
 from ..engine.parallel import available_cores, keep_freed_memory
 from ..engine.ranks import ALONE, Ranks
 from ..errors import InputError
@@ -36,7 +37,7 @@ from ..model.bert import Bert
 from ..progress import log, progress
 from .algorithm import HUAWEI_VECTORS, Augmenter, Row, Settings, copies_of, vector_names
 from .candidates import BertCandidates
-from .vectors import load_vectors
+from .vectors import Neighbours
 from .words import WordReader
 
 _FORMAT = 1
@@ -103,7 +104,7 @@ def augment(
     source = read_split(task, data, "train")
     maker = _Maker(mlm, {}, settings, task, Shards(out / "augment-shards"), provenance, ranks.device(device), rows)
     # One rank reads the vectors, gigabytes for each that would, and hands on what came of them.
-    own = _neighbours(_distinct_words(source, maker.reader), vectors, settings) if ranks.first else {}
+    own = _neighbours(_distinct_words(source, maker.reader), vectors, settings, maker.reader.special) if ranks.first else {}
     maker.augmenter.neighbours = neighbours = ranks.gather(own)[0]
     plan = _plan(settings, task, provenance, source, maker.model, neighbours)
     if resume and (done := _finished(out, plan)):
@@ -144,7 +145,9 @@ def _distinct_words(source: Examples, reader: WordReader) -> dict[str, bool]:
     return words
 
 
-def _neighbours(words: Mapping[str, bool], vectors: str | Path, settings: Settings) -> dict[str, list[str]]:
+def _neighbours(
+    words: Mapping[str, bool], vectors: str | Path, settings: Settings, special: Sequence[str] = ()
+) -> dict[str, list[str]]:
     """The candidates of every word of several pieces. The vectors are not needed after this, nor by
     any other process."""
     with threadpool_limits(None, user_api="blas"):
@@ -154,7 +157,7 @@ def _neighbours(words: Mapping[str, bool], vectors: str | Path, settings: Settin
             raise InputError(f"{vectors}: has none of the training file's {len(words)} words; are they of the same language?")
         found = {word: name for word, single in words.items() if not single and (name := next(names(word), None))}
         distinct = sorted(set(found.values()))
-        nearest = dict(zip(distinct, table.nearest(distinct, settings.candidates), strict=True))
+        nearest = dict(zip(distinct, Neighbours(table, special).nearest(distinct, settings.candidates), strict=True))
     return {word: nearest[name] for word, name in found.items()}
 
 

@@ -54,6 +54,7 @@ class WordReader:
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer, inner = tokenizer, tokenizer.tokenizer
+        self.special = [token.content for token in inner.get_added_tokens_decoder().values()]  # what is taken out of a text first
         special = set(inner.get_added_tokens_decoder()) | {tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id}
         special.add(tokenizer.mask_id)
         self.whole = np.zeros(tokenizer.vocab_size, bool)

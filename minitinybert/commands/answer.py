@@ -4,6 +4,7 @@ test files."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,10 @@ def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int 
     if loaded.config.head != "classifier":
         raise InputError(f"{model}: has no classifier; fine-tune or distil it on a task first")
     halves = [text.split("|||", 1) for text in texts]
-    if len({len(half) for half in halves}) > 1:
+    kinds = {len(half) for half, text in zip(halves, texts, strict=True) if text.strip()}  # a blank text is of either
+    if len(kinds) > 1:
         raise InputError("some texts are pairs (first ||| second) and some are not; give one kind at a time")
-    pairs = [half[1].strip() for half in halves] if len(halves[0]) == 2 else None
+    pairs = [half[1].strip() if len(half) == 2 else "" for half in halves] if kinds == {2} else None
     examples = Examples([half[0].strip() for half in halves], pairs, None, list(range(1, len(texts) + 1)), Path("<arguments>"))
     check_length(max_length, loaded.config)
     encoded = encode(examples, Tokenizer.load(loaded.tokenizer_files), max_length, loaded.config.type_vocab_size)
@@ -84,7 +86,7 @@ def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int 
 def predict_test(model: str, task: Task, data: Path, out: Path, machine: Machine, max_length: int = 128) -> list[str]:
     """Answer a task's test files in GLUE's leaderboard format, RTE.tsv or MNLI-m.tsv and
     MNLI-mm.tsv in `out`; returns their paths."""
-    judged, files = judged_model(model, task, data, machine, max_length)
+    judged, files = judged_model(model, replace(task, unlabelled="ignore"), data, machine, max_length)
     for split in task.test_splits:
         files.split(split)  # all are read before anything is written
     Path(out).mkdir(parents=True, exist_ok=True)

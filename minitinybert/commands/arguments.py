@@ -59,6 +59,7 @@ def _command(commands: Any, name: str, help: str, threads: bool = True) -> argpa
 def _task_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", required=True, metavar="NAME", help="cola sst-2 mrpc sts-b qqp mnli qnli rte wnli, or custom")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the task's directory: train, dev (and test) files")
+    parser.add_argument("--drop-unlabelled", action="store_true", help="leave rows out that have no gold label: blank, -, NaN")
     _custom_options(parser)
 
 
@@ -219,7 +220,7 @@ def _evaluate(commands: Any) -> None:
 def _predict(commands: Any) -> None:
     parser = _command(commands, "predict", "a model's answer to each text (a pair: 'first ||| second')")
     parser.add_argument("--model", required=True, metavar="DIR|ID")
-    parser.add_argument("--file", type=Path, metavar="FILE", help="a text a line instead of TEXT; - for standard input")
+    parser.add_argument("--file", type=Path, metavar="FILE", help="a text a line instead of TEXT, an answer each; - for standard input")
     parser.add_argument("--task", metavar="NAME", help="with --data: whose test file is answered")
     _custom_options(parser)
     parser.add_argument("--data", type=Path, metavar="DIR", help="the task's directory; its test files are answered")

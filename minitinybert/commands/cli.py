@@ -12,6 +12,7 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,7 @@ def _run_evaluate(args: argparse.Namespace) -> int:
 
 
 def _run_predict(args: argparse.Namespace) -> int:
+    from ..data.text import on_one_line
     from ..machine import Machine
     from .answer import predict, predict_test
 
@@ -208,7 +210,7 @@ def _run_predict(args: argparse.Namespace) -> int:
     for answer in answers:
         label = answer["label"] if "label" in answer else f"{answer['score']:.4f}"
         sure = f"\t{answer['probabilities'][label]:.4f}" if "label" in answer else ""
-        print(f"{label}{sure}\t{answer['text']}")
+        print(f"{label}{sure}\t{on_one_line(answer['text'])}")
     return 0
 
 
@@ -277,14 +279,16 @@ def _given(args: argparse.Namespace, epochs: float | None, lr: float | None) -> 
 
 
 def _lines(file: Path) -> list[str]:
-    """The texts of a file (- for standard input), one a line."""
-    try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
-    lines = [line for line in text.split("\n") if line.strip()]
-    if not lines:
+    """The texts of a file (- for standard input), one a line, blank ones too: answer n is line n's."""
+    from ..data.text import numbered, read_lines
+    from ..progress import log
+
+    lines = [line for _, line in (numbered(sys.stdin.buffer, file) if str(file) == "-" else read_lines(file))]
+    blank = [number for number, line in enumerate(lines, 1) if not line.strip()]
+    if len(blank) == len(lines):
         raise InputError(f"{file}: holds no text")
+    if blank:
+        log(f"warning: {file}: {len(blank)} of {len(lines)} lines are blank, line {blank[0]} the first; each is answered as an empty text")
     return lines
 
 
@@ -297,14 +301,15 @@ def _text(args: argparse.Namespace, max_length: int | None = None) -> Any:
 def _task(args: argparse.Namespace) -> Any:
     from ..data import glue
 
+    unlabelled: Any = "drop" if getattr(args, "drop_unlabelled", False) else "refuse"
     if args.task == "custom":
-        return _custom_task(args)
+        return _custom_task(args, unlabelled)
     if args.task.lower() not in glue.TASKS:
         raise InputError(f"--task {args.task}: choose one of {', '.join(glue.TASKS)}, or custom")
-    return glue.TASKS[args.task.lower()]
+    return replace(glue.TASKS[args.task.lower()], unlabelled=unlabelled)
 
 
-def _custom_task(args: argparse.Namespace) -> Any:
+def _custom_task(args: argparse.Namespace, unlabelled: Any) -> Any:
     """Of one's own files. What a model is to answer has that model's labels; else they are the
     training file's."""
     from ..data import glue
@@ -316,7 +321,7 @@ def _custom_task(args: argparse.Namespace) -> Any:
     columns = [name.strip() for name in args.text_columns.split(",")]
     labels = [label.strip() for label in args.labels.split(",")] if args.labels else labels_of(args.model) if answers else None
     regression = True if args.regression or (answers and labels is None) else None
-    return glue.custom_task(args.data, columns, args.label_column or "label", labels, regression)
+    return glue.custom_task(args.data, columns, args.label_column or "label", labels, regression, unlabelled)
 
 
 def _report(args: argparse.Namespace, report: dict[str, Any]) -> int:

@@ -4,7 +4,7 @@
 
 Input: UTF-8, one sentence a line, a blank line (or a file's end) between documents; or plain text,
 whose lines are split into sentences at `. ! ?` before white space and a capital letter, a digit or
-an opening quote. A directory of shards holds
+an opening quote. Very long lines are cut (text.py). A directory of shards holds
 
     plan.json                   what was asked: sources (name, size, time), tokenizer, sizes
     shard-00000.tokens.npy      (t,) uint16 or uint32, sentence after sentence
@@ -29,7 +29,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -38,10 +38,10 @@ from ..engine.ranks import ALONE, Ranks
 from ..errors import InputError
 from ..files import read_json, replacing, write_json
 from ..progress import progress
+from .text import read_corpus
 
 _FORMAT = 1
 _SHARD_BYTES = 32 << 20  # of text
-_LINE_BYTES = 1 << 20  # the longest line
 _BATCH_BYTES = 1 << 18  # characters handed to the tokenizer at once
 _SENTENCE_END = re.compile(r"""(?:(?<=[.!?])|(?<=[.!?]["'”’)\]]))\s+(?=["'“‘(\[]?[A-ZÀ-Þ0-9])""")
 
@@ -124,8 +124,8 @@ def build_shards(
     was stopped; a finished one is only opened.
 
     sentences: one sentence a line; False: plain text. The shards do not depend on `workers`.
-    InputError names file and line of bad UTF-8 and of a line over 1 MiB; a missing or empty file; a
-    directory that holds another corpus's or another tokenizer's shards.
+    InputError names file and line of bad UTF-8; a missing or empty file; a directory that holds
+    another corpus's or another tokenizer's shards.
     """
     directory, paths = Path(directory), [Path(file) for file in files]
     plan = _plan(paths, tokenizer, sentences, shard_bytes)
@@ -233,47 +233,13 @@ def _batches(job: Job) -> Iterator[list[str]]:
     """The job's sentences in lists of some 256 kB; "" stands where a document ends."""
     texts: list[str] = []
     size = 0
-    for line in _lines(job):
+    for line in read_corpus(job.path, job.start, job.stop):
         texts += _SENTENCE_END.split(line) if line and not job.sentences else [line]
         size += len(line)
         if size >= _BATCH_BYTES:
             yield texts
             texts, size = [], 0
     yield texts
-
-
-def _lines(job: Job) -> Iterator[str]:
-    """The job's lines without outer white space."""
-    with open(job.path, "rb") as file:
-        at = max(job.start - 1, 0)
-        file.seek(at)
-        if job.start:
-            at += len(_read_line(file, job.path, at))  # the rest of a line that is the job before's
-        while at < job.stop:
-            line = _read_line(file, job.path, at)
-            try:
-                yield line.decode("utf-8-sig" if at == 0 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                number = _line_number(job.path, at)
-                raise InputError(f"{job.path}, line {number}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
-            at += len(line)
-
-
-def _read_line(file: BinaryIO, path: Path, at: int) -> bytes:
-    line = file.readline(_LINE_BYTES)
-    if len(line) == _LINE_BYTES:
-        raise InputError(f"{path}, line {_line_number(path, at)}: longer than 1 MiB; put one sentence (or paragraph) on a line")
-    return line
-
-
-def _line_number(path: Path, at: int) -> int:
-    """The number of the line that byte `at` belongs to: looked up only for an error's sake."""
-    number = 1
-    with open(path, "rb") as file:
-        while at > 0 and (block := file.read(min(at, 1 << 20))):
-            number += block.count(b"\n")
-            at -= len(block)
-    return number
 
 
 def _write_index(directory: Path, shards: int, plan: dict[str, Any]) -> None:

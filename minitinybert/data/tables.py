@@ -16,8 +16,11 @@ from typing import Any, NamedTuple
 import pyarrow.parquet
 
 from ..errors import InputError
+from .text import read_lines
 
 ENDINGS = (".tsv", ".csv", ".jsonl", ".parquet")
+_RETURN = "\udc0d"
+csv.field_size_limit((1 << 31) - 1)  # a document is a field; without this 131,072 characters are the most
 
 
 class Table(NamedTuple):
@@ -47,22 +50,6 @@ def open_table(path: Path, header: bool = True, counted: bool = False) -> Table:
     return Table(path, None, chain([first], rows))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number, text without its end). Only a line feed ends a line: Unicode's other separators
-    occur in GLUE's sentences."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    with file:
-        for number, raw in enumerate(file, 1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise InputError(f"{path}, line {number}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
-            yield number, line.rstrip("\r\n")
-
-
 def _without_empty(path: Path, rows: Iterator[tuple[int, list[str]]], counted: bool) -> Iterator[tuple[int, list[str]]]:
     """Rows that have fields. Nobody can tell whether an empty line between counted ones is a row."""
     empty = 0
@@ -77,17 +64,18 @@ def _without_empty(path: Path, rows: Iterator[tuple[int, list[str]]], counted: b
 
 def _tsv_rows(path: Path, spaces: bool) -> Iterator[tuple[int, list[str]]]:
     """An empty line has no fields, nor, but for `spaces`, has one of white space."""
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         yield number, line.split("\t") if (line if spaces else line.strip()) else []
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """A row's number is that of its last line: a quoted field may hold line ends. An empty line has
     no fields."""
-    reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True)
+    # A carriage return is text, but ends a row for the csv module: it is shown a character instead that no UTF-8 holds.
+    reader = csv.reader((line.replace("\r", _RETURN) + "\n" for _, line in read_lines(path)), strict=True)
     try:
         for fields in reader:
-            yield reader.line_num, fields
+            yield reader.line_num, [field.replace(_RETURN, "\r") for field in fields]
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 
@@ -103,7 +91,7 @@ def _json_lines(path: Path) -> Table:
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         if not line.strip():
             continue
         try:
@@ -117,8 +105,8 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _parquet(path: Path) -> Table:
     try:
-        table = pyarrow.parquet.read_table(path)
-    except Exception as error:
-        raise InputError(f"{path}: not a Parquet file ({error})") from None
-    columns = [column.to_pylist() for column in table.columns]
+        table = pyarrow.parquet.ParquetFile(path).read()
+        columns = [column.to_pylist() for column in table.columns]
+    except Exception as error:  # a damaged file may end in any error of pyarrow's, or of the values' types
+        raise InputError(f"{path}: not a Parquet file, or damaged ({error})") from None
     return Table(path, list(table.column_names), ((i, list(row)) for i, row in enumerate(zip(*columns, strict=True), 1)))

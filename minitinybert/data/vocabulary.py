@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from ..errors import InputError
 from ..files import replacing
-from .text import read_lines
+from .text import read_corpus
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # [PAD] is 0
 
@@ -57,4 +57,4 @@ def _learn(files: Sequence[str | Path], first: list[str], size: int, lower_case:
 
 def _lines(files: Sequence[str | Path]) -> Iterator[str]:
     for file in files:
-        yield from read_lines(Path(file))
+        yield from read_corpus(Path(file))

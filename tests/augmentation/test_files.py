@@ -15,6 +15,7 @@ from minitinybert.augmentation.files import Settings, augment
 from minitinybert.augmentation.vectors import Neighbours
 from minitinybert.augmentation.words import Replacement, apply
 from minitinybert.data.glue import TASKS, custom_task, read_split
+from minitinybert.data.vectors import WordVectors
 from minitinybert.errors import InputError
 
 TEXTS = [
@@ -213,12 +214,25 @@ def test_bert_answers_with_k_words_or_with_those_among_k_pieces(tmp_path, mlm, r
     assert few == (len(ids) if recipe == "huawei-2019" else 0)
 
 
+def test_what_the_tokenizer_takes_for_special_comes_into_no_text(mlm, tmp_path):
+    """Vectors of text that held [MASK] or an added token: these would be read as tokens of their own."""
+    special = ["[MASK]", "[SEP]", "[UNK]", "[CLS]", "[PAD]"]
+    table = [f"{word} 1 {i}\n" for i, word in enumerate(["walking", "movie", *special, "x[SEP]y", "boring"])]
+    (tmp_path / "v.txt").write_text("".join(table))
+    (tmp_path / "data").mkdir()
+    for split in ("train", "dev"):
+        (tmp_path / "data" / f"{split}.tsv").write_text("sentence\tlabel\nwalking movie walking\t1\nboring\t0\n")
+    augment(str(mlm), tmp_path / "v.txt", TASKS["sst-2"], tmp_path / "data", tmp_path / "out", copies=20, probability=1.0, workers=1)
+    texts = read_split(TASKS["sst-2"], tmp_path / "out", "train").texts
+    assert {word for text in texts for word in text.split()} == {"walking", "movie", "boring"} and len(texts) == 42
+
+
 @pytest.mark.parametrize("recipe", ["paper", "huawei-2019"])
 @pytest.mark.parametrize("K", [1, 4, 15])
 def test_vectors_answer_with_the_k_nearest_words(vectors, recipe, K):
     found = files._neighbours({"walking": False, "movie": False, "love": True}, vectors, Settings(recipe, candidates=K))
     names, table = small_mlm.vectors()
-    assert found == dict(zip(["walking", "movie"], Neighbours(names, table).nearest(["walking", "movie"], K), strict=True))
+    assert found == dict(zip(["walking", "movie"], Neighbours(WordVectors(names, table)).nearest(["walking", "movie"], K), strict=True))
     assert all(len(near) == K for near in found.values())
 
 

@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit statuses, one line for what was wrong, results as JSON."""
 
+import io
 import json
 import subprocess
 import sys
@@ -234,9 +235,53 @@ def test_own_data_are_answered_by_the_models_labels(capsys, teacher, tmp_path):
     status, out, err = run(capsys, "predict", "--model", teacher, *columns, "--out", tmp_path / "out")
     assert status == 0 and (tmp_path / "out" / "custom.tsv").read_text() == "index\tprediction\n0\t0\n1\t1\n", err
     status, out, err = run(capsys, "predict", "--model", teacher, "--file", tmp_path / "texts", "--json")
-    assert status == 0 and [a["label"] for a in json.loads(out)] == ["0", "1"], err
+    assert status == 0 and [a["label"] for a in json.loads(out)][::2] == ["0", "1"], err
     status, _, err = run(capsys, "evaluate", "--model", teacher, *columns, "--label-column", "kind", "--labels", "1,2,3")
     assert status == 2 and err.count("\n") == 1
+
+
+def test_answer_n_is_line_n_s(capsys, teacher, tmp_path, monkeypatch):
+    """Blank lines are answered as empty texts, and a line feed alone ends a line, in the file and in what is printed."""
+    odd = "good\rfilm\u2028\x85\x0cbad"
+    texts = ["good film", "", "bad plot", "  \t", odd, "", "good film"]
+    content = ("\ufeff" + "\r\n".join(texts[:3]) + "\n" + "\n".join(texts[3:]) + "\n").encode()
+    (tmp_path / "texts").write_bytes(content)
+    arguments = ("predict", "--model", teacher, "--file")
+    status, out, err = run(capsys, *arguments, tmp_path / "texts", "--json")
+    answers = json.loads(out)
+    assert status == 0 and [answer["text"] for answer in answers] == texts, err
+    assert "3 of 7 lines are blank, line 2 the first; each is answered as an empty text" in err
+    assert answers[1]["probabilities"] == answers[3]["probabilities"] == answers[5]["probabilities"]
+    assert answers[0]["probabilities"] == answers[6]["probabilities"] != answers[1]["probabilities"]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    status, out, err = run(capsys, *arguments, "-")
+    lines = out.splitlines()
+    assert status == 0 and [line.split("\t")[0] for line in lines] == [answer["label"] for answer in answers], err
+    assert lines[4].split("\t", 2)[2] == "good film   bad"
+    (tmp_path / "texts").write_bytes(b"good ||| film\n\nbad ||| plot\n")  # a blank line is a pair's too
+    status, out, err = run(capsys, *arguments, tmp_path / "texts", "--json")
+    assert status == 0 and len(json.loads(out)) == 3, err
+    for content, words in ((b"\n \n", "holds no text"), (b"", "holds no text"), (b"good\nb\xff", "line 2: not UTF-8 (byte 2)")):
+        (tmp_path / "texts").write_bytes(content)
+        status, out, err = run(capsys, *arguments, tmp_path / "texts")
+        assert status == 2 and words in err and err.count("\n") == 1 and not out
+
+
+def test_rows_without_a_gold_label_are_left_out_where_asked(capsys, model, tmp_path):
+    rows = "".join(f"{text}\t{label}\n" for text, label in (("good film", "yes"), ("bad plot", "no"), ("the actor", "-")) * 4)
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.tsv").write_text("text\tkind\n" + rows)
+    custom = ("--task", "custom", "--data", tmp_path, "--text-columns", "text", "--label-column", "kind")
+    finetune = ("finetune", "--model", model, *custom, "--epochs", 1, "--out")
+    status, out, err = run(capsys, *finetune, tmp_path / "out")
+    assert status == 2 and "train.tsv, line 4: no label in column 'kind'; --drop-unlabelled" in err and not (tmp_path / "out").exists()
+    status, out, err = run(capsys, *finetune, tmp_path / "out", "--drop-unlabelled")
+    assert status == 0 and "train.tsv: 2 labels: 'no' 4, 'yes' 4" in err and "dev.tsv: 4 of 12 rows have no gold label" in err
+    status, out, err = run(capsys, "evaluate", "--model", tmp_path / "out", *custom)
+    assert status == 2 and "dev.tsv, line 4: label '-'; task custom has no, yes; --drop-unlabelled" in err
+    assert run(capsys, "evaluate", "--model", tmp_path / "out", *custom, "--drop-unlabelled")[0] == 0
+    status, out, err = run(capsys, "predict", "--model", tmp_path / "out", *custom, "--out", tmp_path / "answers")
+    assert status == 0 and len((tmp_path / "answers" / "custom.tsv").read_text().splitlines()) == 13, err  # every row of a test file
 
 
 def test_the_second_step_goes_on_from_the_first_ones_model(capsys, teacher, data, tmp_path):

@@ -127,13 +127,24 @@ def test_what_is_no_text_is_said_in_one_line(tmp_path, text, message):
     assert "\n" not in str(error.value) and not (tmp_path / "shards" / "manifest.json").exists()
 
 
-def test_missing_files_and_endless_lines(tmp_path):
+def test_a_missing_file(tmp_path):
     with pytest.raises(InputError, match="nowhere: not a file"):
         build_shards([tmp_path / "nowhere"], words(), tmp_path / "shards")
-    (tmp_path / "a").write_bytes(b"w1\n" + b"w2 " * 400_000)
-    for shard_bytes in (1 << 30, 1 << 20):
-        with pytest.raises(InputError, match="line 2: longer than 1 MiB"):
-            build_shards([tmp_path / "a"], words(), tmp_path / "shards", shard_bytes=shard_bytes)
+
+
+@pytest.mark.parametrize("shard_bytes", [1 << 30, 1 << 17, 90_001])
+def test_an_endless_line_is_cut_at_white_space(tmp_path, shard_bytes):
+    """text8 is one line of 100 MB; wherever the shards are cut, no word is lost and none broken."""
+    long = [5 + i % 90 for i in range(200_000)]
+    (tmp_path / "a").write_text("w1\n" + " ".join(WORDS[i] for i in long) + "\nw2\n\nw3")
+    corpus = build_shards([tmp_path / "a"], words(), tmp_path / "shards", shard_bytes=shard_bytes)
+    assert corpus.tokens(0, corpus.num_tokens).tolist() == [6, *long, 7, 8]
+    lengths = np.diff(corpus.starts)
+    assert len(corpus) > 5 and lengths.max() < 3 * (1 << 17) / len("w1 ")
+    assert corpus.documents.tolist() == [0, len(corpus) - 1, len(corpus)]
+    if shard_bytes != 1 << 30:
+        whole = build_shards([tmp_path / "a"], words(), tmp_path / "whole", shard_bytes=1 << 30)
+        assert whole.starts.tolist() == corpus.starts.tolist()
 
 
 def test_errors_come_through_from_other_processes(tmp_path):

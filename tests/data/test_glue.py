@@ -1,6 +1,7 @@
 """GLUE's files: what is written reads back for every task, official layouts read by their columns, bad rows named by file and line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -243,9 +244,18 @@ def test_whole_numbers_are_a_regression_where_asked_for(tmp_path):
     [
         ([("a", "x"), ("b", None)], "line 2: no label in column 'y'"),
         ([("a", "x"), ("b", " ")], "line 2: no label in column 'y'"),
-        ([("a", 1.5), ("b", "nan")], "line 2: 'nan' in column 'y', which has numbers with decimals elsewhere"),
+        ([("a", 1.5), ("b", "none")], "line 2: 'none' in column 'y', which has numbers with decimals elsewhere"),
+        ([("a", 1.5), ("b", "nan")], "line 2: no label in column 'y'; --drop-unlabelled leaves"),
+        ([("a", "x"), ("b", float("nan"))], "line 2: no label in column 'y'"),
+        ([("a", "x"), ("b", "-")], "line 2: no label in column 'y'"),
+        ([("a", "x"), ("b", ["x", "y"])], "line 2: the label is a list, ['x', 'y']; one label a text is needed"),
+        ([("a", "x"), ("b", [])], "line 2: the label is a list, []; one label a text is needed"),
+        ([("a", "x"), ("b", {"x": 1})], "line 2: the label is a dict, {'x': 1}; one label a text is needed"),
+        ([("a", "x"), ("b", "['x', 'y']")], "line 2: the label is a list, ['x', 'y']; one label a text is needed"),
+        ([("a", "x"), (float("nan"), "y")], "line 2: the text is nan; a string is needed"),
+        ([("a", "x"), ({"b": 1}, "y")], "line 2: the text is a dict, {'b': 1}; a string is needed"),
         ([("a", "x"), (None, "y")], "line 2: the text is None"),
-        ([("a", "x"), (["b"], "y")], "line 2: the text is ['b']"),
+        ([("a", "x"), (["b"], "y")], "line 2: the text is a list, ['b']; a string is needed"),
     ],
 )
 def test_own_rows_without_a_text_or_label(tmp_path, rows, words):
@@ -253,6 +263,117 @@ def test_own_rows_without_a_text_or_label(tmp_path, rows, words):
     with pytest.raises(InputError) as error:
         read_split(custom_task(tmp_path, ["t"], "y"), tmp_path, "train")
     assert words in str(error.value)
+
+
+ENDINGS = [".tsv", ".csv", ".jsonl", ".parquet"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_rows_without_a_gold_label_are_refused_or_left_out_and_counted(tmp_path, capsys, ending):
+    rows = [{"t": f"text {i}", "y": y} for i, y in enumerate(("b", "-", "a", " ", "b", "NaN"))]
+    write_custom(tmp_path / f"train{ending}", rows)
+    line = 2 if ending in (".jsonl", ".parquet") else 3
+    with pytest.raises(InputError, match=f"train{ending}, line {line}: no label in column 'y'; --drop-unlabelled leaves rows"):
+        custom_task(tmp_path, ["t"], "y")
+    task = custom_task(tmp_path, ["t"], "y", unlabelled="drop")
+    assert capsys.readouterr().err == f"{tmp_path / f'train{ending}'}: 2 labels: 'a' 1, 'b' 2\n"
+    found = read_split(task, tmp_path, "train")
+    assert (found.texts, found.labels.tolist()) == (["text 0", "text 2", "text 4"], [1, 0, 1])
+    assert found.rows == [line - 1, line + 1, line + 3]
+    assert "3 of 6 rows have no gold label and are left out" in capsys.readouterr().err
+    named = custom_task(tmp_path, ["t"], "y", labels=["a", "b", "-"], unlabelled="drop")
+    assert read_split(named, tmp_path, "train").labels.tolist() == [1, 2, 0, 1]  # what is named is a label
+
+
+def test_missing_values_of_json_and_parquet_are_no_gold_label(tmp_path):
+    (tmp_path / "train.jsonl").write_text(
+        '{"t": "a", "y": 1.5}\n{"t": null, "y": NaN}\n{"t": "c"}\n{"t": "d", "y": null}\n{"t": "e", "y": 2}\n'
+    )
+    table = pyarrow.table({"t": ["a", None, "c", "d", "e"], "y": [1.5, float("nan"), None, None, 2]})
+    pyarrow.parquet.write_table(table, tmp_path / "dev.parquet")
+    task = custom_task(tmp_path, ["t"], "y", unlabelled="drop")
+    for split in ("train", "dev"):
+        found = read_split(task, tmp_path, split)  # the row without a text has no label either
+        assert (found.texts, found.labels.tolist(), task.labels) == (["a", "e"], [1.5, 2.0], None)
+
+
+def test_glue_s_rows_without_a_gold_label(tmp_path):
+    """SNLI's `-`, and the hub's −1 for the same."""
+    mnli, drop = TASKS["mnli"], replace(TASKS["mnli"], unlabelled="drop")
+    for label in ("-", -1, None):
+        rows = [{"premise": "A.", "hypothesis": f"{i}", "label": y} for i, y in enumerate((0, label, 2))]
+        write_custom(tmp_path / "train.jsonl", rows)
+        with pytest.raises(
+            InputError, match="line 2: label '.*'; task mnli has .*; --drop-unlabelled leaves rows without a gold label out"
+        ):
+            read_split(mnli, tmp_path, "train")
+        assert read_split(drop, tmp_path, "train").pairs == ["0", "2"]
+    write_custom(tmp_path / "train.jsonl", [{"premise": "A.", "hypothesis": "B.", "label": -1}])
+    with pytest.raises(InputError, match="no examples in it"):
+        read_split(drop, tmp_path, "train")
+    write_custom(tmp_path / "train.jsonl", [{"premise": "A.", "hypothesis": "B.", "label": "maybe"}])
+    with pytest.raises(InputError, match="label 'maybe'; task mnli has contradiction, entailment, neutral$"):
+        read_split(drop, tmp_path, "train")
+
+
+def test_a_test_file_s_labels_need_not_be_read(tmp_path):
+    write_custom(
+        tmp_path / "test_matched.jsonl", [{"premise": f"{i}", "hypothesis": "B.", "label": y} for i, y in enumerate((0, "-", ["x"]))]
+    )
+    found = read_split(replace(TASKS["mnli"], unlabelled="ignore"), tmp_path, "test_matched")
+    assert found.texts == ["0", "1", "2"] and found.labels is None
+
+
+@pytest.mark.parametrize(
+    "values", [["1", "0", "1"], [1, 0, 1], [1.0, 0.0, 1.0], ["1.0", "0.00", "1"], [" 1", "0 ", "1"], [b"1", b"0", b"1"]]
+)
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".csv"])
+def test_a_number_is_one_label_however_it_is_written(tmp_path, ending, values):
+    if isinstance(values[0], bytes) and ending != ".parquet":
+        return
+    write_custom(tmp_path / f"train{ending}", [{"sentence": "x", "label": value} for value in values])
+    for task in (TASKS["sst-2"], custom_task(tmp_path, ["sentence"], "label")):
+        assert task.labels == ("0", "1") and read_split(task, tmp_path, "train").labels.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_true_and_false_are_labels_of_their_own(tmp_path, ending):
+    """As pandas writes them, in each format alike."""
+    write_custom(tmp_path / f"train{ending}", [{"t": "x", "y": value} for value in (True, False, True)])
+    task = custom_task(tmp_path, ["t"], "y")
+    assert task.labels == ("False", "True") and read_split(task, tmp_path, "train").labels.tolist() == [1, 0, 1]
+
+
+def test_blank_texts_are_told_and_bytes_are_text(tmp_path, capsys):
+    rows = [{"a": a, "b": b, "y": y} for a, b, y in (("x", "", 0), (" ", "y", 1), ("x", "y", 1))]
+    for ending in ENDINGS:
+        directory = tmp_path / ending[1:]
+        directory.mkdir()
+        write_custom(directory / f"train{ending}", rows)
+        task = custom_task(directory, ["a", "b"], "y")
+        capsys.readouterr()
+        found = read_split(task, directory, "train")
+        assert (found.texts, found.pairs) == (["x", " ", "x"], ["", "y", "y"])
+        assert f"a text is blank in 2 of 3 rows, line {found.rows[0]} the first" in capsys.readouterr().err
+    write_custom(tmp_path / "train.parquet", [{"sentence": "é".encode(), "label": 1}])
+    assert read_split(TASKS["sst-2"], tmp_path, "train").texts == ["é"]
+    write_custom(tmp_path / "train.parquet", [{"sentence": b"\xe9", "label": 1}])
+    with pytest.raises(InputError, match="line 1: the text is .*utf-8.*; a string is needed"):
+        read_split(TASKS["sst-2"], tmp_path, "train")
+
+
+def test_half_a_surrogate_pair_is_written_as_text(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"sentence": "a\\ud83dz \\ud83d\\ude00", "label": 1}\n')
+    found = read_split(TASKS["sst-2"], tmp_path, "train")
+    assert found.texts == ["a\ufffdz 😀"]
+    write_examples(tmp_path / "train.tsv", TASKS["sst-2"], found)
+
+
+def test_many_labels_are_told_in_part(tmp_path, capsys):
+    write_custom(tmp_path / "train.csv", [{"t": "x", "y": f"l{i:03d}"} for i in range(100)])
+    custom_task(tmp_path, ["t"], "y")
+    told = capsys.readouterr().err
+    assert "100 labels: 'l000' 1, " in told and "'l029' 1 and 70 more" in told and "l030" not in told
 
 
 def test_augmented_own_data_reads_back(tmp_path):

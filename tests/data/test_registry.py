@@ -44,6 +44,34 @@ def test_fetched_once_and_mended_when_damaged(package, monkeypatch):
     assert fetch(package) == place
 
 
+@pytest.mark.parametrize("digests", [b"[" * 100_000, b"[]", b"1", b"null", b"\xff", b'{"tiny_words/words.txt": 1}'])
+def test_a_damaged_record_of_what_was_fetched_is_made_anew(package, digests):
+    (fetch(package) / "digests.json").write_bytes(digests)
+    place = fetch(package)
+    assert (place / "tiny_words/words.txt").read_text() == "one two three"
+    assert json.loads((place / "digests.json").read_bytes()).keys() == {"tiny_words/words.txt"}
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        (b"one two three", b"one two four!"),  # another CRC-32
+        (b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x63\x00"),  # a method nobody knows
+        (b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00"),  # encrypted
+        (b"PK\x01\x02\x14\x03\x14\x00", b"PK\x01\x02\x14\x03\xff\x00"),  # a version to come
+        (b"PK\x05\x06", b"PK\x05\x07"),  # no end
+    ],
+)
+def test_a_wheel_that_is_none_is_one_line(package, tmp_path, old, new):
+    wheel = next((tmp_path / "index").iterdir())
+    content = wheel.read_bytes()
+    assert old in content
+    wheel.write_bytes(content.replace(old, new))
+    with pytest.raises(InputError, match="tiny_words-1.0-py3-none-any.whl: .+; the package is not as expected") as error:
+        registry._extract(wheel, package, tmp_path / "built")
+    assert "\n" not in str(error.value)
+
+
 def test_a_wrong_digest_is_refused_and_leaves_nothing(package):
     with pytest.raises(InputError, match="SHA-256"):
         fetch(replace(package, sha256="0" * 64))

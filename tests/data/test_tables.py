@@ -1,5 +1,8 @@
 """Files of rows in four formats: what is quoted, numbered, encoded, and what is none of the format."""
 
+import json
+
+import pyarrow.parquet
 import pytest
 
 from minitinybert.data.tables import open_table
@@ -21,6 +24,38 @@ def test_a_tsv_is_raw(tmp_path):
 def test_a_csv_s_quotes_and_line_ends(tmp_path):
     content = b'a,b\n"one, ""two""\n\nthree",1\n\n\nx,2\n'
     assert read(tmp_path / "t.csv", content) == (["a", "b"], [(4, ['one, "two"\n\nthree', "1"]), (7, ["x", "2"])])
+
+
+def test_a_field_of_a_csv_may_be_as_long_as_a_document(tmp_path):
+    long = "good " * 100_000
+    assert read(tmp_path / "t.csv", f'a,b\n"{long}",1\n{long},2\n'.encode())[1] == [(2, [long, "1"]), (3, [long, "2"])]
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".csv", ".jsonl"])
+def test_a_line_feed_alone_ends_a_row(tmp_path, ending):
+    odd = "a\x0bb\x0cc\x1cd\x1de\x1ef\x85g\u2028h\u2029i\rj"
+    rows = {
+        ".tsv": f"t\ty\r\n{odd}\t1\r\n{odd}\t2",
+        ".csv": f't,y\r\n{odd},1\r\n"{odd}",2',
+        ".jsonl": "\n" + "".join(json.dumps({"t": odd, "y": y}, ensure_ascii=False) + "\r\n" for y in "12"),
+    }[ending]
+    assert read(tmp_path / f"t{ending}", rows.encode())[1] == [(2, [odd, "1"]), (3, [odd, "2"])]
+
+
+def test_a_parquet_file_by_itself(tmp_path):
+    """A directory named like a partition adds no column; a value that Python cannot hold is one line."""
+    directory = tmp_path / "label=7"
+    directory.mkdir()
+    pyarrow.parquet.write_table(pyarrow.table({"a": ["x"]}), directory / "t.parquet")
+    table = open_table(directory / "t.parquet")
+    assert (table.header, list(table.rows)) == (["a"], [(1, ["x"])])
+    (tmp_path / "t.parquet").write_bytes(b"PAR1nothingPAR1")
+    with pytest.raises(InputError, match="t.parquet: not a Parquet file, or damaged"):
+        open_table(tmp_path / "t.parquet")
+    far = pyarrow.array([1 << 61], pyarrow.timestamp("us"))
+    pyarrow.parquet.write_table(pyarrow.table({"a": far}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="t.parquet: not a Parquet file, or damaged"):
+        open_table(tmp_path / "t.parquet")
 
 
 def test_no_row_of_a_counted_file_vanishes(tmp_path):

@@ -33,6 +33,19 @@ def test_case_can_be_kept(tmp_path):
     assert tokenizer.token_to_id("F") is not None and tokenizer.encode(["Fox"])[0].input_ids[1] != tokenizer.encode(["fox"])[0].input_ids[1]
 
 
+def test_a_corpus_without_a_line_end_is_read_in_bounded_pieces(tmp_path, monkeypatch):
+    """A vocabulary is learned of the pieces that a corpus is read in, so that their bound is its own."""
+    from minitinybert.data import text, vocabulary
+
+    (tmp_path / "text").write_text("quick brown fox " * 5000)
+    monkeypatch.setattr(text, "BLOCK", 1000)
+    seen, read = [], vocabulary.read_corpus
+    monkeypatch.setattr(vocabulary, "read_corpus", lambda path: (seen.append(line) or line for line in read(path)))
+    tokenizer = Tokenizer.load(train_vocabulary([tmp_path / "text"], 90, tmp_path / "tokenizer"))
+    assert tokenizer.token_to_id("quick") is not None and max(map(len, seen)) < 3000
+    assert "".join(seen[: len(seen) // 2]).replace(" ", "") == "quickbrownfox" * 5000
+
+
 def test_what_gives_no_vocabulary_is_said(tmp_path):
     (tmp_path / "text").write_bytes(b"a\n\xff\n")
     with pytest.raises(InputError, match="line 2: not UTF-8"):
