@@ -136,7 +136,8 @@ def mlm_masking(tokenizer: Tokenizer, rate: float = 0.15) -> Masking:
 
 def mlm_metrics(model: Bert, examples: Segments, workers: Workers) -> dict[str, float]:
     """Means over the masked positions: the log-likelihood of the word (in nats), and how often it
-    is among the model's 1 or 10 most probable ("top1", "top10"). No dropout."""
+    is among the model's 1 or 10 most probable ("top1", "top10"). No dropout. InputError where the
+    logits are not finite: no logit is larger than NaN, and each word would be the first."""
     xp = array_module(model.parameters.flat)
 
     def sums(indices: np.ndarray) -> np.ndarray:
@@ -149,6 +150,8 @@ def mlm_metrics(model: Bert, examples: Segments, workers: Workers) -> dict[str, 
         return np.array([len(rank), -float(entropy), (rank < 1).sum(), (rank < 10).sum()])
 
     n, *totals = np.sum(workers.map_over_ranks(sums, by_length(examples.lengths(0), _ROWS)), axis=0)
+    if not np.isfinite(totals).all():
+        raise InputError("the model's answers to masked words are not finite (NaN, infinity); train it with a smaller learning rate")
     return {name: float(total / n) for name, total in zip(("log_likelihood", "top1", "top10"), totals, strict=True)}
 
 

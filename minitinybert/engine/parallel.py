@@ -74,6 +74,14 @@ class Workers:
 _NONE: Any = object()
 
 
+def memory_bytes() -> int:
+    """This machine's memory; where the system does not say, more than any has."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows, and systems without these names
+        return 1 << 48
+
+
 def available_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
