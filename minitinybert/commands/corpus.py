@@ -38,6 +38,7 @@ from ..training.loop import Options, digest, train
 from ..training.plan import Given, general_options
 from ..training.shares import Learner
 from ..training.teacher import Running
+from ..weights import read
 from .classifiers import known_projections
 from .shape import is_shape, parse_shape
 
@@ -165,11 +166,12 @@ def _mlm_model(model: str, tokenizer: Path | None, seed: int) -> tuple[Bert, boo
         config = Config(vocab_size=words.vocab_size, pad_token_id=words.pad_id, head="mlm", pooler=False)
         fresh = Bert.new(replace(config, **parse_shape(model)), seed)
         return Bert(fresh.config, fresh.parameters, words.files), True
-    loaded = Bert.load(model)
+    checkpoint = read(model)
     if tokenizer is not None:
         raise InputError(f"--model {model}: has a vocabulary of its own; leave --tokenizer and --train-vocabulary out")
-    if loaded.config.head == "mlm":
-        return loaded, False
+    if Config.from_hf(checkpoint.config, f"{model}/config.json").head == "mlm":
+        return Bert.from_checkpoint(checkpoint, model), False
+    loaded = Bert.from_checkpoint(checkpoint, model, head="none")  # a classifier is not looked at
     fresh = Bert.new(replace(loaded.config, head="mlm", pooler=False), seed)
     for name in fresh.parameters:
         if not name.startswith("cls."):

@@ -98,12 +98,14 @@ class Bert:
         """From what `weights.read` gave for the path `where`. head: "none", "classifier" or "mlm"
         instead of the checkpoint's own, which is then not looked at.
 
-        A pooler or classifier that the checkpoint does not have (or has for another number of
-        `labels`) starts with random weights; the classifier does always with `fresh_head`.
+        Where head "classifier" or `labels` are asked for, a pooler or classifier that the checkpoint
+        does not have (or has for another number of labels) starts with random weights; the
+        classifier does always with `fresh_head`. A checkpoint's own head has to be there whole.
         InputError names a tensor that is missing otherwise, has the wrong shape (nothing is
         allocated before all have the right one), or holds numbers too large for `dtype`.
         """
         config, tensors = Config.from_hf(checkpoint.config, f"{where}/config.json"), checkpoint.tensors
+        asked = head is not None or labels is not None or fresh_head
         head = head or config.head
         has_pooler = "bert.pooler.dense.weight" in tensors
         config = replace(config, head=head, pooler=head == "classifier" or (head == "none" and has_pooler))
@@ -111,7 +113,7 @@ class Bert:
             config = replace(config, id2label=dict(enumerate(labels)))
         if fresh_head:
             tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
-        fresh = ("pooler.", "classifier.") if head == "classifier" else ()
+        fresh = ("pooler.", "classifier.") if head == "classifier" and asked else ()
         sources = weights.matched(layout(config).shapes, tensors, str(where), fresh)
         if f"bert.encoder.layer.{config.num_hidden_layers}.output.dense.weight" in tensors:
             log(f"warning: {where}: config.json has num_hidden_layers {config.num_hidden_layers}; the weights of more are left out")
@@ -233,7 +235,7 @@ class Bert:
         with_head = logits and (c.pooler or c.head == "mlm")
         # Of the last layer a classifier looks at the [CLS] rows alone; without a head, the last
         # layer looked at is the last to run.
-        cls_only = with_head and c.head != "mlm" and not wanted(M, hidden) and not wanted(M - 1, scores)
+        cls_only = with_head and c.head != "mlm" and M > 0 and not wanted(M, hidden) and not wanted(M - 1, scores)
         depth = M if with_head else max([l + 1 for l in range(M) if wanted(l + 1, hidden) or wanted(l, scores)], default=0)
         x, cache_embedding = self._embed(batch, keys(0))
         hidden_seen: list[Any] = [None] * (M + 1)

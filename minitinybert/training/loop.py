@@ -217,6 +217,9 @@ class _Run:
         self._gather()  # a model whose loss is no number is not kept
         if self.evaluate is not None:
             result = self.evaluate(self.learner.student)
+            bad = [name for name, value in result.items() if not math.isfinite(value)]
+            if bad:  # nothing is better or worse than NaN
+                raise InputError(f"step {self.at.step}: the dev metric {bad[0]} is not a number; try a smaller --lr")
             self._write({"step": self.at.step, "dev": result})
             if self.at.best is None or result[self.metric] > self.at.best:
                 self.at.best = result[self.metric]

@@ -21,7 +21,7 @@ _OTHERS = (
 )  # fmt: skip
 _HEAD_OF = {**{name: head for head, name in HEADS.items()}, _PRETRAINING: "mlm", **dict.fromkeys(_OTHERS, "none")}
 _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-_MOST_LABELS = 1_000_000
+_MOST_LABELS = 100_000
 
 
 def read_fields(raw: Mapping[str, Any], where: str, names: Iterable[str]) -> dict[str, Any]:

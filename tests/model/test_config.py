@@ -109,7 +109,7 @@ def test_shapes():
 
 @pytest.mark.parametrize("shape", ["999999999L-8D-2H-8F", "2L-999999999D-1H-8F", "1000L-1048576D-2H-8F", "1L-8D-2H-999999999F"])
 def test_sizes_that_no_machine_has_are_refused_at_once(shape):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InputError, match=r"^config: (\w+ is \d+; a whole number from|1000L-1048576D.* this machine has)"):
         Bert.new(replace(Config(**SIZES), **parse_shape(shape)))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
