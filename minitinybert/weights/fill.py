@@ -22,8 +22,8 @@ def matched(
     encoder's have no `bert.`), of which `shapes` are known. Nothing is read or allocated.
 
     Where `fresh` has the beginning of a name, it is left out if the tensor is missing (or, of a
-    classifier, has another shape). InputError names any other tensor that is missing or of another
-    shape.
+    classifier, has another shape). InputError names any other tensor that is missing, of another
+    shape, or not of floats.
     """
     found = {}
     for name, shape in shapes.items():
@@ -32,6 +32,8 @@ def matched(
         if source is None and name == "cls.predictions.bias":
             source = tensors.get(_DECODER + ".bias")
         if source is not None and source.shape == shape:
+            if source.dtype.kind != "f":  # quantised: without its scale a whole number is no weight
+                raise InputError(f"{where}: tensor {name} has dtype {source.dtype}; store it as float32, float16 or bfloat16")
             found[name] = source
         elif not (fresh and short.startswith(fresh) and (source is None or short.startswith("classifier."))):
             problem = "is missing" if source is None else f"has shape {source.shape}, config.json says {shape}"

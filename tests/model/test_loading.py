@@ -152,6 +152,11 @@ def test_without_a_layer_a_classifier_looks_at_the_embeddings():
 # ------------------------------------------------------------------------------------------------------------------- numbers
 
 
+def test_whole_numbers_are_no_weights(tmp_path):
+    with pytest.raises(InputError, match=r"tensor cls\.predictions\.bias has dtype int8; store it as float32"):
+        Bert.load(write(tmp_path / "m", MLM, cls__predictions__bias=np.ones(9, np.int8)))
+
+
 def test_numbers_too_large_for_the_model_s_type_are_refused(tmp_path):
     gain = np.full(8, 1e300)
     path = write(tmp_path / "m", CONFIG, bert__embeddings__LayerNorm__weight=gain, embeddings__LayerNorm__weight=None)
