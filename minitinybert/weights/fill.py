@@ -36,9 +36,19 @@ def matched(
                 raise InputError(f"{where}: tensor {name} has dtype {source.dtype}; store it as float32, float16 or bfloat16")
             found[name] = source
         elif not (fresh and short.startswith(fresh) and (source is None or short.startswith("classifier."))):
-            problem = "is missing" if source is None else f"has shape {source.shape}, config.json says {shape}"
-            raise InputError(f"{where}: tensor {name} {problem}; are the weights and config.json of the same model?")
+            raise InputError(f"{where}: tensor {name} {_problem(short, source, shape, tensors)}")
     return found
+
+
+def _problem(short: str, source: np.ndarray | None, shape: tuple[int, ...], tensors: Mapping[str, np.ndarray]) -> str:
+    """Why a tensor does not fit, or where it may be; `short` is its name without `bert.`."""
+    question = "are the weights and config.json of the same model?"
+    if source is not None:
+        return f"has shape {source.shape}, config.json says {shape}; {question}"
+    longer = next((name for name in tensors if name.endswith("." + short)), None)
+    if longer is not None:
+        return f"is missing, but there is {longer}; take the prefix off the names of the weights"
+    return f"is missing; {question}"
 
 
 def fill(views: Mapping[str, Any], sources: Mapping[str, np.ndarray], where: str) -> None:

@@ -149,6 +149,21 @@ def test_without_a_layer_a_classifier_looks_at_the_embeddings():
     assert np.array_equal(alone.logits, trace.logits)
 
 
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "module._orig_mod.", "model.module."])
+@pytest.mark.parametrize("config", [CONFIG, CLASSIFIER, MLM], ids=["none", "classifier", "mlm"])
+def test_a_wrapper_s_prefix_is_taken_off(tmp_path, prefix, config):
+    model = Bert.new(config, 1)
+    weights.write(tmp_path / "m", config.to_hf(), {prefix + name: model.parameters[name] for name in model.parameters}, {})
+    assert (Bert.load(tmp_path / "m").parameters.flat == model.parameters.flat).all()
+
+
+def test_another_prefix_is_named(tmp_path):
+    model = Bert.new(CLASSIFIER, 1)
+    weights.write(tmp_path / "m", CLASSIFIER.to_hf(), {"student." + name: model.parameters[name] for name in model.parameters}, {})
+    with pytest.raises(InputError, match=r"but there is student\.bert\.embeddings\.word_embeddings\.weight; take the prefix off"):
+        Bert.load(tmp_path / "m")
+
+
 # ------------------------------------------------------------------------------------------------------------------- numbers
 
 
