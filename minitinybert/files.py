@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,15 @@ def write_json(path: Path, value: Any) -> None:
 
 def json_text(value: Any, indent: int | None = None, ensure_ascii: bool = True) -> str:
     """`value` as JSON, which has neither NaN nor infinity: null stands for these, as JavaScript has
-    it."""
+    it. InputError where it is nested some hundred times."""
+    text = partial(json.dumps, indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
     try:
-        return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(value), indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
+        try:
+            return text(value)
+        except ValueError:
+            return text(_finite(value))
+    except RecursionError:  # of a file that was read: nobody nests so by hand
+        raise InputError("what is to be written as JSON is nested too deeply; flatten the file that it is from") from None
 
 
 def _finite(value: Any) -> Any:

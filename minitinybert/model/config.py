@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral, Real
+from reprlib import repr as brief  # of what a file holds, however much or deep that is
 from typing import Any
 
 from ..errors import InputError
@@ -81,7 +82,7 @@ class Config:
         for known in fields(self):
             value = getattr(self, known.name)
             if known.metadata and not known.metadata["holds"](value):
-                raise InputError(f"config: {known.name} is {value!r:.60}; {known.metadata['words']} is needed")
+                raise InputError(f"config: {known.name} is {brief(value)}; {known.metadata['words']} is needed")
         if self.hidden_size % self.num_attention_heads:
             raise InputError(f"config: hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}")
 

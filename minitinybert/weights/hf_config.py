@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from reprlib import repr as brief  # of what a file holds, however much or deep that is
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,9 @@ def read_fields(raw: Mapping[str, Any], where: str, names: Iterable[str]) -> dic
     """
     raw = {name: value for name, value in raw.items() if value is not None}
     if raw.get("model_type", "bert") not in ("bert", "tinybert"):
-        raise InputError(f"{where}: model_type is {raw['model_type']!r:.60}; only bert can be read")
+        raise InputError(f"{where}: model_type is {brief(raw['model_type'])}; only bert can be read")
     if raw.get("position_embedding_type", "absolute") != "absolute":
-        raise InputError(f"{where}: position_embedding_type {raw['position_embedding_type']!r:.60}; only absolute can be read")
+        raise InputError(f"{where}: position_embedding_type {brief(raw['position_embedding_type'])}; only absolute can be read")
     if raw.get("is_decoder") or raw.get("add_cross_attention"):
         raise InputError(f"{where}: a decoder; only encoders can be read")
     for name in _SIZES:
@@ -60,7 +61,7 @@ def architecture(raw: Mapping[str, Any], where: str) -> str:
     named = raw.get("architectures") or []
     named = [named] if isinstance(named, str) else named
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
-        raise InputError(f'{where}: architectures is {named!r:.60}; a list of names such as ["{HEADS["classifier"]}"] is needed')
+        raise InputError(f'{where}: architectures is {brief(named)}; a list of names such as ["{HEADS["classifier"]}"] is needed')
     return named[0] if named else ""
 
 
@@ -92,13 +93,13 @@ def _labels(raw: Mapping[str, Any], where: str) -> dict[int, str]:
     if given is None or given == {}:
         count = raw.get("num_labels", 2)
         if type(count) is not int or not 1 <= count <= _MOST_LABELS:
-            raise InputError(f"{where}: num_labels is {count!r:.60}; a whole number from 1 to {_MOST_LABELS} is needed")
+            raise InputError(f"{where}: num_labels is {brief(count)}; a whole number from 1 to {_MOST_LABELS} is needed")
         return {i: f"LABEL_{i}" for i in range(count)}
     form = '{"0": "negative", "1": "positive"}'
     if not isinstance(given, dict) or not all(isinstance(name, (str, int, float)) for name in given.values()):
-        raise InputError(f"{where}: id2label is {given!r:.60}; each output's number and its label are needed, as {form}")
+        raise InputError(f"{where}: id2label is {brief(given)}; each output's number and its label are needed, as {form}")
     numbers = [int(key) if re.fullmatch(r"\d{1,7}", str(key), re.ASCII) else -1 for key in given]
     if sorted(numbers) != list(range(len(given))):
         keys = ", ".join(map(str, given))
-        raise InputError(f"{where}: id2label has the keys {keys!r:.60}; the outputs' numbers from 0 on are needed, as {form}")
+        raise InputError(f"{where}: id2label has the keys {brief(keys)}; the outputs' numbers from 0 on are needed, as {form}")
     return {i: str(name) for i, name in sorted(zip(numbers, given.values(), strict=True))}

@@ -14,6 +14,9 @@ from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
 
 SIZES = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+DEEP: list = []
+for _ in range(900):
+    DEEP = [DEEP]
 NUMBERS = [f.name for f in fields(Config) if isinstance(f.default, int | float) and not isinstance(f.default, bool)]
 
 
@@ -57,6 +60,10 @@ def test_round_trip(head):
         ({"id2label": {"1": "a", "10": "b"}}, "id2label has the keys '1, 10'"),
         ({"id2label": {"0": "a", "00": "b"}}, "id2label has the keys '0, 00'"),
         ({"architectures": 5}, "architectures is 5"),
+        ({"hidden_act": DEEP}, "hidden_act is [[[[[[[...]]]]]]]; one of"),
+        ({"id2label": DEEP}, "id2label is [[[[[[[...]]]]]]]; each"),
+        ({"architectures": DEEP}, "architectures is [[[[[[[...]]]]]]]; a list"),
+        ({"pad_token_id": "x" * 10**6}, "pad_token_id is 'xxxxxxxxxxxx...xxxxxxxxxxxxx'"),
         ({"architectures": [["BertForMaskedLM"]]}, "architectures is [['BertForMaskedLM']]"),
     ],
 )
