@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,28 @@ def building(directory: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """A file of indented JSON, written beside and renamed."""
     with replacing(path) as beside:
-        beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        beside.write_text(json_text(value, indent=2) + "\n", encoding="utf-8")
+
+
+def json_text(value: Any, indent: int | None = None, ensure_ascii: bool = True) -> str:
+    """`value` as JSON, which has neither NaN nor infinity: null stands for these, as JavaScript has
+    it. InputError where it is nested some hundred times."""
+    text = partial(json.dumps, indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
+    try:
+        try:
+            return text(value)
+        except ValueError:
+            return text(_finite(value))
+    except RecursionError:  # of a file that was read: nobody nests so by hand
+        raise InputError("what is to be written as JSON is nested too deeply; flatten the file that it is from") from None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> dict[str, Any]:

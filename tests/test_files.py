@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from minitinybert.errors import InputError
-from minitinybert.files import building, read_json, replacing
+from minitinybert.files import building, json_text, read_json, replacing
 
 
 def test_a_file_that_was_begun_and_not_ended_leaves_the_old_one(tmp_path):
@@ -45,3 +45,19 @@ def test_what_is_no_json_object_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(InputError, match="c.json"):
         read_json(path)
+
+
+def test_json_has_neither_nan_nor_infinity():
+    nan, inf = float("nan"), float("inf")
+    value = {"a": [1, nan, (inf, -inf)], "b": {"c": nan, "d": 0.5, "e": None, "f": "NaN", "g": True}}
+    assert json_text(value) == '{"a": [1, null, [null, null]], "b": {"c": null, "d": 0.5, "e": null, "f": "NaN", "g": true}}'
+    assert json_text({"é": 1}, ensure_ascii=False) == '{"é": 1}' and json_text([1], indent=2) == "[\n  1\n]"
+
+
+def test_json_that_is_nested_too_deeply_is_one_line():
+    for leaf in (1.0, float("nan")):
+        value = leaf
+        for _ in range(2000):
+            value = [value]
+        with pytest.raises(InputError, match="nested too deeply"):
+            json_text({"a": value}, indent=2)

@@ -107,6 +107,8 @@ class BertCandidates:
         trace, _ = self.model.forward_batch(self.model.place(batch), keep_cache=False, hidden=(), scores=(), positions=xp.asarray(rows))
         logits = trace.logits
         assert logits is not None
+        if not xp.isfinite(logits).all():  # NaN would be taken for the largest
+            raise InputError("the logits of --mlm's model are not finite (NaN, infinity); train it with a smaller learning rate")
         if self._barred is not None:
             logits = logits + self._barred
         near = largest(logits, self.k + 1)

@@ -32,7 +32,7 @@ from ..data.vectors import load_vectors
 from ..engine.parallel import available_cores, keep_freed_memory
 from ..engine.ranks import ALONE, Ranks
 from ..errors import InputError
-from ..files import read_json, replacing, write_json
+from ..files import json_text, read_json, replacing, write_json
 from ..model.bert import Bert
 from ..progress import log, progress
 from .algorithm import HUAWEI_VECTORS, Augmenter, Row, Settings, copies_of, vector_names
@@ -206,7 +206,7 @@ class _Maker:
         write_examples(self.shards.part(job.number, "tsv"), self.task, made)
         if self.provenance:
             with replacing(self.shards.part(job.number, "jsonl")) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
-                file.writelines(json.dumps(_record(row, line), ensure_ascii=False) + "\n" for row, line in zip(rows, lines, strict=True))
+                file.writelines(json_text(_record(row, line), ensure_ascii=False) + "\n" for row, line in zip(rows, lines, strict=True))
         lengths = {i: sum(map(len, self.reader.split(text))) for i, text in enumerate(texts)}
         counts = {"rows": len(rows), "words": sum(lengths[i] for i, row in zip(which, rows, strict=True) if row.copy)}
         for name in ("bert", "glove"):

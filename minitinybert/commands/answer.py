@@ -3,12 +3,13 @@ test files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, softmax
 
 from ..data import metrics
 from ..data.batching import EncodedExamples
@@ -17,10 +18,9 @@ from ..data.tokenizer import Tokenizer
 from ..errors import InputError
 from ..machine import Machine
 from ..model.bert import Bert
-from ..model.config import Config
 from ..progress import log
 from ..training import evaluation
-from .classifiers import check_classifier, check_labels, in_task_order
+from .classifiers import answer_kind, check_answers, in_task_order
 from .task_data import TaskData, check_length, encode
 
 
@@ -59,18 +59,16 @@ def judged_model(model: str, task: Task, data: Path, machine: Machine, max_lengt
     """A model with a classifier for the task, its labels in the task's order, and the task's files
     in its ids."""
     loaded = Bert.load(model)
-    check_classifier(loaded.config, model)
-    check_labels(loaded, task, model)
+    check_answers(loaded.config, task, model)
     judged = in_task_order(loaded, task).to(machine.xp)
     return judged, TaskData(task, data, Tokenizer.load(judged.tokenizer_files), max_length, judged)
 
 
 def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int = 128) -> list[dict[str, Any]]:
-    """For each text (`first ||| second` for a pair) the label, and the probability of each; the
-    number for regression."""
+    """For each text (`first ||| second` for a pair) the label, and the probability of each; of a
+    multi-label model the labels that are more probable than not; the number for regression."""
     loaded = Bert.load(model).to(machine.xp)
-    if loaded.config.head != "classifier":
-        raise InputError(f"{model}: has no classifier; fine-tune or distil it on a task first")
+    kind = answer_kind(loaded.config, model)
     halves = [text.split("|||", 1) for text in texts]
     kinds = {len(half) for half, text in zip(halves, texts, strict=True) if text.strip()}  # a blank text is of either
     if len(kinds) > 1:
@@ -80,7 +78,7 @@ def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int 
     check_length(max_length, loaded.config)
     encoded = encode(examples, Tokenizer.load(loaded.tokenizer_files), max_length, loaded.config.type_vocab_size)
     values = evaluation.logits(loaded, encoded, machine.workers)
-    return [_answer(text, row, loaded.config) for text, row in zip(texts, values, strict=True)]
+    return [_answer(text, row, loaded.config.id2label, kind) for text, row in zip(texts, values, strict=True)]
 
 
 def predict_test(model: str, task: Task, data: Path, out: Path, machine: Machine, max_length: int = 128) -> list[str]:
@@ -100,10 +98,12 @@ def predict_test(model: str, task: Task, data: Path, out: Path, machine: Machine
     return written
 
 
-def _answer(text: str, logits: np.ndarray, config: Config) -> dict[str, Any]:
-    if config.problem_type == "regression" or config.num_labels == 1:
+def _answer(text: str, logits: np.ndarray, names: Mapping[int, str], kind: str) -> dict[str, Any]:
+    if kind == "score":
         return {"text": text, "score": float(logits[0])}
-    p = np.exp(logits - logits.max(), dtype=np.float64)
-    p /= p.sum()
-    probabilities = {config.id2label[i]: round(float(p[i]), 6) for i in range(len(p))}
-    return {"text": text, "label": config.id2label[int(p.argmax())], "probabilities": probabilities}
+    x = logits.astype(np.float64)
+    p = expit(x) if kind == "labels" else softmax(x)
+    probabilities = {names[i]: round(float(p[i]), 6) for i in range(len(p))}
+    if kind == "labels":
+        return {"text": text, "labels": [names[i] for i in range(len(p)) if x[i] > 0], "probabilities": probabilities}
+    return {"text": text, "label": names[int(p.argmax())], "probabilities": probabilities}

@@ -13,6 +13,7 @@ from ..distillation.recipes import DEFAULT, Recipe
 from ..errors import InputError
 from ..model.bert import Bert
 from ..model.config import Config
+from ..progress import log
 from ..weights import read
 from .shape import is_shape
 from .students import is_checkpoint, new_student, random_model
@@ -22,30 +23,95 @@ def label_names(task: Task) -> list[str]:
     return ["score"] if task.labels is None else list(task.labels)
 
 
+# ---------------------------------------------------------------------------------------------------- what a classifier says
+
+
+def answer_kind(config: Config, path: str) -> str:
+    """What a classifier's logits say: "score", a number; "label", one of several (softmax);
+    "labels", each whether it holds (sigmoid).
+
+    Every command that asks a classifier asks this first. InputError where there is none, where its
+    logits say none of these, or where two of its labels have one name.
+    """
+    if config.head != "classifier":
+        raise InputError(f"{path}: has no classifier; fine-tune or distil it on the task first")
+    names = list(config.id2label.values())
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise InputError(f"{path}: two labels are called {twice!r:.60}; give each its own name under id2label in config.json")
+    if config.problem_type == "multi_label_classification":
+        return "labels"
+    if config.num_labels == 1:
+        return "score"
+    if config.problem_type == "regression":
+        raise InputError(f"{path}: problem_type regression with {config.num_labels} outputs, of which only one number could be read")
+    return "label"
+
+
+def single_answer(config: Config, path: str) -> str:
+    """`answer_kind` of a model that says one thing of a text, as a task's models do: "score" or
+    "label"."""
+    kind = answer_kind(config, path)
+    if kind == "labels":
+        raise InputError(
+            f"{path}: a multi-label model (problem_type multi_label_classification): each of its outputs is a probability by itself, "
+            "and not one of several; ask it with predict and texts, or fine-tune it on the task"
+        )
+    return kind
+
+
+def check_answers(config: Config, task: Task, path: str) -> None:
+    """InputError where a model is not one for the task: as many outputs as it has labels, or one
+    number for a score."""
+    kind, wanted = single_answer(config, path), len(label_names(task))
+    if config.num_labels != wanted:
+        raise InputError(f"{path}: the classifier has {config.num_labels} outputs, task {task.name} needs {wanted}")
+    needed = "score" if task.labels is None else "label"
+    if kind != needed:
+        raise InputError(f"{path}: the classifier's answer is a {kind}, task {task.name} needs a {needed}")
+
+
+def labels_of(model: str) -> list[str] | None:
+    """The labels that a model with a classifier answers, in order; None where it answers with a
+    number."""
+    config = Config.from_hf(read(model).config, f"{model}/config.json")
+    return None if single_answer(config, model) == "score" else [config.id2label[i] for i in sorted(config.id2label)]
+
+
+# ------------------------------------------------------------------------------------------------------------------- loading
+
+
 def load_classifier(model: str, task: Task, seed: int, tokenizer: Path | None = None) -> Bert:
     """A checkpoint with a head for the task: its own, its outputs in the task's order, where that
-    is for these labels (or as many without names); else a fresh one. Or a shape, for random weights
-    and the vocabulary of a tokenizer."""
+    is for these labels (or as many without names); else a fresh one, and a head for words is not
+    looked at. Or a shape, for random weights and the vocabulary of a tokenizer."""
+    labels = dict(enumerate(label_names(task)))
+    problem = "regression" if task.labels is None else "single_label_classification"
     if is_shape(model):
-        of_task = {"id2label": dict(enumerate(label_names(task))), "problem_type": _problem(task)}
-        return random_model(model, tokenizer, seed, head="classifier", **of_task)
+        return random_model(model, tokenizer, seed, head="classifier", id2label=labels, problem_type=problem)
     if tokenizer is not None:
         raise InputError(f"--model {model}: has a vocabulary of its own; leave --tokenizer out")
-    own = Bert.load(model)
+    checkpoint = read(model)
+    config = Config.from_hf(checkpoint.config, f"{model}/config.json")
+    if _is_for(config, task, model):
+        loaded = in_task_order(Bert.from_checkpoint(checkpoint, model), task)
+    else:
+        loaded = Bert.from_checkpoint(checkpoint, model, head="classifier", labels=list(labels.values()), seed=seed, fresh_head=True)
+    return Bert(replace(loaded.config, id2label=labels, problem_type=problem), loaded.parameters, loaded.tokenizer_files)
+
+
+def _is_for(config: Config, task: Task, path: str) -> bool:
+    """Whether a model has a classifier for the task; where it has another, that is said."""
+    if config.head != "classifier":
+        return False
     try:
-        fits = own.config.head == "classifier" and own.config.num_labels == len(label_names(task))
-        loaded = in_task_order(own, task) if fits else None
-    except InputError:  # another task's labels
-        loaded = None
-    labels = dict(enumerate(label_names(task)))
-    if loaded is None:
-        loaded = Bert.load(model, head="classifier", labels=list(labels.values()), seed=seed, fresh_head=True)
-    config = replace(loaded.config, id2label=labels, problem_type=_problem(task))
-    return Bert(config, loaded.parameters, loaded.tokenizer_files)
-
-
-def _problem(task: Task) -> str:
-    return "regression" if task.labels is None else "single_label_classification"
+        check_answers(config, task, path)
+        if task.labels is not None:
+            label_order(task, config.id2label)
+    except InputError as error:
+        log(f"a fresh classifier, in the place of the model's: {error}")
+        return False
+    return True
 
 
 def load_student(student: str, teacher: Bert, task: Task, seed: int, recipe: Recipe = DEFAULT) -> Bert:
@@ -61,28 +127,6 @@ def known_projections(student: str, recipe: Recipe) -> dict[str, np.ndarray]:
     if not is_checkpoint(student) or not recipe.carry_projections:
         return {}
     return {name: tensor for name, tensor in read(student).tensors.items() if name.startswith("fit_dense")}
-
-
-def labels_of(model: str) -> list[str] | None:
-    """The labels that a model with a classifier answers, in order; None where it answers with a
-    number."""
-    config = Config.from_hf(read(model).config, f"{model}/config.json")
-    check_classifier(config, model)
-    number = config.problem_type == "regression" or config.num_labels == 1
-    return None if number else [config.id2label[i] for i in sorted(config.id2label)]
-
-
-def check_classifier(config: Config, path: str) -> None:
-    """InputError where a model has no classifier."""
-    if config.head != "classifier":
-        raise InputError(f"{path}: has no classifier; fine-tune or distil it on the task first")
-
-
-def check_labels(model: Bert, task: Task, path: str) -> None:
-    """InputError where a model has not as many outputs as the task has labels."""
-    wanted = len(label_names(task))
-    if model.config.num_labels != wanted:
-        raise InputError(f"{path}: the classifier has {model.config.num_labels} outputs, task {task.name} needs {wanted}")
 
 
 def in_task_order(model: Bert, task: Task) -> Bert:

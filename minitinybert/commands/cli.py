@@ -8,7 +8,6 @@ Exit status: 0 success, 1 a failed audit, 2 a usage error or bad input (one line
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import json_text
 from .arguments import build_parser
 from .recipe_file import load_recipe
 
@@ -208,17 +208,24 @@ def _run_predict(args: argparse.Namespace) -> int:
     if args.json:
         return _print_json(answers)
     for answer in answers:
-        label = answer["label"] if "label" in answer else f"{answer['score']:.4f}"
-        sure = f"\t{answer['probabilities'][label]:.4f}" if "label" in answer else ""
-        print(f"{label}{sure}\t{on_one_line(answer['text'])}")
+        print(f"{_said(answer)}\t{on_one_line(answer['text'])}")
     return 0
 
 
-def _run_convert(args: argparse.Namespace) -> int:
-    from ..model.bert import Bert
-    from ..weights.convert import convert
+def _said(answer: dict[str, Any]) -> str:
+    """One of `predict`'s answers on a line: the label and its probability, each label of several
+    and its own, or the number."""
+    if "score" in answer:
+        return f"{answer['score']:.4f}"
+    p = answer["probabilities"]
+    if "label" in answer:
+        return f"{answer['label']}\t{p[answer['label']]:.4f}"
+    return ", ".join(f"{label} {p[label]:.4f}" for label in answer["labels"]) or "none"
 
-    Bert.load(args.source)  # what no other command could open is not written
+
+def _run_convert(args: argparse.Namespace) -> int:
+    from .convert import convert
+
     summary = convert(args.source, args.destination, args.overwrite)
     if args.json:
         return _print_json(summary)
@@ -333,7 +340,7 @@ def _report(args: argparse.Namespace, report: dict[str, Any]) -> int:
 
 
 def _print_json(value: Any) -> int:
-    print(json.dumps(value, indent=2))
+    print(json_text(value, indent=2))
     return 0
 
 

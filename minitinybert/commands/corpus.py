@@ -39,6 +39,7 @@ from ..training.loop import Options, digest, train
 from ..training.plan import Given, general_options
 from ..training.shares import Learner
 from ..training.teacher import Running
+from ..weights import read
 from .classifiers import known_projections
 from .info import cost_line
 from .shape import is_shape
@@ -139,7 +140,8 @@ def mlm_masking(tokenizer: Tokenizer, rate: float = 0.15) -> Masking:
 
 def mlm_metrics(model: Bert, examples: Segments, workers: Workers) -> dict[str, float]:
     """Means over the masked positions: the log-likelihood of the word (in nats), and how often it
-    is among the model's 1 or 10 most probable ("top1", "top10"). No dropout."""
+    is among the model's 1 or 10 most probable ("top1", "top10"). No dropout. InputError where the
+    logits are not finite: no logit is larger than NaN, and each word would be the first."""
     xp = array_module(model.parameters.flat)
 
     def sums(indices: np.ndarray) -> np.ndarray:
@@ -152,6 +154,8 @@ def mlm_metrics(model: Bert, examples: Segments, workers: Workers) -> dict[str, 
         return np.array([len(rank), -float(entropy), (rank < 1).sum(), (rank < 10).sum()])
 
     n, *totals = np.sum(workers.map_over_ranks(sums, by_length(examples.lengths(0), _ROWS)), axis=0)
+    if not np.isfinite(totals).all():
+        raise InputError("the model's answers to masked words are not finite (NaN, infinity); train it with a smaller learning rate")
     return {name: float(total / n) for name, total in zip(("log_likelihood", "top1", "top10"), totals, strict=True)}
 
 
@@ -160,11 +164,12 @@ def _mlm_model(model: str, tokenizer: Path | Mapping[str, Path] | None, seed: in
     a tokenizer; and if it is fresh."""
     if is_shape(model):
         return random_model(model, tokenizer, seed, head="mlm", pooler=False), True
-    loaded = Bert.load(model)
+    checkpoint = read(model)
     if tokenizer is not None:
         raise InputError(f"--model {model}: has a vocabulary of its own; leave --tokenizer and --train-vocabulary out")
-    if loaded.config.head == "mlm":
-        return loaded, False
+    if Config.from_hf(checkpoint.config, f"{model}/config.json").head == "mlm":
+        return Bert.from_checkpoint(checkpoint, model), False
+    loaded = Bert.from_checkpoint(checkpoint, model, head="none")  # a classifier is not looked at
     fresh = Bert.new(replace(loaded.config, head="mlm", pooler=False), seed)
     for name in fresh.parameters:
         if not name.startswith("cls."):

@@ -120,7 +120,7 @@ def _baseline(out: Path, data: Path, options: Options, machine: Machine, resume:
     """The student's random weights, kept as a directory, fine-tuned on the labels like any model."""
     start = out / "baseline" / "start"
     if not (start / "config.json").exists():
-        load_student(STUDENT, Bert.load(out / "teacher"), TASK, options.seed).save(start)
+        load_student(STUDENT, Bert.load(out / "teacher"), TASK, options.seed).to(machine.xp).save(start)
     finetune(str(start), TASK, data, out / "baseline", options, machine, MAX_LENGTH, resume)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 
-_SHAPE = re.compile(r"(\d+)L-(\d+)D-(\d+)H-(\d+)F", re.IGNORECASE | re.ASCII)
+_SHAPE = re.compile(r"(\d{1,9})L-(\d{1,9})D-(\d{1,9})H-(\d{1,9})F", re.IGNORECASE | re.ASCII)
 
 
 def parse_shape(shape: str) -> dict[str, Any]:

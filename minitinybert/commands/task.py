@@ -33,7 +33,7 @@ from ..training.plan import Given, plan_of
 from ..training.shares import Learner
 from ..training.teacher import NOBODY, Running, Teacher
 from .answer import evaluate, judge, judge_against_constant
-from .classifiers import check_labels, in_task_order, known_projections, load_classifier, load_student
+from .classifiers import check_answers, in_task_order, known_projections, load_classifier, load_student
 from .info import cost_line
 from .students import is_of_teacher
 from .task_data import TaskData
@@ -189,7 +189,7 @@ def load_teacher(path: str, task: Task, machine: Machine) -> Bert:
     teacher = Bert.load(path)
     if teacher.config.head != "classifier":
         raise InputError(f"{path}: the teacher has no classifier; fine-tune it first: minitinybert finetune --model {path} …")
-    check_labels(teacher, task, path)
+    check_answers(teacher.config, task, path)
     return machine.frozen(in_task_order(teacher, task)).for_reading()
 
 

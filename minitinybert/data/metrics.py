@@ -47,11 +47,16 @@ def evaluate(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) 
     """{metric: value} of predictions (n,) against labels (n,): classes, or numbers for the
     correlations.
 
-    A correlation with a constant is 0. InputError where a prediction is no finite number.
+    A correlation with a constant is 0. InputError where a prediction is no finite number, or a
+    metric.
     """
     if not np.isfinite(predictions).all():
         raise InputError("the model's answers are not numbers any more; train it with a smaller learning rate")
-    return {name: METRICS[name](predictions, labels) for name in names}
+    values = {name: METRICS[name](predictions, labels) for name in names}
+    bad = [name for name, value in values.items() if not np.isfinite(value)]
+    if bad:
+        raise InputError(f"{bad[0]} is not a number here: are all labels of the file numbers?")
+    return values
 
 
 _KNOWS = 0.05  # the share of the labels' variance that answers which know something explain at the least

@@ -9,6 +9,8 @@ import itertools
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -18,6 +20,7 @@ from .ranks import ALONE, Ranks
 A = TypeVar("A")
 B = TypeVar("B")
 
+_CONTAINER_S = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of control groups 2 and 1
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # glibc's malloc.h
 
 
@@ -72,6 +75,18 @@ class Workers:
 
 
 _NONE: Any = object()
+
+
+def memory_bytes() -> int:
+    """This machine's memory, or what a container may have of it; where the system does not say,
+    more than any has."""
+    known = [1 << 48]
+    with suppress(AttributeError, OSError, ValueError):  # Windows, and systems without these names
+        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for limit in _CONTAINER_S:
+        with suppress(OSError, ValueError):  # not there, or "max"
+            known.append(int(Path(limit).read_text()))
+    return min(known)
 
 
 def available_cores() -> int:

@@ -22,14 +22,18 @@ import numpy as np
 from .. import weights
 from ..engine.batch import Batch, check_range, padded
 from ..engine.device import Array, array_module, to_host
+from ..engine.parallel import memory_bytes
 from ..engine.random import generator, site_keys
 from ..errors import InputError
 from ..ops import embed_norm, embedding
 from ..ops.embedding import Ids, Tables
+from ..progress import log
 from . import encoder, heads
 from .config import Config
 from .parameters import Layout, Parameters, Slot
 from .trace import Trace
+
+_PROBE = 32  # words that a model has to have an answer to before it is saved
 
 
 class Cache(NamedTuple):
@@ -53,9 +57,18 @@ class Bert:
     @classmethod
     def new(cls, config: Config, seed: int = 0, dtype: Any = np.float32) -> Bert:
         """A model with BERT's random weights: N(0, initializer_range), gains 1, biases 0."""
-        parameters = Parameters.zeros(layout(config), dtype)
+        return cls._made(config, seed, dtype, {}, "")
+
+    @classmethod
+    def _made(cls, config: Config, seed: int, dtype: Any, sources: Mapping[str, np.ndarray], where: str) -> Bert:
+        """Of the tensors `sources`, by the model's names, and random weights for the others."""
+        plan = layout(config)
+        _check_room(plan.size * np.dtype(dtype).itemsize, config)
+        parameters = Parameters.zeros(plan, dtype)
+        weights.fill(parameters, sources, where)
         for name in parameters:
-            _initialise(name, parameters[name], config.initializer_range, seed)
+            if name not in sources:
+                _initialise(name, parameters[name], config.initializer_range, seed)
         return cls(config, parameters)
 
     @classmethod
@@ -68,26 +81,46 @@ class Bert:
         dtype: Any = np.float32,
         fresh_head: bool = False,
     ) -> Bert:
-        """From any source that `weights.read` reads. head: "none", "classifier" or "mlm" instead of
-        the checkpoint's own.
+        """From any source that `weights.read` reads; the rest is `from_checkpoint`'s."""
+        return cls.from_checkpoint(weights.read(path), path, head, labels, seed, dtype, fresh_head)
 
-        A pooler or classifier that the checkpoint does not have (or has for another number of
-        `labels`) starts with random weights; the classifier does always with `fresh_head`.
-        InputError names a tensor that is missing otherwise, or has the wrong shape.
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: weights.Checkpoint,
+        where: str | Path,
+        head: str | None = None,
+        labels: Sequence[str] | None = None,
+        seed: int = 0,
+        dtype: Any = np.float32,
+        fresh_head: bool = False,
+    ) -> Bert:
+        """From what `weights.read` gave for the path `where`. head: "none", "classifier" or "mlm"
+        instead of the checkpoint's own, which is then not looked at.
+
+        Where head "classifier" or `labels` are asked for, a pooler or classifier that the checkpoint
+        does not have (or has for another number of labels) starts with random weights; the
+        classifier does always with `fresh_head`. A checkpoint's own head has to be there whole.
+        InputError names a tensor that is missing otherwise, has the wrong shape (nothing is
+        allocated before all have the right one), or holds numbers too large for `dtype`.
         """
-        checkpoint = weights.read(path)
-        config = Config.from_hf(checkpoint.config, f"{path}/config.json")
+        config, tensors = Config.from_hf(checkpoint.config, f"{where}/config.json"), checkpoint.tensors
+        asked = head is not None or labels is not None or fresh_head
         head = head or config.head
-        has_pooler = "bert.pooler.dense.weight" in checkpoint.tensors
+        has_pooler = "bert.pooler.dense.weight" in tensors
         config = replace(config, head=head, pooler=head == "classifier" or (head == "none" and has_pooler))
         if labels is not None:
             config = replace(config, id2label=dict(enumerate(labels)))
-        model = cls.new(config, seed, dtype)
-        model.tokenizer_files = dict(checkpoint.tokenizer_files)
-        tensors = checkpoint.tensors
         if fresh_head:
             tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
-        weights.fill(model.parameters, tensors, str(path), fresh=("pooler.", "classifier.") if head == "classifier" else ())
+        fresh = ("pooler.", "classifier.") if head == "classifier" and asked else ()
+        sources = weights.matched(layout(config).shapes, tensors, str(where), fresh)
+        if f"bert.encoder.layer.{config.num_hidden_layers}.output.dense.weight" in tensors:
+            log(f"warning: {where}: config.json has num_hidden_layers {config.num_hidden_layers}; the weights of more are left out")
+        if head == "mlm":
+            weights.check_tied(tensors, str(where))
+        model = cls._made(config, seed, dtype, sources, str(where))
+        model.tokenizer_files = dict(checkpoint.tokenizer_files)
         return model
 
     def save(self, path: str | Path) -> None:
@@ -95,11 +128,26 @@ class Bert:
         written beside, then renamed.
 
         W_e and W_h go along under the released code's names, for distillation to go on with;
-        whoever opens a model passes them over.
+        whoever opens a model passes them over. InputError, and nothing is written, where parameters
+        or outputs are not finite.
         """
+        self.check_finite(str(path))
         tensors = weights.with_decoder({name: to_host(self.parameters[name]) for name in self.parameters})
         raw = {**self.config.to_hf(), "dtype": str(self.parameters.flat.dtype)}
         weights.write(Path(path), raw, tensors, self.tokenizer_files)
+
+    def check_finite(self, where: str) -> None:
+        """InputError unless all parameters are finite, and what the model says of some words spread
+        over its vocabulary: weights may be finite and so large that nothing they give is."""
+        self.parameters.check_finite(where)
+        c = self.config
+        words = np.linspace(0, c.vocab_size - 1, min(_PROBE, c.max_position_embeddings)).astype(np.int32)
+        with np.errstate(all="ignore"):
+            trace, _ = self.forward(words[None])
+        said = [*(trace.hidden or ()), trace.pooled, trace.logits]
+        if not all(np.isfinite(to_host(x)).all() for x in said if x is not None):
+            problem = "what the model says is not finite (NaN, infinity), for its weights are too large"
+            raise InputError(f"{where}: {problem}; train it with a smaller learning rate")
 
     def to(self, xp: Any) -> Bert:
         """The model with its parameters in `xp` (numpy or cupy)."""
@@ -187,7 +235,7 @@ class Bert:
         with_head = logits and (c.pooler or c.head == "mlm")
         # Of the last layer a classifier looks at the [CLS] rows alone; without a head, the last
         # layer looked at is the last to run.
-        cls_only = with_head and c.head != "mlm" and not wanted(M, hidden) and not wanted(M - 1, scores)
+        cls_only = with_head and c.head != "mlm" and M > 0 and not wanted(M, hidden) and not wanted(M - 1, scores)
         depth = M if with_head else max([l + 1 for l in range(M) if wanted(l + 1, hidden) or wanted(l, scores)], default=0)
         x, cache_embedding = self._embed(batch, keys(0))
         hidden_seen: list[Any] = [None] * (M + 1)
@@ -323,6 +371,15 @@ def layout(config: Config, extra: Sequence[Slot] = ()) -> Layout:
         slots += [Slot("cls.predictions.bias", (c.vocab_size,)), *_dense("cls.predictions.transform.dense", d, d)]
         slots += [Slot(f"cls.predictions.transform.LayerNorm.{name}", (d,)) for name in ("weight", "bias")]
     return Layout([*slots, *extra])
+
+
+def _check_room(needed: int, config: Config) -> None:
+    """InputError where a model's parameters alone are more than this machine's memory."""
+    there = memory_bytes()
+    if needed > there:
+        tables = f"{config.vocab_size} words, {config.max_position_embeddings} positions, {config.type_vocab_size} segments"
+        room = f"takes {needed / 1e9:.3g} GB, and this machine has {there / 1e9:.3g} GB"
+        raise InputError(f"config: {config.shape} with {tables} {room}; choose smaller sizes")
 
 
 def _dense(name: str, rows: int, columns: int) -> list[Slot]:

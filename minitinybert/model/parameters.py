@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ..engine.device import Array, array_module
+from ..errors import InputError
 
 ALIGN = 64
 
@@ -53,6 +54,12 @@ class Layout:
         self.names = tuple(name for slot in self.slots for name in (slot.members or (slot.name,)))
         self.bounds = tuple(bounds for slot in self.slots for bounds in self._of_members(slot))  # (start, stop) of each name
         self.count = sum(math.prod(slot.shape) for slot in self.slots)  # without the padding between
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of each tensor, by name."""
+        of_slot = lambda slot: (slot.shape[0] // max(len(slot.members), 1), *slot.shape[1:])
+        return {name: of_slot(slot) for slot in self.slots for name in (slot.members or (slot.name,))}
 
     def _of_members(self, slot: Slot) -> list[tuple[int, int]]:
         parts = max(len(slot.members), 1)
@@ -109,6 +116,13 @@ class Parameters(Mapping[str, Array]):
                 view[...] = self._views[slot.name]
                 copy._hold(slot, view)
         return copy
+
+    def check_finite(self, what: str) -> None:
+        """InputError names the first tensor that holds NaN or an infinity."""
+        xp = array_module(self.flat)
+        if not xp.isfinite(self.flat).all():
+            name = next((name for name in self if not xp.isfinite(self[name]).all()), "between the tensors")
+            raise InputError(f"{what}: tensor {name} has numbers that are not finite (NaN, infinity); train with a smaller --lr")
 
     def _hold(self, slot: Slot, view: Array) -> None:
         self._views[slot.name] = view

@@ -7,6 +7,7 @@ import numpy as np
 from ..data.batching import EncodedExamples, by_length
 from ..engine.device import to_host
 from ..engine.parallel import Workers
+from ..errors import InputError
 from ..model.bert import Bert
 from ..progress import progress
 
@@ -16,7 +17,8 @@ _TOGETHER = 32  # batches between two signs of progress
 
 def logits(model: Bert, examples: EncodedExamples, workers: Workers, description: str = "") -> np.ndarray:
     """(n, C) float32 on the host, in the examples' order. No dropout. description: of a progress
-    bar, for many examples."""
+    bar, for many examples. InputError where one is not finite, which an arg-max would take for an
+    answer."""
     lengths = np.array([len(ids) for ids in examples.input_ids])
     model = model.for_reading()
 
@@ -34,6 +36,12 @@ def logits(model: Bert, examples: EncodedExamples, workers: Workers, description
     result = np.empty((len(examples), answers[0][1].shape[-1]), np.float32)
     for places, values in answers:
         result[places] = values
+    if not np.isfinite(result).all():
+        count = int((~np.isfinite(result)).any(axis=-1).sum())
+        raise InputError(
+            f"the model's logits of {count} of {len(result)} examples are not finite (NaN, infinity): its weights are too large; "
+            "train it with a smaller learning rate"
+        )
     return result
 
 

@@ -30,7 +30,7 @@ from .. import extras
 from ..data.batching import TrainingExamples, epoch_batches
 from ..engine.device import KERNELS, array_module, to_host
 from ..errors import InputError
-from ..files import replacing
+from ..files import json_text, replacing
 from ..model.bert import Bert
 from ..progress import log, progress
 from .cut import rank_share_of
@@ -153,6 +153,7 @@ class _Run:
         path = self.out / "checkpoint" / "last.safetensors"
         if resume and path.exists():
             state = load_state(path, self.adam)
+            self._check_state(str(path))
             _same_run(state["settings"], self.settings, path)
             self.at = Progress(**state["progress"])
             begun, now = state.get("passes", "NumPy"), _passes()
@@ -216,6 +217,9 @@ class _Run:
         self._gather()  # a model whose loss is no number is not kept
         if self.evaluate is not None:
             result = self.evaluate(self.learner.student)
+            bad = [name for name, value in result.items() if not math.isfinite(value)]
+            if bad:  # nothing is better or worse than NaN
+                raise InputError(f"step {self.at.step}: the dev metric {bad[0]} is not a number; try a smaller --lr")
             self._write({"step": self.at.step, "dev": result})
             if self.at.best is None or result[self.metric] > self.at.best:
                 self.at.best = result[self.metric]
@@ -232,8 +236,14 @@ class _Run:
         if self.ranks.first:
             self.learner.student.save(self.out)
 
+    def _check_state(self, where: str) -> None:
+        """InputError where a weight or one of its moments is not finite: no step puts that right."""
+        for part, values in (("", self.adam.parameters), (" of the first moments", self.adam.m), (" of the second moments", self.adam.v)):
+            values.check_finite(where + part)
+
     def save(self) -> None:
         self._gather()
+        self._check_state(f"step {self.at.step}")
         if not self.ranks.first:
             return
         state = {"progress": asdict(self.at), "settings": self.settings, "passes": _passes()}
@@ -266,7 +276,7 @@ class _Run:
         if not self.ranks.first:
             return
         with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json_text(row) + "\n")
 
 
 def _add_to(totals: dict[str, float], values: Mapping[str, float]) -> None:

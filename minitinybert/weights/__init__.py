@@ -9,7 +9,7 @@ file brings along.
 """
 
 from .checkpoint import Checkpoint, read
-from .fill import fill, with_decoder
+from .fill import check_tied, fill, matched, with_decoder
 from .hf import write
 
-__all__ = ["Checkpoint", "fill", "read", "with_decoder", "write"]
+__all__ = ["Checkpoint", "check_tied", "fill", "matched", "read", "with_decoder", "write"]

@@ -12,6 +12,8 @@ import numpy as np
 
 from ..errors import InputError
 from . import hf, hub, names, tensorflow, torch_bin
+from .files import check_finite
+from .hf_config import completed
 
 Reader = Callable[[Path], dict[str, np.ndarray]]
 
@@ -32,8 +34,8 @@ class Checkpoint(NamedTuple):
     """What a model is made of.
 
     config           config.json, parsed; where it leaves them out: model_type, architectures and id2label, from the tensors
-    tensors          by canonical name (names.py), with the file's dtype but bfloat16, which becomes float32; mostly read-only views
-                     of the file, which is read as they are used
+    tensors          by canonical name (names.py), with the file's dtype but bfloat16, which becomes float32; finite; mostly read-only
+                     views of the file
     tokenizer_files  those of hf.TOKENIZER_FILES that lie beside the weights, by name
     """
 
@@ -58,8 +60,8 @@ def read(path: str | Path) -> Checkpoint:
     `organisation/name` (kept in the user's cache once downloaded).
 
     config.json (or Google's bert_config.json) must lie beside the weights. InputError names the
-    file, and the tensor where there is one, for whatever is missing, cut short, damaged or not a
-    checkpoint.
+    file, and the tensor where there is one, for whatever is missing, cut short, damaged, not a
+    checkpoint, or holds a number that is not finite.
     """
     return read_source(path)[1]
 
@@ -70,7 +72,10 @@ def read_source(path: str | Path) -> tuple[Source, Checkpoint]:
         source = _locate(os.fspath(path))
         config = hf.read_config(source.directory)
         tensors = names.rename(source.reader(source.weights), source.weights)
-        return source, Checkpoint(_completed(config, tensors), tensors, hf.tokenizer_files(source.directory))
+        for name, tensor in tensors.items():
+            check_finite(tensor, name, source.weights)
+        config = completed(config, tensors, f"{source.directory}/config.json")
+        return source, Checkpoint(config, tensors, hf.tokenizer_files(source.directory))
     except OSError as error:
         raise InputError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from None
 
@@ -106,20 +111,3 @@ def _in_directory(directory: Path) -> Source:
     if indices:
         return Source(_TF_FORMAT, directory, indices[0].with_suffix(""), tensorflow.read)
     raise InputError(f"{directory}: no weights in it; looked for {', '.join(_BY_NAME)} and *.ckpt.index")
-
-
-def _completed(config: dict[str, Any], tensors: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Google's configurations, and the first PyTorch ones, tell neither the model's type nor its
-    head: the tensors do."""
-    config = {"model_type": "bert", **config}
-    if "classifier.weight" in tensors:
-        architecture = "BertForSequenceClassification"
-        if not config.keys() & {"id2label", "num_labels"}:
-            labels = [f"LABEL_{i}" for i in range(len(np.atleast_1d(tensors["classifier.weight"])))]
-            config["id2label"] = {str(i): label for i, label in enumerate(labels)}
-            config["label2id"] = {label: i for i, label in enumerate(labels)}
-    elif "cls.predictions.transform.dense.weight" in tensors:
-        architecture = "BertForPreTraining" if "cls.seq_relationship.weight" in tensors else "BertForMaskedLM"
-    else:
-        architecture = "BertModel"
-    return {"architectures": [architecture], **config}

@@ -1,4 +1,5 @@
-"""What the formats of weights share: bfloat16, and a word on what is no weights file."""
+"""What the formats of weights share: bfloat16, numbers that are finite, and a word on what is no
+weights file."""
 
 from __future__ import annotations
 
@@ -24,3 +25,11 @@ def not_weights(path: Path, kind: str) -> InputError:
     if not start:
         return InputError(f"{path}: the file is empty; {AGAIN}")
     return InputError(f"{path}: not {kind} (it begins with {start[:8]!r}); {AGAIN}")
+
+
+def check_finite(tensor: np.ndarray, name: str, where: Path | str) -> None:
+    """InputError where a tensor holds NaN or an infinity: a model with such weights says nothing,
+    and an arg-max over its answers would hide that."""
+    if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+        count = int(tensor.size - np.isfinite(tensor).sum())
+        raise InputError(f"{where}: tensor {name} has {count} numbers of {tensor.size} that are not finite (NaN, infinity); save it again")

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import InputError
-from ..files import AGAIN, building, read_json, replacing
+from ..files import AGAIN, building, json_text, read_json, replacing
 from .files import not_weights, widened
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -160,7 +160,7 @@ def _write_files(
     directory: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], tokenizer_files: Mapping[str, Path]
 ) -> None:
     with replacing(directory / "config.json") as beside:
-        beside.write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
+        beside.write_text(json_text(dict(config), indent=2) + "\n", encoding="utf-8")
     for name, source in tokenizer_files.items():
         with replacing(directory / name) as beside:
             shutil.copyfile(source, beside)

@@ -1,34 +1,50 @@
-"""A model's configuration as Hugging Face's config.json has it."""
+"""A model's configuration as Hugging Face's config.json has it: names, labels, which head.
+
+Types and ranges of the fields are model/config.py's.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from reprlib import repr as brief  # of what a file holds, however much or deep that is
 from typing import Any
+
+import numpy as np
 
 from ..errors import InputError
 
 HEADS = {"none": "BertModel", "classifier": "BertForSequenceClassification", "mlm": "BertForMaskedLM"}  # their architectures
+_PRETRAINING = "BertForPreTraining"  # words, and whether a sentence follows, which no model here says
+# Of transformers' other heads the encoder is read. Their tensors may have a classifier's names, and are none of one text's.
+_OTHERS = (
+    "BertForTokenClassification", "BertForQuestionAnswering", "BertForMultipleChoice", "BertForNextSentencePrediction", "BertLMHeadModel",
+)  # fmt: skip
+_HEAD_OF = {**{name: head for head, name in HEADS.items()}, _PRETRAINING: "mlm", **dict.fromkeys(_OTHERS, "none")}
 _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+_MOST_LABELS = 100_000
 
 
 def read_fields(raw: Mapping[str, Any], where: str, names: Iterable[str]) -> dict[str, Any]:
-    """Those of the fields `names` that a parsed config.json has, and id2label, head and pooler.
+    """Those of the fields `names` that a parsed config.json has (one that is null is left out), and
+    id2label, head and pooler.
 
-    InputError for what is not a BERT as computed here, and for missing sizes.
+    InputError for what is not a BERT as computed here, for missing sizes, and for labels or
+    architectures of another form.
     """
+    raw = {name: value for name, value in raw.items() if value is not None}
     if raw.get("model_type", "bert") not in ("bert", "tinybert"):
-        raise InputError(f"{where}: model_type is {raw['model_type']!r}; only bert can be read")
+        raise InputError(f"{where}: model_type is {brief(raw['model_type'])}; only bert can be read")
     if raw.get("position_embedding_type", "absolute") != "absolute":
-        raise InputError(f"{where}: position_embedding_type {raw['position_embedding_type']!r}; only absolute can be read")
+        raise InputError(f"{where}: position_embedding_type {brief(raw['position_embedding_type'])}; only absolute can be read")
     if raw.get("is_decoder") or raw.get("add_cross_attention"):
         raise InputError(f"{where}: a decoder; only encoders can be read")
     for name in _SIZES:
-        if not isinstance(raw.get(name), int) or raw[name] < (0 if name == "num_hidden_layers" else 1):
-            raise InputError(f"{where}: {name} is {raw.get(name)!r}; a BERT configuration needs it as a whole number")
-    architecture = (raw.get("architectures") or ["BertModel"])[0]
-    head = {v: k for k, v in HEADS.items()}.get(architecture, "mlm" if architecture == "BertForPreTraining" else "none")
+        if name not in raw:
+            raise InputError(f"{where}: {name} is None; a BERT configuration needs it as a whole number")
+    head = _HEAD_OF.get(architecture(raw, where), "none")
     known = {name: raw[name] for name in names if name in raw}
-    return {**known, "id2label": _labels(raw), "head": head, "pooler": head != "mlm"}
+    return {**known, "id2label": _labels(raw, where), "head": head, "pooler": head != "mlm"}
 
 
 def write_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +55,51 @@ def write_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"model_type": "bert", "architectures": [HEADS[fields["head"]]], **raw}
 
 
-def _labels(raw: Mapping[str, Any]) -> dict[int, str]:
-    if raw.get("id2label"):
-        return {int(i): str(name) for i, name in sorted(raw["id2label"].items(), key=lambda item: int(item[0]))}
-    return {i: f"LABEL_{i}" for i in range(int(raw.get("num_labels", 2)))}
+def architecture(raw: Mapping[str, Any], where: str) -> str:
+    """The first of a config.json's architectures, "" where there is none. InputError where they are
+    no names."""
+    named = raw.get("architectures") or []
+    named = [named] if isinstance(named, str) else named
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise InputError(f'{where}: architectures is {brief(named)}; a list of names such as ["{HEADS["classifier"]}"] is needed')
+    return named[0] if named else ""
+
+
+def completed(raw: Mapping[str, Any], tensors: Mapping[str, np.ndarray], where: str) -> dict[str, Any]:
+    """A parsed config.json with what it leaves out, as the tensors (by canonical name) tell it: the
+    model's type, its head, and the labels of a classifier.
+
+    A head is left out where the name is none of transformers', and where it is one whose tensors
+    are not there while another's are: the configuration of the model that training began with is
+    often beside what it ended as. A classifier without a pooler is one of tokens.
+    """
+    config = {name: value for name, value in raw.items() if value is not None or name not in ("model_type", "id2label", "num_labels")}
+    words, classes = "cls.predictions.transform.dense.weight" in tensors, "classifier.weight" in tensors
+    told = {"mlm": words, "classifier": classes and "bert.pooler.dense.weight" in tensors}
+    said = _HEAD_OF.get(architecture(raw, where))
+    if said is None or (said in told and not told[said] and any(told.values())):
+        pretraining = words and "cls.seq_relationship.weight" in tensors
+        head = "classifier" if told["classifier"] else "mlm" if words else "none"
+        config = {**config, "architectures": [_PRETRAINING if head == "mlm" and pretraining else HEADS[head]]}
+    if classes and not config.keys() & {"id2label", "num_labels"}:
+        labels = [f"LABEL_{i}" for i in range(min(len(np.atleast_1d(tensors["classifier.weight"])), _MOST_LABELS))]
+        config |= {"id2label": {str(i): label for i, label in enumerate(labels)}, "label2id": {label: i for i, label in enumerate(labels)}}
+    return {"model_type": "bert", **config}
+
+
+def _labels(raw: Mapping[str, Any], where: str) -> dict[int, str]:
+    """id2label, whose keys are the classifier's outputs 0, 1, …; or LABEL_0, … of num_labels."""
+    given = raw.get("id2label")
+    if given is None or given == {}:
+        count = raw.get("num_labels", 2)
+        if type(count) is not int or not 1 <= count <= _MOST_LABELS:
+            raise InputError(f"{where}: num_labels is {brief(count)}; a whole number from 1 to {_MOST_LABELS} is needed")
+        return {i: f"LABEL_{i}" for i in range(count)}
+    form = '{"0": "negative", "1": "positive"}'
+    if not isinstance(given, dict) or not all(isinstance(name, (str, int, float)) for name in given.values()):
+        raise InputError(f"{where}: id2label is {brief(given)}; each output's number and its label are needed, as {form}")
+    numbers = [int(key) if re.fullmatch(r"\d{1,7}", str(key), re.ASCII) else -1 for key in given]
+    if sorted(numbers) != list(range(len(given))):
+        keys = ", ".join(map(str, given))
+        raise InputError(f"{where}: id2label has the keys {brief(keys)}; the outputs' numbers from 0 on are needed, as {form}")
+    return {i: str(name) for i, name in sorted(zip(numbers, given.values(), strict=True))}

@@ -43,8 +43,8 @@ def read(prefix: Path) -> dict[str, np.ndarray]:
     """The model's tensors under their PyTorch names, dense kernels transposed; memory-mapped,
     read-only (bfloat16: float32).
 
-    The optimiser's (adam_m, adam_v, global_step) stay behind. InputError where a file is missing,
-    damaged or cut short (naming the tensor), compressed, or not a BERT's.
+    What else lies beside them, such as an optimiser's moments and counters, stays behind. InputError
+    where a file is missing, damaged or cut short (naming the tensor), compressed, or not a BERT's.
     """
     shards, entries = _bundle(Path(f"{prefix}.index"))
     paths = [Path(f"{prefix}.data-{i:05d}-of-{shards:05d}") for i in range(shards)]
@@ -55,9 +55,10 @@ def read(prefix: Path) -> dict[str, np.ndarray]:
     for name, entry in entries.items():  # the optimiser's too: a shard that lacks them was not copied whole
         if entry.shard >= shards or entry.offset + entry.size > len(data[entry.shard]):
             raise InputError(f"{paths[min(entry.shard, shards - 1)]}: cut short; bytes of tensor {name} are missing; {AGAIN}")
-    model = {name: entry for name, entry in entries.items() if not _is_optimiser(name)}
-    if not any(name.startswith("bert/") for name in model):
-        raise InputError(f"{prefix}: not Google's BERT: no tensor begins with bert/ (it has {', '.join(list(model)[:4])}, …)")
+    model = {name: entry for name, entry in entries.items() if _MODEL_S.fullmatch(name)}
+    if not any("bert/" in name for name in model):
+        there = ", ".join(list(entries)[:4])
+        raise InputError(f"{prefix}: not Google's BERT: no tensor such as bert/pooler/dense/kernel (it has {there}, …)")
     return dict(_converted(name, _array(data[entry.shard], entry, name, prefix)) for name, entry in model.items())
 
 
@@ -75,14 +76,19 @@ def _array(data: np.ndarray, entry: _Entry, name: str, prefix: Path) -> np.ndarr
 # ------------------------------------------------------------------------------------------------ names
 
 
-def _is_optimiser(name: str) -> bool:
-    return name.rsplit("/", 1)[-1] in ("adam_m", "adam_v", "global_step")
+# The last parts of the names of a model's tensors. Whatever else there is has others: an optimiser's slots (…/kernel/adam_m,
+# …/LAMB, …/Momentum), moving averages (…/kernel/ExponentialMovingAverage), counters (global_step), of which no list is complete.
+_LEAVES = ("kernel", "bias", "gamma", "beta", "output_weights", "output_bias")
+_TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+# And the first: an optimiser may keep its slots under a name of its own before the tensor's. module and model are wrappers'.
+_WRAPPED = r"((module|model)/)*"
+_MODEL_S = re.compile(rf"{_WRAPPED}((bert|cls|classifier)/(.+/)?({'|'.join(_LEAVES + _TABLES)})|output_weights|output_bias)")
 
 
 def _converted(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
     """`bert/encoder/layer_0/output/dense/kernel` (f, d) ->
     `bert.encoder.layer.0.output.dense.weight` (d, f)."""
-    *scopes, last = re.sub(r"(?<=/layer)_(?=\d)", "/", name).split("/")
+    *scopes, last = re.sub(rf"^{_WRAPPED}|(?<=/layer)_(?=\d)", lambda match: "/" if match[0] == "_" else "", name).split("/")
     if last == "kernel":
         tensor = tensor.T  # TensorFlow's dense layer is x W, PyTorch's x Wᵀ
     if last.endswith("_embeddings"):

@@ -137,6 +137,15 @@ def test_models_that_do_not_fit(bert):
         BertCandidates(model, tokenizer, np.zeros_like(whole), 5)
 
 
+def test_logits_that_are_not_finite_are_no_answer(bert):
+    """NaN is the largest to a partition: each sentence would have the same candidates, and the run would end well."""
+    model, tokenizer, whole = bert
+    bad = model.astype(np.float32).for_reading()
+    bad.parameters["cls.predictions.bias"][7] = np.nan
+    with pytest.raises(InputError, match="the logits of --mlm's model are not finite"):
+        BertCandidates(bad, tokenizer, whole, 3).ask([Question((MASK, 8), 0)])
+
+
 @pytest.mark.parametrize("V", [1, 63, 64, 65, 700, 1000])
 @pytest.mark.parametrize("k", [1, 3, 10, 64])
 def test_largest(V, k):

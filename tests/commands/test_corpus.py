@@ -239,6 +239,9 @@ def test_metrics_count_ranks(grammar, tmp_path):
     assert seen.pop("log_likelihood") == pytest.approx(np.mean((bias - np.log(np.exp(bias).sum()))[labels]), rel=1e-5)
     assert seen == {"top1": (labels == 7).mean(), "top10": (labels <= 9).mean()}
     assert 0 < seen["top1"] < seen["top10"] < 1
+    p["cls.predictions.bias"][7] = np.nan  # than which no word is more probable: each would be the first
+    with Workers(1) as workers, pytest.raises(InputError, match="answers to masked words are not finite"):
+        mlm_metrics(model, dev, workers)
 
 
 def test_what_cannot_be_trained_is_said(grammar, tmp_path):

@@ -50,6 +50,11 @@ def test_every_task_s_metrics_are_known():
     assert {metric for task in TASKS.values() for metric in task.metrics} == set(METRICS)
 
 
+def test_labels_that_are_no_numbers():
+    with pytest.raises(InputError, match="pearson is not a number here"):
+        evaluate(("pearson",), np.array([1.0, 3.0, 2.0]), np.array([1.0, 2.0, np.nan]))
+
+
 def test_answers_that_are_no_numbers():
     with pytest.raises(InputError, match="not numbers"):
         evaluate(("pearson",), np.array([1.0, np.nan]), np.array([1.0, 2.0]))

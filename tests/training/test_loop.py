@@ -208,6 +208,29 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     assert not (tmp_path / "out" / "model.safetensors").exists() and not (tmp_path / "out" / "checkpoint").exists()
 
 
+def test_a_metric_that_is_no_number_stops_the_run(tmp_path):
+    with pytest.raises(InputError, match="step 6: the dev metric norm is not a number"):
+        fit(tmp_path / "out", evaluate=lambda model: {"norm": float("nan")})
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    assert "NaN" not in (tmp_path / "out" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("part", ["parameters", "m", "v"])
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path, monkeypatch, part):
+    """The loss of a step is that of the weights before it, and a moment that is infinite is in no loss at all."""
+    step = Adam.step
+
+    def overflow(self, gradients, rate):
+        step(self, gradients, rate)
+        if self.t == 4:
+            getattr(self, part)["bert.pooler.dense.bias"][0] = np.inf
+
+    monkeypatch.setattr(Adam, "step", overflow)
+    with pytest.raises(InputError, match=r"step 4.*: tensor bert\.pooler\.dense\.bias has numbers that are not finite"):
+        fit(tmp_path / "out", evaluate=norm_of)
+    assert not (tmp_path / "out" / "checkpoint").exists()
+
+
 @pytest.mark.parametrize("warmup", [float("nan"), -0.1, 1.1])
 def test_warm_up_is_a_share(warmup):
     with pytest.raises(InputError, match="--warmup"):

@@ -124,6 +124,14 @@ def test_a_teacher_is_asked_once_for_all_that_look_at_no_more(tmp_path):
         assert get("a", LOGITS) is get("a", LOGITS) is not get("b", LOGITS)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_no_answers(value):
+    model = teacher_of(np.float32)
+    model.parameters["classifier.bias"][0] = value
+    with Workers(1) as workers, pytest.raises(InputError, match=r"logits of (\d+) of \1 examples are not finite"):
+        evaluation.logits(model, examples(), workers)
+
+
 def test_logits_are_those_of_an_evaluation(tmp_path):
     model = teacher_of(np.float32)
     with Workers(2) as workers:

@@ -22,6 +22,17 @@ from minitinybert.weights.names import canonical, rename
         ("cls.seq_relationship.weight", "cls.seq_relationship.weight"),
         ("classifier.weight", "classifier.weight"),
         ("module.classifier.bias", "classifier.bias"),
+        ("model.bert.pooler.dense.weight", "bert.pooler.dense.weight"),
+        ("model.model.classifier.bias", "classifier.bias"),
+        ("_orig_mod.pooler.dense.bias", "bert.pooler.dense.bias"),
+        ("module._orig_mod.bert.embeddings.LayerNorm.gamma", "bert.embeddings.LayerNorm.weight"),
+        ("model._orig_mod.module.fit_dense.bias", "fit_dense.bias"),
+        ("bert._orig_mod.encoder._orig_mod.layer.0.output.dense.bias", "bert.encoder.layer.0.output.dense.bias"),
+        ("_fsdp_wrapped_module.bert.pooler._fsdp_wrapped_module.dense.bias", "bert.pooler.dense.bias"),
+        ("bert.encoder.layer.0._checkpoint_wrapped_module.output.dense.bias", "bert.encoder.layer.0.output.dense.bias"),
+        ("model.adapter.module.weight", "model.adapter.module.weight"),  # no tensor of a BERT: as it is
+        ("model.embedding.weight", "model.embedding.weight"),
+        ("student.bert.pooler.dense.bias", "student.bert.pooler.dense.bias"),
         ("fit_dense.weight", "fit_dense.weight"),
         ("fit_denses.2.bias", "fit_denses.2.bias"),
         ("adapter.gamma", "adapter.gamma"),  # gamma is an old name in a LayerNorm only

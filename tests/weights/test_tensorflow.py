@@ -160,16 +160,16 @@ SOME = {
     "bert/encoder/layer_10/output/dense/kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
     "bert/encoder/layer_10/output/dense/kernel/adam_m": np.ones((2, 3), np.float32),
     "bert/pooler/dense/bias": np.array([1, 2], np.float16),
-    "scalar": np.array(3.5),
-    "empty": np.zeros((0, 2), np.float32),
+    "bert/scale/bias": np.array(3.5),
+    "bert/empty/bias": np.zeros((0, 2), np.float32),
     "global_step": np.array(7),
 }
 SOME_READ = {
     "bert.embeddings.word_embeddings.weight": SOME["bert/embeddings/word_embeddings"],
     "bert.encoder.layer.10.output.dense.weight": SOME["bert/encoder/layer_10/output/dense/kernel"].T,
     "bert.pooler.dense.bias": SOME["bert/pooler/dense/bias"],
-    "scalar": SOME["scalar"],
-    "empty": SOME["empty"],
+    "bert.scale.bias": SOME["bert/scale/bias"],
+    "bert.empty.bias": SOME["bert/empty/bias"],
 }
 
 
@@ -217,13 +217,42 @@ def test_other_models_and_dtypes(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"x\.ckpt: not Google's BERT: .*resnet/conv1/kernel"):
         tensorflow.read(tmp_path / "x.ckpt")
     monkeypatch.setitem(ENUM, "float64", 8)  # complex64's number
-    bundle(tmp_path / "x.ckpt", {"bert/x": np.ones(2)})
-    with pytest.raises(InputError, match="tensor bert/x has TensorFlow's dtype number 8"):
+    bundle(tmp_path / "x.ckpt", {"bert/x/bias": np.ones(2)})
+    with pytest.raises(InputError, match="tensor bert/x/bias has TensorFlow's dtype number 8"):
         tensorflow.read(tmp_path / "x.ckpt")
     monkeypatch.setitem(ENUM, "float64", 1)
-    bundle(tmp_path / "x.ckpt", {"bert/x": np.ones(2)})
-    with pytest.raises(InputError, match=r"x\.ckpt\.index: tensor bert/x of shape \(2,\) has 16 bytes"):
+    bundle(tmp_path / "x.ckpt", {"bert/x/bias": np.ones(2)})
+    with pytest.raises(InputError, match=r"x\.ckpt\.index: tensor bert/x/bias of shape \(2,\) has 16 bytes"):
         tensorflow.read(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        "bert/pooler/dense/bias/adam_m",  # Google's run_pretraining.py
+        "bert/pooler/dense/bias/BERTAdam_1",  # BioBERT
+        "bert/pooler/dense/bias/LAMB",
+        "bert/pooler/dense/bias/Momentum",
+        "bert/pooler/dense/bias/ExponentialMovingAverage",
+        "bert/encoder/layer_0/output/LayerNorm/gamma/Adafactor/vr",
+        "bert/global_step",
+        "global_step",
+        "beta1_power",
+        "loss_scale",
+        "LAMBOptimizer/bert/pooler/dense/bias",  # slots under a name of their own
+        "crf_loss/transitions",
+        "notbert/pooler/dense/bias",
+    ],
+)
+def test_what_is_no_tensor_of_the_model_stays_behind(tmp_path, beside):
+    bundle(tmp_path / "x.ckpt", {**SOME, beside: np.zeros(2, np.float32)})
+    assert_same(tensorflow.read(tmp_path / "x.ckpt"), SOME_READ)
+
+
+@pytest.mark.parametrize("prefix", ["module/", "model/module/"])
+def test_a_prefix_is_taken_off(tmp_path, prefix):
+    bundle(tmp_path / "x.ckpt", {prefix + name: values for name, values in {**SOME, "output_bias": np.ones(2)}.items()})
+    assert_same(tensorflow.read(tmp_path / "x.ckpt"), {**SOME_READ, "classifier.bias": np.ones(2)})
 
 
 # ------------------------------------------------------------------------------------------------ damage
