@@ -12,7 +12,7 @@ _SHAPE = re.compile(r"(\d+)L-(\d+)D-(\d+)H-(\d+)F", re.IGNORECASE | re.ASCII)
 
 
 def parse_shape(shape: str) -> dict[str, Any]:
-    """ "4L-312D-12H-1200F" as the four sizes by their config names. InputError where it is not of
+    """"4L-312D-12H-1200F" as the four sizes by their config names. InputError where it is not of
     that form."""
     match = _SHAPE.fullmatch(shape.strip())
     if not match:

@@ -15,6 +15,8 @@ from ..progress import log
 from ..weights import hf_tokenizer
 from ..weights.hf import tokenizer_files
 
+_MUCH = 0.1  # of the pieces; emoji and rare signs are less
+
 
 class Encoded(NamedTuple):
     input_ids: np.ndarray  # (L,) int32: [CLS] A [SEP], or [CLS] A [SEP] B [SEP]
@@ -76,6 +78,27 @@ class Tokenizer:
         finally:
             self.tokenizer.no_truncation()
         return [Encoded(np.array(e.ids, np.int32), np.array(e.type_ids, np.int32)) for e in encodings]
+
+    def check_known(self, texts: Sequence[np.ndarray], where: str | Path, must: bool = True) -> None:
+        """A warning where the vocabulary does not know a tenth of some encoded texts' pieces, or no
+        piece of a tenth of the texts (of one, without `must`); InputError, with `must`, where it
+        knows nothing at all."""
+        unknown, pieces = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
+        for i, ids in enumerate(texts):
+            unknown[i] = (ids == self.unk_id).sum()
+            pieces[i] = ((ids != self.cls_id) & (ids != self.sep_id)).sum()
+        self.check_share(int(unknown.sum()), int(pieces.sum()), where, must)
+        lost = int(((unknown == pieces) & (pieces > 0)).sum())
+        if lost and lost >= (_MUCH * len(texts) if must else 1):
+            log(f"warning: {where}: of {lost} of {len(texts)} texts the model sees nothing but [UNK]")
+
+    def check_share(self, unknown: int, pieces: int, where: str | Path, must: bool = True) -> None:
+        """The same of counts: [UNK], and all pieces without [CLS] and [SEP]."""
+        if unknown < _MUCH * pieces or not pieces:
+            return
+        if unknown == pieces and must:
+            raise InputError(f"{where}: every word is [UNK] to the vocabulary of {self.where}; is it of another language, or another case?")
+        log(f"warning: {where}: {unknown / pieces:.0%} of the word pieces are [UNK]: the vocabulary of {self.where} does not know them")
 
     def id_to_token(self, id: int) -> str:
         return self.tokenizer.id_to_token(id) or "[UNK]"

@@ -17,7 +17,9 @@ class Cache(NamedTuple):
 
 
 @fused
-def forward(a: Array, x: Array, gain: Array, bias: Array, eps: float, p: float = 0.0, keys: Array | None = None) -> tuple[Array, Cache]:
+def forward(
+    a: Array, x: Array, gain: Array, bias: Array, eps: float, p: float = 0.0, keys: Array | None = None
+) -> tuple[Array, Cache]:
     """a, x (..., d), gain γ, bias β (d,), dropout with probability p by row keys (...) or None -> y
     (..., d)."""
     dropped, kept = dropout.forward(a, p, keys)

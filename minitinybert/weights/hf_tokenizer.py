@@ -89,6 +89,12 @@ def bert_pipeline(
     return tokenizer
 
 
+def settings(lower_case: bool, strip_accents: bool | None, chinese: bool = True) -> dict[str, Any]:
+    """What a tokenizer_config.json says of `bert_pipeline`."""
+    switches = {"do_lower_case": lower_case, "strip_accents": strip_accents, "tokenize_chinese_chars": chinese}
+    return {"tokenizer_class": "BertTokenizer", **switches}
+
+
 def frame(tokenizer: tokenizers.Tokenizer) -> None:
     """[CLS] A [SEP], or [CLS] A [SEP] B [SEP], with two token types."""
     ids = tokenizer.get_vocab(with_added_tokens=True)
@@ -213,8 +219,8 @@ def _bert(config: dict[str, Any], files: Mapping[str, Path]) -> Pipeline:
     other = found is not None and _steps(found) != _steps(tokenizer)
     if other:
         said.append(f"{path}: its normalizer is not heeded; the switches of tokenizer_config.json decide, as in transformers")
-    settings = {"do_lower_case": lower, "strip_accents": strip, "tokenize_chinese_chars": chinese}
-    return Pipeline(tokenizer, {**SPECIAL, **config, "tokenizer_class": "BertTokenizer", **settings}, other, tuple(said))
+    given = {name: value for name, value in config.items() if value is not None}
+    return Pipeline(tokenizer, {**SPECIAL, **given, **settings(lower, strip, chinese)}, other, tuple(said))
 
 
 def _steps(tokenizer: tokenizers.Tokenizer) -> tuple[Any, ...]:
