@@ -101,19 +101,21 @@ def frame(tokenizer: tokenizers.Tokenizer) -> None:
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
 
 
-def write(directory: Path, files: Mapping[str, Path], positions: int | None = None) -> set[str]:
+def write(directory: Path, files: Mapping[str, Path], positions: Any = None) -> set[str]:
     """Copies of `files`, and always a tokenizer_config.json that says what `build` made of them, so
     that whoever opens the directory gets the same ids.
 
-    positions: the model's, to which transformers' pipelines then cut a text. vocab.txt loses a byte
-    order mark, which transformers would take for a part of [PAD]; tokenizer.json gets the
-    normalizer that counts. Files that `build` refuses are copied as they are. Returns the names of
-    what was written.
+    positions: how many the model has (of its config.json), to which transformers then cuts a text
+    where it is told to cut. vocab.txt loses a byte order mark, which transformers would take for a
+    part of [PAD]; tokenizer.json gets the normalizer that counts. Files that `build` refuses are
+    copied as they are. Returns the names of what was written.
     """
     pipeline = None
     with suppress(InputError):
         pipeline = build(files) if files else None
     for name, source in files.items():
+        if name == "tokenizer_config.json" and pipeline is not None:
+            continue
         with replacing(directory / name) as beside:
             if name == "vocab.txt":
                 beside.write_bytes(source.read_bytes().removeprefix(b"\xef\xbb\xbf"))
@@ -126,7 +128,7 @@ def write(directory: Path, files: Mapping[str, Path], positions: int | None = No
     if pipeline is None:
         return set(files)
     config = dict(pipeline.config)
-    if positions is not None:
+    if type(positions) is int:
         given = config.get("model_max_length")
         config["model_max_length"] = given if type(given) is int and 0 < given < positions else positions
     write_json(directory / "tokenizer_config.json", config)
@@ -194,7 +196,10 @@ def _bert(config: dict[str, Any], files: Mapping[str, Path]) -> Pipeline:
         path = files["tokenizer.json"]
         found = _from_json(path)
         if not isinstance(found.model, models.WordPiece):
-            raise InputError(f"{path}: its model is {type(found.model).__name__}; BERT's WordPiece is needed")
+            raise InputError(
+                f"{path}: its model is {type(found.model).__name__}, where BERT's WordPiece is needed; to take the file as it is, "
+                'write {"tokenizer_class": "PreTrainedTokenizerFast"} in tokenizer_config.json'
+            )
         vocabulary = found.get_vocab(with_added_tokens=False)
     else:
         path = files["vocab.txt"]
@@ -258,8 +263,6 @@ def _add_tokens(tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any], file
     noted = dict(_noted(settings, files, tokenizer))
     tokens = [token for _, token in sorted(noted.items(), key=lambda entry: entry[0])]
     pieces = tokenizer.get_vocab(with_added_tokens=True)
-    there = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
-    tokens = [token for token in tokens if repr(token) not in there]
     names = {token.content for token in [*tokenizer.get_added_tokens_decoder().values(), *tokens]}
     others = sorted(set(settings) - set(_NAMED), key=list(settings).index)
     singles = [*_NAMED, *(name for name in others if name.endswith("_token"))]

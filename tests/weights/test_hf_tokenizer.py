@@ -80,7 +80,7 @@ DIRECTORIES = {
     "lines end in CR LF": {"vocab_txt": "\r\n".join(WORDS) + "\r\n"},
     "empty last lines": {"vocab_txt": "\n".join(WORDS) + "\n\n\n"},
     "empty last lines and a map": {
-        "vocab_txt": "\n".join(WORDS) + "\n\n", "special_tokens_map_json": {"additional_special_tokens": ["[E1]"]},
+        "vocab_txt": "\n".join(WORDS) + "\n\n\n", "special_tokens_map_json": {"additional_special_tokens": ["[E1]"]},
     },
     "white space at line ends": {"vocab_txt": " \n".join(WORDS)},
     "a byte order mark": {"vocab_txt": "\ufeff" + "\n".join(WORDS)},
@@ -212,6 +212,7 @@ REFUSED = {
     "BertJapaneseTokenizer": {"tokenizer_config_json": {"tokenizer_class": "BertJapaneseTokenizer"}},
     "HerbertTokenizerFast": {"tokenizer_json": as_json(), "tokenizer_config_json": {"tokenizer_class": "HerbertTokenizerFast"}},
     "'MyTokenizer'": {"config_json": {"model_type": "bert", "tokenizer_class": "MyTokenizer"}},
+    "is 'PreTrainedTokenizer'": {"tokenizer_json": as_json(), "tokenizer_config_json": {"tokenizer_class": "PreTrainedTokenizer"}},
     "tokenizer_class is 3": {"tokenizer_config_json": {"tokenizer_class": 3}},
     "needs a tokenizer.json": {"tokenizer_config_json": {"tokenizer_class": "PreTrainedTokenizerFast"}},
     "puts no": {
@@ -231,7 +232,7 @@ REFUSED = {
     "mask_token of the tokenizer's files holds": {"special_tokens_map_json": {"mask_token": ["[MASK]"]}},
     "split_special_tokens": {"tokenizer_config_json": {"split_special_tokens": True}},
     "truncation_side is 'middle'": {"tokenizer_config_json": {"truncation_side": "middle"}},
-    "WordPiece is needed": {"tokenizer_json": tokenizers.Tokenizer(tokenizers.models.BPE()).to_str()},
+    "WordPiece is needed; to take": {"tokenizer_json": tokenizers.Tokenizer(tokenizers.models.BPE()).to_str()},
     "no tokenizer.json and no vocab.txt": {"tokenizer_json": b"", "tokenizer_config_json": {}},
 }  # fmt: skip
 
