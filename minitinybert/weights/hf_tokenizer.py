@@ -68,7 +68,7 @@ def build(files: Mapping[str, Path]) -> Pipeline:
             f"{_place(files)}: tokenizer_class {config.get('tokenizer_class')} needs a tokenizer.json; put the model's own there"
         )
     tokenizer = _from_json(files["tokenizer.json"])
-    _add_tokens(tokenizer, config, files, {})
+    _add_tokens(tokenizer, config, files, {}, tokenizer)
     if tokenizer.encode("").tokens != ["[CLS]", "[SEP]"]:
         raise InputError(f"{files['tokenizer.json']}: puts no [CLS] and [SEP] around a text; a BERT tokenizer is needed")
     special = {name: token for name, token in SPECIAL.items() if token in map(str, tokenizer.get_added_tokens_decoder().values())}
@@ -97,8 +97,9 @@ def settings(lower_case: bool, strip_accents: bool | None, chinese: bool = True)
 
 def frame(tokenizer: tokenizers.Tokenizer) -> None:
     """[CLS] A [SEP], or [CLS] A [SEP] B [SEP], with two token types."""
-    ids = tokenizer.get_vocab(with_added_tokens=True)
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    sep, cls = tokenizer.token_to_id("[SEP]"), tokenizer.token_to_id("[CLS]")
+    assert sep is not None and cls is not None
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
 
 
 def write(directory: Path, files: Mapping[str, Path], positions: Any = None) -> set[str]:
@@ -219,7 +220,7 @@ def _bert(config: dict[str, Any], files: Mapping[str, Path]) -> Pipeline:
                 "(transformers would lower-case)"
             )
     tokenizer = bert_pipeline(vocabulary, lower, strip, chinese)
-    _add_tokens(tokenizer, config, files, SPECIAL)
+    _add_tokens(tokenizer, config, files, SPECIAL, found)
     frame(tokenizer)
     other = found is not None and _steps(found) != _steps(tokenizer)
     if other:
@@ -254,15 +255,21 @@ def _has_capitals(vocabulary: Mapping[str, int]) -> bool:
 # ------------------------------------------------------------------------------------------------------------- added tokens
 
 
-def _add_tokens(tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any], files: Mapping[str, Path], named: Mapping[str, str]) -> None:
+def _add_tokens(
+    tokenizer: tokenizers.Tokenizer,
+    config: Mapping[str, Any],
+    files: Mapping[str, Path],
+    named: Mapping[str, str],
+    found: tokenizers.Tokenizer | None,
+) -> None:
     """What transformers adds to a tokenizer, in its order: the tokens noted with ids, by these; the
     named ones ([CLS] …; `named`: those that the class has without being told), and further special
-    tokens. InputError where one gets another id than was noted, or that of another piece."""
+    tokens. found: tokenizer.json, where there is one. InputError where a token gets another id than
+    was noted, or that of another piece."""
     settings = {**named, **config}
     settings["extra_special_tokens"] = settings.get("extra_special_tokens") or settings.pop("additional_special_tokens", None) or []
-    noted = dict(_noted(settings, files, tokenizer))
+    noted = dict(_noted(settings, files, found))
     tokens = [token for _, token in sorted(noted.items(), key=lambda entry: entry[0])]
-    pieces = tokenizer.get_vocab(with_added_tokens=True)
     names = {token.content for token in [*tokenizer.get_added_tokens_decoder().values(), *tokens]}
     others = sorted(set(settings) - set(_NAMED), key=list(settings).index)
     singles = [*_NAMED, *(name for name in others if name.endswith("_token"))]
@@ -276,15 +283,15 @@ def _add_tokens(tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any], file
             names.add(token.content)
             tokens.append(token)
     tokenizer.add_tokens(tokens)
-    ids = tokenizer.get_vocab(with_added_tokens=True)
-    taken = {id: piece for piece, id in pieces.items() if piece}  # the empty piece is in no text
     for id, token in noted.items():
-        if (given := ids.get(token.content)) != id:
+        if (given := tokenizer.token_to_id(token.content)) != id:
             raise InputError(
                 f"{_place(files)}: the added token {token.content!r} is noted as id {id}, and its place is {given}; repair the files"
             )
     for token in tokens:
-        if (other := taken.get(ids.get(token.content, -1), token.content)) != token.content:
+        given = tokenizer.token_to_id(token.content)
+        other = None if given is None else tokenizer.model.id_to_token(given)
+        if other not in (None, "", token.content):  # the empty piece, of empty lines, is in no text
             raise InputError(
                 f"{_place(files)}: the added token {token.content!r} would have the id of {other!r}; does a piece stand twice?"
             )
@@ -298,7 +305,7 @@ def _several(settings: Mapping[str, Any], files: Mapping[str, Path]) -> Iterator
     yield from (("extra_special_tokens", value) for value in (values.values() if isinstance(values, dict) else values))
 
 
-def _noted(settings: dict[str, Any], files: Mapping[str, Path], tokenizer: tokenizers.Tokenizer) -> Iterator[tuple[int, AddedToken]]:
+def _noted(settings: dict[str, Any], files: Mapping[str, Path], found: tokenizers.Tokenizer | None) -> Iterator[tuple[int, AddedToken]]:
     """The tokens that are noted with their ids. Where tokenizer_config.json notes none, older files
     do, and special_tokens_map.json goes before it in `settings`, which is changed."""
     if "added_tokens_decoder" in settings:
@@ -319,8 +326,8 @@ def _noted(settings: dict[str, Any], files: Mapping[str, Path], tokenizer: token
             if not isinstance(id, int) or isinstance(id, bool) or id < 0:
                 raise InputError(f"{files['added_tokens.json']}: the id of {content!r} is {id!r}; a whole number is needed")
             yield id, AddedToken(content, normalized=content not in special, special=content in special)
-    if "tokenizer.json" in files:
-        yield from _from_json(files["tokenizer.json"]).get_added_tokens_decoder().items()
+    if found is not None:
+        yield from found.get_added_tokens_decoder().items()
 
 
 def _token(value: Any, place: str, files: Mapping[str, Path], special: bool = False) -> AddedToken:
