@@ -77,11 +77,26 @@ def _finite(value: Any) -> Any:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; InputError where it holds anything else."""
     try:
-        parsed = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        parsed = parse_json(path.read_bytes())
+    except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); {AGAIN}") from None
     if not isinstance(parsed, dict):
         raise InputError(f"{path}: holds a JSON {type(parsed).__name__}, where an object {{…}} belongs")
+    return parsed
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What JSON from elsewhere holds. ValueError where it is none, is nested too deeply, or escapes
+    half a surrogate pair (RFC 8259, section 8.2), which is no character and could not be written
+    again: every reader of JSON refuses it here."""
+    try:
+        parsed = json.loads(text)
+        if isinstance(text, bytes) or "\\u" in text:  # bytes that are no UTF-8 come through as halves, too
+            json.dumps(parsed, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{error.object[error.start]!a} is half a surrogate pair; write the whole one, or none") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     return parsed
 
 

@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from minitinybert.errors import InputError
-from minitinybert.files import building, json_text, read_json, replacing
+from minitinybert.files import building, json_text, parse_json, read_json, replacing
 
 
 def test_a_file_that_was_begun_and_not_ended_leaves_the_old_one(tmp_path):
@@ -61,3 +61,22 @@ def test_json_that_is_nested_too_deeply_is_one_line():
             value = [value]
         with pytest.raises(InputError, match="nested too deeply"):
             json_text({"a": value}, indent=2)
+@pytest.mark.parametrize(
+    "content, half",
+    [
+        (b'{"id2label": {"0": "\\ud800"}}', "ud800"),
+        (b'{"a": [["\\uDC00\\uD800"]]}', "udc00"),
+        (b'{"\\ud83dx": 1}', "ud83d"),
+        (b'{"a": "\xed\xa0\x80"}', "ud800"),  # as if it were UTF-8
+    ],
+)
+def test_half_a_surrogate_pair_is_no_text(tmp_path, content, half):
+    (tmp_path / "c.json").write_bytes(content)
+    with pytest.raises(InputError, match=rf"c\.json: not JSON \('\\{half}' is half a surrogate pair"):
+        read_json(tmp_path / "c.json")
+
+
+def test_a_whole_surrogate_pair_is_a_character(tmp_path):
+    (tmp_path / "c.json").write_bytes(b'{"a": "\\ud83d\\ude00 \\u00e9 \\\\ud800"}')
+    assert read_json(tmp_path / "c.json") == {"a": "\U0001f600 \u00e9 \\ud800"}
+    assert parse_json('["\\ud83d\\ude00"]') == ["\U0001f600"]

@@ -136,12 +136,17 @@ def _finish(
 
 
 def _distinct_words(source: Examples, reader: WordReader) -> dict[str, bool]:
-    """Every word of the file as it is written -> whether it is a single piece."""
+    """Every word of the file as it is written -> whether it is a single piece. InputError where the
+    vocabulary knows none, a warning where it knows few."""
     texts = [*source.texts, *(source.pairs or ())]
     words: dict[str, bool] = {}
+    unknown = pieces = 0
     for start in range(0, len(texts), _SPLIT_AT_ONCE):
         for sentence in reader.split(texts[start : start + _SPLIT_AT_ONCE]):
             words.update((word.text, reader.is_piece(word)) for word in sentence)
+            unknown += sum(word.ids.count(reader.tokenizer.unk_id) for word in sentence)
+            pieces += sum(len(word.ids) for word in sentence)
+    reader.tokenizer.check_share(unknown, pieces, source.path)
     return words
 
 

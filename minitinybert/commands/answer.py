@@ -76,7 +76,9 @@ def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int 
     pairs = [half[1].strip() if len(half) == 2 else "" for half in halves] if kinds == {2} else None
     examples = Examples([half[0].strip() for half in halves], pairs, None, list(range(1, len(texts) + 1)), Path("<arguments>"))
     check_length(max_length, loaded.config)
-    encoded = encode(examples, Tokenizer.load(loaded.tokenizer_files), max_length, loaded.config.type_vocab_size)
+    words = Tokenizer.load(loaded.tokenizer_files)
+    encoded = encode(examples, words, max_length, loaded.config.type_vocab_size)
+    words.check_known(encoded.input_ids, "the texts", must=False)
     values = evaluation.logits(loaded, encoded, machine.workers)
     return [_answer(text, row, loaded.config.id2label, kind) for text, row in zip(texts, values, strict=True)]
 

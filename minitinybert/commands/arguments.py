@@ -112,6 +112,8 @@ def _pretrain(commands: Any) -> None:
     words = parser.add_mutually_exclusive_group()
     words.add_argument("--tokenizer", type=Path, metavar="DIR", help="of a tokenizer.json or vocab.txt, where --model is a shape")
     words.add_argument("--train-vocabulary", type=_positive, metavar="N", help="or a vocabulary of N word pieces from the corpus")
+    parser.add_argument("--cased", action="store_true", help="--train-vocabulary keeps capitals, and accents")
+    parser.add_argument("--keep-accents", action="store_true", help="--train-vocabulary lower-cases, but keeps accents and other marks")
     _corpus_options(parser)
     _length_option(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")

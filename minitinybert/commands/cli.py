@@ -86,9 +86,11 @@ def _vocabulary(args: argparse.Namespace) -> Any:
     from ..data.vocabulary import train_vocabulary
 
     if not args.train_vocabulary:
+        if args.cased or args.keep_accents:
+            raise InputError("--cased and --keep-accents are of --train-vocabulary; a vocabulary that is there says so itself")
         return args.tokenizer
     if args.ranks.first:
-        train_vocabulary(args.corpus, args.train_vocabulary, args.out / "tokenizer")
+        train_vocabulary(args.corpus, args.train_vocabulary, args.out / "tokenizer", not args.cased, args.keep_accents)
     args.ranks.wait()
     return args.out / "tokenizer"
 

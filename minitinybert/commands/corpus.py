@@ -107,6 +107,7 @@ def pretrain(
     words.check_fits(student.config.vocab_size)
     text.check_fits(student.config)
     corpus = text.corpus(words, out, machine.workers.ranks)
+    _check_known(words, corpus)
     cut = len(corpus) - min(_DEV_MOST, round(_DEV_FRACTION * len(corpus)))
     if cut == len(corpus):
         raise InputError(f"the corpus has {len(corpus)} sentences; at least {round(1 / _DEV_FRACTION)} are needed")
@@ -121,6 +122,13 @@ def pretrain(
     judge = lambda m: mlm_metrics(m, dev, machine.workers)
     train(learner, training, options, out, judge, "log_likelihood", resume, "pretrain")
     return {"dev": mlm_metrics(Bert.load(out).to(machine.xp), dev, machine.workers)}
+
+
+def _check_known(words: Tokenizer, corpus: Corpus) -> None:
+    """InputError where the vocabulary knows no word of the corpus, a warning where it knows few."""
+    unknown = int(corpus.counts(len(corpus), words.vocab_size)[words.unk_id])
+    names = [source["name"] for source in corpus.manifest["plan"]["sources"]]
+    words.check_share(unknown, corpus.num_tokens, ", ".join(names[:3]) + ", …" * (len(names) > 3))
 
 
 def log_frequencies(counts: np.ndarray) -> np.ndarray:
@@ -213,6 +221,7 @@ def distill_general(
     objective = Intermediate(pupil.config, master.config, recipe, weights)
     pad_id = words.pad_id if recipe.padding == "count" else None
     corpus = text.corpus(words, out, machine.workers.ranks)
+    _check_known(words, corpus)
     examples = text.segments(corpus, words, decided.seed, _corruption(recipe, words), pad_id=pad_id)
     frozen, known = machine.frozen(master), known_projections(student, recipe)
     conditions = {**machine.conditions(recipe), "teacher's weights": digest(to_host(frozen.parameters.flat))}

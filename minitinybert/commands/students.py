@@ -56,7 +56,8 @@ def random_model(shape: str, tokenizer: Path | Mapping[str, Path] | None, seed: 
     """A model of a shape with random weights for the vocabulary of a tokenizer. InputError where
     there is none."""
     if tokenizer is None:
-        raise InputError(f"--model {shape}: random weights need a vocabulary; give --tokenizer DIR (pretrain makes one: --train-vocabulary N)")
+        made = "pretrain makes one: --train-vocabulary N"
+        raise InputError(f"--model {shape}: random weights need a vocabulary; give --tokenizer DIR ({made})")
     words = Tokenizer.load(tokenizer)
     config = Config(vocab_size=words.vocab_size, pad_token_id=words.pad_id, **{**parse_shape(shape), **changes})
     return Bert(config, Bert.new(config, seed).parameters, words.files)

@@ -17,7 +17,8 @@ from ..model.config import Config
 class TaskData:
     """A task's files, tokenised for one model: `split("train")`. Reads and encodes a file once.
 
-    InputError where the tokenizer does not fit the model, or max_length its positions.
+    InputError where the tokenizer does not fit the model, or max_length its positions, or the
+    vocabulary knows no word of a file; a warning where it knows few.
     """
 
     def __init__(self, task: Task, directory: Path, tokenizer: Tokenizer, max_length: int, model: Bert):
@@ -29,7 +30,10 @@ class TaskData:
 
     def split(self, name: str) -> EncodedExamples:
         if name not in self._splits:
-            self._splits[name] = encode(read_split(self.task, self.directory, name), self.tokenizer, self.max_length, self.segments)
+            examples = read_split(self.task, self.directory, name)
+            encoded = encode(examples, self.tokenizer, self.max_length, self.segments)
+            self.tokenizer.check_known(encoded.input_ids, examples.path)
+            self._splits[name] = encoded
         return self._splits[name]
 
     def check(self) -> None:

@@ -150,18 +150,24 @@ def fingerprint(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
 
-def _plan(paths: Sequence[Path], tokenizer: Tokenizer, sentences: bool, shard_bytes: int) -> dict[str, Any]:
-    sources = []
+def sources(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """What tells the files of a corpus from others: name, size (bytes) and time of each. InputError
+    where one is none, or all are empty."""
+    found = []
     for path in paths:
         if not path.is_file():
             raise InputError(f"{path}: not a file; name the corpus's text files one by one")
         status = path.stat()
-        sources.append({"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns})
-    if not any(source["size"] for source in sources):
+        found.append({"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns})
+    if not any(source["size"] for source in found):
         raise InputError(f"{', '.join(map(str, paths)) or 'the corpus'}: no text; name at least one file that holds some")
+    return found
+
+
+def _plan(paths: Sequence[Path], tokenizer: Tokenizer, sentences: bool, shard_bytes: int) -> dict[str, Any]:
     dtype = "uint16" if tokenizer.get_vocab_size() <= 1 << 16 else "uint32"
     rest = {"tokenizer": fingerprint(tokenizer), "sentences": sentences, "shard_bytes": shard_bytes, "dtype": dtype}
-    return {"format": _FORMAT, "sources": sources, **rest}
+    return {"format": _FORMAT, "sources": sources(paths), **rest}
 
 
 def _finished(directory: Path, plan: dict[str, Any]) -> bool:

@@ -7,7 +7,6 @@ A TSV's fields are raw: a tab ends a field, a quote is a character like any othe
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet
 
 from ..errors import InputError
+from ..files import parse_json
 from .text import read_lines
 
 ENDINGS = (".tsv", ".csv", ".jsonl", ".parquet")
@@ -95,8 +95,8 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise InputError(f"{path}, line {number}: not JSON ({error})") from None
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: a JSON object is needed on every line")

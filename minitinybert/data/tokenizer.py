@@ -1,21 +1,21 @@
-"""BERT's tokenizer, by the `tokenizers` library: from a tokenizer.json, or built of a vocab.txt as
-BERT's own."""
+"""BERT's tokenizer, by the `tokenizers` library, as a model directory's files mean it
+(weights/hf_tokenizer.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from ..errors import InputError
-from ..files import read_json
+from ..progress import log
+from ..weights import hf_tokenizer
 from ..weights.hf import tokenizer_files
 
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_MUCH = 0.1  # of the pieces; emoji and rare signs are less
 
 
 class Encoded(NamedTuple):
@@ -25,26 +25,24 @@ class Encoded(NamedTuple):
 
 class Tokenizer:
     """`files` are those it was made of: they go along when a model is saved. `vocab_size` is its
-    highest id + 1."""
+    highest id + 1. cut: at which end ("right", "left") a text that is too long is cut."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, files: Mapping[str, Path], where: str):
-        self.tokenizer, self.files, self.where = tokenizer, dict(files), where
+    def __init__(self, tokenizer: tokenizers.Tokenizer, files: Mapping[str, Path], where: str, cut: str = "right"):
+        self.tokenizer, self.files, self.where, self.cut = tokenizer, dict(files), where, cut
         tokenizer.no_padding()  # sentence-transformers' files pad and cut
         tokenizer.no_truncation()
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = _special_ids(vocabulary, where)
         # Not the number of entries: a vocabulary that holds a piece twice has fewer entries than
-        # ids.
-        self.vocab_size = max(vocabulary.values()) + 1
-        if tokenizer.encode("").ids != [self.cls_id, self.sep_id]:  # a tokenizer.json saved without BERT's template
-            tokenizer.post_processor = processors.BertProcessing(("[SEP]", self.sep_id), ("[CLS]", self.cls_id))
+        # ids. The empty piece, of empty lines at a vocab.txt's end, is in no text.
+        self.vocab_size = max(id for piece, id in vocabulary.items() if piece) + 1
 
     @classmethod
     def load(cls, source: str | Path | Mapping[str, Path]) -> Tokenizer:
-        """From a model directory, or its files by name. tokenizer.json comes first.
+        """From a model directory, or its files by name. What the user should know is logged.
 
-        InputError where neither it nor vocab.txt is there, a file is not what its name says, or it
-        is no BERT tokenizer.
+        InputError where neither tokenizer.json nor vocab.txt is there, a file is not what its name
+        says, or it is no BERT tokenizer.
         """
         if isinstance(source, Mapping):
             files, where = dict(source), "the model's directory"
@@ -53,11 +51,13 @@ class Tokenizer:
                     raise InputError(f"{path}: no such file; the tokenizer needs it")
         else:
             files, where = tokenizer_files(Path(source)), str(source)
-        if "tokenizer.json" in files:
-            return cls(_from_json(files["tokenizer.json"]), files, str(files["tokenizer.json"]))
-        if "vocab.txt" in files:
-            return cls(_from_vocabulary(files["vocab.txt"], files.get("tokenizer_config.json")), files, str(files["vocab.txt"]))
-        raise InputError(f"{where}: no tokenizer.json and no vocab.txt; put the model's own there")
+        name = next((name for name in ("tokenizer.json", "vocab.txt") if name in files), None)
+        if name is None:
+            raise InputError(f"{where}: no tokenizer.json and no vocab.txt; put the model's own there")
+        pipeline = hf_tokenizer.build(files)
+        for note in pipeline.notes:
+            log(f"warning: {note}")
+        return cls(pipeline.tokenizer, files, str(files[name]), pipeline.config.get("truncation_side", "right"))
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int = 128) -> list[Encoded]:
         """Ids with [CLS] and [SEP], at most max_length; of a pair the longer text is cut first.
@@ -70,7 +70,7 @@ class Tokenizer:
         least = 3 if pairs is None else 5
         if max_length < least:
             raise InputError(f"max_length {max_length}: at least {least} are needed, for [CLS], [SEP] and a piece of each text")
-        self.tokenizer.enable_truncation(max_length, strategy="longest_first")
+        self.tokenizer.enable_truncation(max_length, strategy="longest_first", direction=self.cut)
         try:
             encodings = self.tokenizer.encode_batch(list(texts) if pairs is None else list(zip(texts, pairs, strict=True)))
         except TypeError:
@@ -78,6 +78,27 @@ class Tokenizer:
         finally:
             self.tokenizer.no_truncation()
         return [Encoded(np.array(e.ids, np.int32), np.array(e.type_ids, np.int32)) for e in encodings]
+
+    def check_known(self, texts: Sequence[np.ndarray], where: str | Path, must: bool = True) -> None:
+        """A warning where the vocabulary does not know a tenth of some encoded texts' pieces, or no
+        piece of a tenth of the texts (of one, without `must`); InputError, with `must`, where it
+        knows nothing at all."""
+        unknown, pieces = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
+        for i, ids in enumerate(texts):
+            unknown[i] = (ids == self.unk_id).sum()
+            pieces[i] = ((ids != self.cls_id) & (ids != self.sep_id)).sum()
+        self.check_share(int(unknown.sum()), int(pieces.sum()), where, must)
+        lost = int(((unknown == pieces) & (pieces > 0)).sum())
+        if lost and lost >= (_MUCH * len(texts) if must else 1):
+            log(f"warning: {where}: of {lost} of {len(texts)} texts the model sees nothing but [UNK]")
+
+    def check_share(self, unknown: int, pieces: int, where: str | Path, must: bool = True) -> None:
+        """The same of counts: [UNK], and all pieces without [CLS] and [SEP]."""
+        if unknown < _MUCH * pieces or not pieces:
+            return
+        if unknown == pieces and must:
+            raise InputError(f"{where}: every word is [UNK] to the vocabulary of {self.where}; is it of another language, or another case?")
+        log(f"warning: {where}: {unknown / pieces:.0%} of the word pieces are [UNK]: the vocabulary of {self.where} does not know them")
 
     def id_to_token(self, id: int) -> str:
         return self.tokenizer.id_to_token(id) or "[UNK]"
@@ -118,46 +139,7 @@ def _not_unicode(texts: Sequence[str]) -> InputError:
 
 
 def _special_ids(vocabulary: Mapping[str, int], where: str) -> list[int]:
-    for token in _SPECIAL:
+    for token in hf_tokenizer.SPECIAL.values():
         if token not in vocabulary:
             raise InputError(f"{where}: the vocabulary has no {token}; a BERT vocabulary is needed")
-    return [vocabulary[token] for token in _SPECIAL]
-
-
-def _from_json(path: Path) -> tokenizers.Tokenizer:
-    try:
-        return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises a bare Exception for whatever is wrong in the file
-        raise InputError(f"{path}: not a tokenizer.json ({error})") from None
-
-
-def _switch(settings: Mapping[str, Any], path: Path | None, name: str, default: bool | None) -> Any:
-    """true or false of tokenizer_config.json; null and an absent entry are the default."""
-    value = settings.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise InputError(f"{path}: {name} is {value!r}; true or false is needed")
-    return default if value is None else value
-
-
-def _from_vocabulary(path: Path, config: Path | None) -> tokenizers.Tokenizer:
-    """BERT's pipeline: clean, lower-case and strip accents (uncased), split at white space and
-    punctuation, WordPiece."""
-    try:
-        words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start}); download it again") from None
-    vocabulary = {word: id for id, word in enumerate(words)}
-    cls_id, sep_id = _special_ids(vocabulary, str(path))[2:4]
-    settings = read_json(config) if config else {}
-    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=_switch(settings, config, "tokenize_chinese_chars", True),
-        strip_accents=_switch(settings, config, "strip_accents", None),  # None: as lower-casing says
-        lowercase=_switch(settings, config, "do_lower_case", True),
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
-    tokenizer.add_special_tokens(list(_SPECIAL))
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep_id), ("[CLS]", cls_id))
-    return tokenizer
+    return [vocabulary[token] for token in hf_tokenizer.SPECIAL.values()]

@@ -36,7 +36,7 @@ class Checkpoint(NamedTuple):
     config           config.json, parsed; where it leaves them out: model_type, architectures and id2label, from the tensors
     tensors          by canonical name (names.py), with the file's dtype but bfloat16, which becomes float32; finite; mostly read-only
                      views of the file
-    tokenizer_files  those of hf.TOKENIZER_FILES that lie beside the weights, by name
+    tokenizer_files  those of hf_tokenizer.TOKENIZER_FILES that lie beside the weights, by name
     """
 
     config: dict[str, Any]

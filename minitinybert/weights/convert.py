@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..progress import log
+from . import hf_tokenizer
 from .checkpoint import read_source
 from .hf import write
 
@@ -25,6 +27,8 @@ def convert(source: str | Path, destination: str | Path, overwrite: bool = False
     in_place = Path(source).resolve() == destination.resolve() and not (destination / "model.safetensors").exists()
     _check_free(destination, overwrite or in_place)
     found, checkpoint = read_source(source)
+    for note in hf_tokenizer.notes(checkpoint.tokenizer_files):
+        log(f"warning: {note}")
     write(destination, checkpoint.config, checkpoint.tensors, checkpoint.tokenizer_files)
     return {
         "source": str(source),

@@ -4,7 +4,6 @@ the tokenizer's files."""
 from __future__ import annotations
 
 import json
-import shutil
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,9 +15,10 @@ from safetensors.numpy import save_file
 
 from ..errors import InputError
 from ..files import AGAIN, building, json_text, read_json, replacing
+from . import hf_tokenizer
 from .files import not_weights, widened
+from .hf_tokenizer import TOKENIZER_FILES
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 _CONFIGS = ("config.json", "bert_config.json")  # Google's and the first PyTorch BERTs' is the second
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _INTEGERS = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1"}
@@ -132,8 +132,8 @@ def is_plain_name(name: object) -> bool:
 
 
 def write(directory: str | Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], tokenizer_files: Mapping[str, Path]) -> None:
-    """A model directory that `read` and transformers open: config.json, model.safetensors and
-    copies of the tokenizer's files.
+    """A model directory that `read` and transformers open: config.json, model.safetensors and the
+    tokenizer's files (see hf_tokenizer.py).
 
     A directory that is not there yet appears whole or not at all. In one that is there each file is
     replaced whole, the weights last; a tokenizer's files of other names than those given go away
@@ -161,10 +161,8 @@ def _write_files(
 ) -> None:
     with replacing(directory / "config.json") as beside:
         beside.write_text(json_text(dict(config), indent=2) + "\n", encoding="utf-8")
-    for name, source in tokenizer_files.items():
-        with replacing(directory / name) as beside:
-            shutil.copyfile(source, beside)
-    for name in set(TOKENIZER_FILES) - set(tokenizer_files) if tokenizer_files else ():
+    written = hf_tokenizer.write(directory, tokenizer_files, config.get("max_position_embeddings"))
+    for name in set(TOKENIZER_FILES) - written if written else ():
         (directory / name).unlink(missing_ok=True)
     # order="C", because save_file would write a transposed array's memory as it lies; not
     # ascontiguousarray, which makes () to (1,)

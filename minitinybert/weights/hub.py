@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import building, read_json
-from .hf import TOKENIZER_FILES, is_plain_name
+from .hf import is_plain_name
+from .hf_tokenizer import TOKENIZER_FILES
 
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _TIMEOUT = 30  # seconds without a byte

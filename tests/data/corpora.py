@@ -2,7 +2,7 @@
 
 import numpy as np
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers.models import WordPiece
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import BertProcessing
 
@@ -10,7 +10,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(
 
 
 def words(n=100):
-    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS[:n])}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(WordPiece({word: i for i, word in enumerate(WORDS[:n])}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     tokenizer.post_processor = BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return tokenizer

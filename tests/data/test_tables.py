@@ -89,6 +89,8 @@ def test_json_lines_by_the_first_line_s_names(tmp_path):
         ("t.jsonl", b'{"a": 1}\n{', "line 2: not JSON"),
         ("t.jsonl", b'{"a": 1}\n[1]\n', "line 2: a JSON object"),
         ("t.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "line 2: not UTF-8"),
+        ("t.jsonl", b'{"a": "\\ud83d\\ude00"}\n{"a": "cut \\ud83d"}\n', r"line 2: not JSON ('\ud83d' is half a surrogate pair"),
+        ("t.jsonl", b'{"a": [{"\\uDFFF": 1}]}\n', r"line 1: not JSON ('\udfff' is half a surrogate pair"),
     ],
 )
 def test_bad_files(tmp_path, name, content, words):

@@ -77,6 +77,41 @@ def test_half_a_surrogate_pair_is_no_text(directory):
     assert len(Tokenizer.load(directory).encode(["a"])[0].input_ids) == 3
 
 
+@pytest.mark.parametrize(
+    "texts, said",
+    [
+        (["the film", "film é"], []),
+        (["the film " * 5, "ж"], ["of 1 of 2"]),  # and one of eleven pieces
+        (["the film " * 5, "the ж"], []),
+        (["the film the", "the ж"], ["20%"]),
+        (["the film"] * 10 + ["ж"], []),
+        (["the film"] * 9 + ["ж"], ["of 1 of 10"]),
+        (["", "[CLS]"], []),
+    ],
+)
+def test_text_that_the_vocabulary_does_not_know_is_told_of(directory, capsys, texts, said):
+    tokenizer = Tokenizer.load(directory)
+    tokenizer.check_known([e.input_ids for e in tokenizer.encode(texts)], "here")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(said) and all(
+        line.startswith("warning: here: ") and word in line for line, word in zip(lines, said, strict=True)
+    )
+
+
+def test_text_of_which_nothing_is_known_is_refused(directory, capsys):
+    tokenizer = Tokenizer.load(directory)
+    encoded = [e.input_ids for e in tokenizer.encode(["ж ж", "ш", ""])]
+    with pytest.raises(InputError, match=r"here: every word is \[UNK\] to the vocabulary of .*vocab.txt"):
+        tokenizer.check_known(encoded, "here")
+    with pytest.raises(InputError, match="every word"):
+        tokenizer.check_share(7, 7, "here")
+    assert capsys.readouterr().err == ""
+    tokenizer.check_known(encoded, "here", must=False)
+    assert "100% of the word pieces" in (err := capsys.readouterr().err) and "of 2 of 3 texts" in err
+    tokenizer.check_known([e.input_ids for e in tokenizer.encode(["the"] * 50 + ["ж"])], "here", must=False)
+    assert "of 1 of 51 texts" in capsys.readouterr().err
+
+
 def test_a_piece_that_stands_twice_does_not_hide_the_highest_id(directory, tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join([*PIECES, "the"]) + "\n", encoding="utf-8")
     tokenizer = Tokenizer.load(tmp_path)
