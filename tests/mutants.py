@@ -715,7 +715,7 @@ MUTANTS = [
         ("gradients[name][...] = gradient", "pass"),
         ("gradients[name][...] = gradient", "gradients[name][...] = -gradient"),
         ("taught, key(*at))", "taught, key(at[0], 1))"),
-        ("backward(student, cache, terms.dtrace, gradients)", "pass"),
+        ("backward(student, cache, terms.dtrace, gradients, objective.padding_gradient)", "pass"),
     ),
     *_of(
         "training/shares.py",

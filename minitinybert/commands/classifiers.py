@@ -4,6 +4,7 @@ order of the task's labels."""
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from ..distillation.recipes import DEFAULT, Recipe
 from ..errors import InputError
 from ..model.bert import Bert
 from ..model.config import Config
+from ..progress import log
 from ..weights import read
 from .shape import is_shape, parse_shape
 
@@ -39,10 +41,20 @@ def load_classifier(model: str, task: Task, seed: int) -> Bert:
 def load_student(student: str, teacher: Bert, task: Task, seed: int, recipe: Recipe = DEFAULT) -> Bert:
     """A directory, or a shape: then random weights, with the teacher's vocabulary and tokenizer."""
     if not is_shape(student):
-        loaded = load_classifier(student, task, seed)
-        return Bert(replace(loaded.config, classifier_relu=recipe.classifier_relu), loaded.parameters, loaded.tokenizer_files)
+        return with_relu(load_classifier(student, task, seed), recipe.classifier_relu)
     config = replace(teacher.config, **parse_shape(student), classifier_relu=recipe.classifier_relu)
     return Bert(config, Bert.new(config, seed).parameters, teacher.tokenizer_files)
+
+
+def with_relu(model: Bert, relu: bool) -> Bert:
+    """The model with logits = classifier(relu(pooled)), or classifier(pooled)."""
+    return Bert(replace(model.config, classifier_relu=relu), model.parameters, model.tokenizer_files)
+
+
+def tell_of_relu(config: Config, path: str | Path) -> None:
+    """A line where transformers would compute other logits from the files than this model."""
+    if config.head == "classifier" and config.classifier_relu:
+        log(f"{path}: logits are classifier(relu(pooled)), which transformers' BertForSequenceClassification does not compute")
 
 
 def known_projections(student: str, recipe: Recipe) -> dict[str, np.ndarray]:

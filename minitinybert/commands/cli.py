@@ -61,12 +61,14 @@ def _run(args: argparse.Namespace) -> int:
 
 def _run_finetune(args: argparse.Namespace) -> int:
     from ..machine import Machine
-    from ..training.loop import Options
+    from ..training.plan import finetune_options
     from .task import finetune
 
+    recipe = load_recipe(args.recipe)
+    decided = {"optimizer": args.optimizer} if args.optimizer else {}
     with Machine(args.device, args.threads, args.ranks) as machine:
-        options = Options(**_given(args, args.epochs, args.lr), optimizer=args.optimizer)
-        results = finetune(args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume)
+        options = finetune_options(recipe, _given(args, args.epochs, args.lr), **decided)
+        results = finetune(args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume, recipe)
     return _report(args, {"model": str(args.out), "results": results})
 
 
@@ -162,7 +164,7 @@ def _run_ablate(args: argparse.Namespace) -> int:
             machine,
             student_shape=args.student,
             general_teacher=args.general_teacher,
-            corpus=_text(args, args.max_length or 128) if args.corpus else None,
+            corpus=_text(args) if args.corpus else None,
             augmented=args.augmented,
             seeds=args.seeds,
             variants=args.variants,
@@ -214,9 +216,11 @@ def _run_predict(args: argparse.Namespace) -> int:
 def _run_convert(args: argparse.Namespace) -> int:
     from ..model.bert import Bert
     from ..weights.convert import convert
+    from .classifiers import tell_of_relu
 
-    Bert.load(args.source)  # what no other command could open is not written
+    config = Bert.load(args.source).config  # what no other command could open is not written
     summary = convert(args.source, args.destination, args.overwrite)
+    tell_of_relu(config, args.destination)
     if args.json:
         return _print_json(summary)
     print("\n".join(f"{name}: {value}" for name, value in summary.items()))
@@ -264,10 +268,12 @@ def _lines(file: Path) -> list[str]:
     return lines
 
 
-def _text(args: argparse.Namespace, max_length: int | None = None) -> Any:
+def _text(args: argparse.Namespace) -> Any:
+    from ..training.plan import GENERAL_LENGTH
     from .corpus import Text
 
-    return Text(args.corpus, max_length or args.max_length, args.pairs, not args.static, not args.plain_text, args.shards, args.processes)
+    length = args.max_length or GENERAL_LENGTH
+    return Text(args.corpus, length, args.pairs, not args.static, not args.plain_text, args.shards, args.processes)
 
 
 def _task(args: argparse.Namespace) -> Any:

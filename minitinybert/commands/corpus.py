@@ -35,7 +35,7 @@ from ..machine import Machine
 from ..model.bert import Bert
 from ..model.config import Config
 from ..training.loop import Options, digest, train
-from ..training.plan import Given, general_options
+from ..training.plan import GENERAL_LENGTH, Given, general_options
 from ..training.shares import Learner
 from ..training.teacher import Running
 from .classifiers import known_projections
@@ -50,7 +50,7 @@ class Text:
     """The corpus, and how examples are made of it."""
 
     files: Sequence[str | Path]
-    max_length: int = 128
+    max_length: int = GENERAL_LENGTH
     pairs: bool = False  # A/B pairs with two segments, as BERT's; False: single segments
     dynamic: bool = True  # segments, pairs and masks chosen anew at every epoch
     one_sentence_a_line: bool = True  # False: plain text

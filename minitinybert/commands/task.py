@@ -29,23 +29,39 @@ from ..training.plan import Given, plan_of
 from ..training.shares import Learner
 from ..training.teacher import NOBODY, Running, Teacher
 from .answer import evaluate, judge
-from .classifiers import check_labels, in_task_order, known_projections, load_classifier, load_student
+from .classifiers import check_labels, in_task_order, known_projections, load_classifier, load_student, tell_of_relu, with_relu
 from .task_data import TaskData
 
 # ---------------------------------------------------------------------------------------------------------- training commands
 
 
 def finetune(
-    model: str, task: Task, data: Path, out: Path, options: Options, machine: Machine, max_length: int = 128, resume: bool = False
+    model: str,
+    task: Task,
+    data: Path,
+    out: Path,
+    options: Options,
+    machine: Machine,
+    max_length: int = 128,
+    resume: bool = False,
+    recipe: Recipe = DEFAULT,
 ) -> dict[str, Any]:
     """Fine-tune a BERT on a task's labels; the directory `out` holds the model best on dev. Returns
-    {split: metrics}."""
+    {split: metrics}.
+
+    recipe: of it the switches of the head, of [PAD]'s gradient and of what is the best model; how
+    long and how fast is for `options` (training/plan.py: finetune_options). A head with the relu
+    stays one.
+    """
     check_apart(out, data, model)
+    task = judged_by(task, recipe)
     student = load_classifier(model, task, options.seed)
+    student = with_relu(student, recipe.classifier_relu or student.config.classifier_relu)
     files = TaskData(task, data, Tokenizer.load(student.tokenizer_files), max_length, student)
     files.check()
-    objective = Supervised(task.labels is None)
+    objective = Supervised(task.labels is None, recipe.padding_gradient)
     _train(student, objective, files, options, Path(out), machine, resume, f"finetune {task.name}")
+    tell_of_relu(student.config, out)
     return evaluate(str(out), task, data, machine, max_length)
 
 
@@ -77,18 +93,20 @@ def distill_task(
     "prediction", which goes on from out/intermediate where that is there. cache_gb bounds the file
     that keeps what the teacher says of each example, so that it is asked once and not at every
     epoch. prediction_data: another directory for the second step, as the paper has the original
-    data for STS-B's (section 4.2). weights: λ of the first step's terms; hard_labels: the second
-    step is fine-tuning on the data's labels; answers: shared by several students of one teacher
-    (all three for ablations). The first step's model is kept in out/intermediate. Returns {split:
-    metrics} on dev, {} after the first step alone. InputError, before anything is trained, for what
-    does not fit together.
+    data for STS-B's (section 4.2): the recipe may ask for it (regression_data). weights: λ of the
+    first step's terms; hard_labels: the second step is fine-tuning on the data's labels; answers:
+    shared by several students of one teacher (all three for ablations). The first step's model is
+    kept in out/intermediate. Returns {split: metrics} on dev, {} after the first step alone.
+    InputError, before anything is trained, for what does not fit together.
     """
-    out = Path(out)
+    out, task = Path(out), judged_by(task, recipe)
     check_apart(out, data, prediction_data or data, student, teacher)
+    if stage != "intermediate":
+        _check_original(task, prediction_data or data, recipe)
     plan = plan_of(recipe, task, max_length, intermediate, prediction)
     asked_again = answers is not None or plan.intermediate.epochs > 1
     answers = answers or Answers(cache_gb if asked_again else 0.0)
-    master = load_teacher(teacher, task, machine)
+    master = load_teacher(teacher, task, machine, recipe)
     place = out / "intermediate"
     if stage == "prediction" and (place / "model.safetensors").exists():
         log(f"the student of the intermediate step: {place}")
@@ -108,19 +126,37 @@ def distill_task(
     if stage == "intermediate":
         return {}
     regression = task.labels is None
-    last: Objective = Supervised(regression) if hard_labels else Prediction(recipe, regression)
+    last: Objective = Supervised(regression, recipe.padding_gradient) if hard_labels else Prediction(recipe, regression)
     taught = _Taught(master, recipe, answers, (teacher, str(last_files.directory), plan.max_length), {})
     _train(pupil, last, last_files, plan.prediction, out, machine, resume, "distill prediction", taught)
+    tell_of_relu(pupil.config, out)
     return evaluate(str(out), task, last_files.directory, machine, plan.max_length)
 
 
-def load_teacher(path: str, task: Task, machine: Machine) -> Bert:
-    """A teacher fine-tuned on the task. InputError where it has no classifier, or one for other
-    labels."""
+def judged_by(task: Task, recipe: Recipe) -> Task:
+    """The task with the metric first by which the recipe keeps the best model."""
+    if task.labels is None and recipe.regression_metric == "mean":
+        return replace(task, metrics=("mean_correlation", *(name for name in task.metrics if name != "mean_correlation")))
+    return task
+
+
+def _check_original(task: Task, data: Path, recipe: Recipe) -> None:
+    """InputError where the prediction step would learn a regression from what augment wrote: a
+    changed sentence no longer deserves its score."""
+    if task.labels is None and recipe.regression_data == "original" and (Path(data) / "augment.json").exists():
+        raise InputError(f"{data}: augmented; {task.name}'s prediction step learns from the original data: give it by --prediction-data")
+
+
+def load_teacher(path: str, task: Task, machine: Machine, recipe: Recipe = DEFAULT) -> Bert:
+    """A teacher fine-tuned on the task, with the head that the recipe says. InputError where it has
+    no classifier, or one for other labels."""
     teacher = Bert.load(path)
     if teacher.config.head != "classifier":
         raise InputError(f"{path}: the teacher has no classifier; fine-tune it first: minitinybert finetune --model {path} …")
     check_labels(teacher, task, path)
+    if recipe.teacher_head == "relu" and not teacher.config.classifier_relu:
+        log(f"warning: {path}: asked with a relu before its classifier, as the recipe says, and not fine-tuned so (finetune --recipe)")
+        teacher = with_relu(teacher, True)
     return machine.frozen(in_task_order(teacher, task)).for_reading()
 
 
@@ -168,7 +204,8 @@ def _train(
     task, examples = files.task, files.split("train")
     teacher: Teacher = NOBODY
     known: Mapping[str, np.ndarray] = {}
-    conditions = {"task": task.name, "max_length": files.max_length}
+    conditions: dict[str, Any] = {"task": task.name, "max_length": files.max_length}
+    conditions |= {"classifier_relu": model.config.classifier_relu, "padding_gradient": objective.padding_gradient}
     if taught is not None:
         if taught.recipe.padding == "count":
             examples = replace(examples, pad_to=files.max_length, pad_id=files.tokenizer.pad_id)

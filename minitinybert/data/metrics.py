@@ -34,12 +34,19 @@ def _matthews(predictions: np.ndarray, labels: np.ndarray) -> float:
     return _of_classes("matthews_corrcoef", predictions, labels)
 
 
+def _mean_correlation(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Of Pearson's and Spearman's: GLUE's score of STS-B, by which the released code keeps its best
+    model."""
+    return (_correlation("pearsonr", predictions, labels) + _correlation("spearmanr", predictions, labels)) / 2
+
+
 METRICS = {
     "accuracy": lambda p, y: _of_classes("accuracy_score", p, y),
     "f1": lambda p, y: _of_classes("f1_score", p, y, zero_division=0.0),
     "matthews_correlation": _matthews,
     "pearson": lambda p, y: _correlation("pearsonr", p, y),
     "spearman": lambda p, y: _correlation("spearmanr", p, y),
+    "mean_correlation": _mean_correlation,
 }
 
 

@@ -80,6 +80,8 @@ class Intermediate(Objective):
     def __init__(self, student: Config, teacher: Config, recipe: Recipe = DEFAULT, weights: Mapping[str, float] | None = None):
         M = student.num_hidden_layers
         self.M, self.recipe = M, recipe
+        self.padding_gradient = recipe.padding_gradient
+        self.untouched = () if recipe.decay_untouched else ("pooler.", "classifier.", "cls.")  # of no loss of this step
         self.map = layer_map(recipe.layer_map, M, teacher.num_hidden_layers)
         self.heads = HeadPairs(student.num_attention_heads, teacher.num_attention_heads)
         self.weights = {"embedding": 1.0, "hidden": 1.0, "attention": 1.0, **(weights or {})}
@@ -144,6 +146,7 @@ class Prediction(Objective):
 
     def __init__(self, recipe: Recipe = DEFAULT, regression: bool = False):
         self.recipe, self.regression = recipe, regression
+        self.padding_gradient = recipe.padding_gradient
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         assert teacher is not None

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from . import hf, hub, names, tensorflow, torch_bin
+from .hf_config import HEADS, WITH_RELU
 
 Reader = Callable[[Path], dict[str, np.ndarray]]
 
@@ -110,10 +111,11 @@ def _in_directory(directory: Path) -> Source:
 
 def _completed(config: dict[str, Any], tensors: dict[str, np.ndarray]) -> dict[str, Any]:
     """Google's configurations, and the first PyTorch ones, tell neither the model's type nor its
-    head: the tensors do."""
+    head: the tensors do. The released code's students have a classifier and `fit_dense`; their
+    logits are classifier(relu(pooled)), which model_type says to transformers."""
     config = {"model_type": "bert", **config}
     if "classifier.weight" in tensors:
-        architecture = "BertForSequenceClassification"
+        architecture = WITH_RELU if "fit_dense.weight" in tensors else HEADS["classifier"]
         if not config.keys() & {"id2label", "num_labels"}:
             labels = [f"LABEL_{i}" for i in range(len(np.atleast_1d(tensors["classifier.weight"])))]
             config["id2label"] = {str(i): label for i, label in enumerate(labels)}
@@ -122,4 +124,7 @@ def _completed(config: dict[str, Any], tensors: dict[str, np.ndarray]) -> dict[s
         architecture = "BertForPreTraining" if "cls.seq_relationship.weight" in tensors else "BertForMaskedLM"
     else:
         architecture = "BertModel"
-    return {"architectures": [architecture], **config}
+    config = {"architectures": [architecture], **config}
+    if config["architectures"] == [WITH_RELU] or (config.get("classifier_relu") and config["architectures"] == [HEADS["classifier"]]):
+        config |= {"model_type": "tinybert", "architectures": [WITH_RELU], "classifier_relu": config.get("classifier_relu", True)}
+    return config

@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import InputError
 
 HEADS = {"none": "BertModel", "classifier": "BertForSequenceClassification", "mlm": "BertForMaskedLM"}  # their architectures
+WITH_RELU = "TinyBertForSequenceClassification"  # the released code's name; transformers has no class that computes it
 _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
@@ -26,17 +27,24 @@ def read_fields(raw: Mapping[str, Any], where: str, names: Iterable[str]) -> dic
         if not isinstance(raw.get(name), int) or raw[name] < (0 if name == "num_hidden_layers" else 1):
             raise InputError(f"{where}: {name} is {raw.get(name)!r}; a BERT configuration needs it as a whole number")
     architecture = (raw.get("architectures") or ["BertModel"])[0]
-    head = {v: k for k, v in HEADS.items()}.get(architecture, "mlm" if architecture == "BertForPreTraining" else "none")
+    heads = {**{v: k for k, v in HEADS.items()}, WITH_RELU: "classifier", "BertForPreTraining": "mlm"}
+    head = heads.get(architecture, "none")
     known = {name: raw[name] for name in names if name in raw}
+    if architecture == WITH_RELU:
+        known.setdefault("classifier_relu", True)
     return {**known, "id2label": _labels(raw), "head": head, "pooler": head != "mlm"}
 
 
 def write_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields as a config.json that transformers reads."""
+    """The fields as a config.json that transformers reads. With classifier_relu it says another
+    model_type: transformers' automatic classes then refuse it, and BertForSequenceClassification,
+    whose logits are others, warns."""
     raw = {name: value for name, value in fields.items() if name not in ("head", "pooler")}
     raw["id2label"] = {str(i): name for i, name in fields["id2label"].items()}
     raw["label2id"] = {name: i for i, name in fields["id2label"].items()}
-    return {"model_type": "bert", "architectures": [HEADS[fields["head"]]], **raw}
+    relu = fields["head"] == "classifier" and fields["classifier_relu"]
+    kind, architecture = ("tinybert", WITH_RELU) if relu else ("bert", HEADS[fields["head"]])
+    return {"model_type": kind, "architectures": [architecture], **raw}
 
 
 def _labels(raw: Mapping[str, Any]) -> dict[int, str]:

@@ -136,7 +136,7 @@ def test_flat_scores_are_compared_as_the_paper_has_it_on_each_sentence(S, T, cou
 @pytest.mark.parametrize(
     "student, recipe",
     [
-        (STUDENT, RECIPES["huawei-2019"]),
+        (STUDENT, replace(RECIPES["huawei-2019"], padding_gradient=True)),
         (replace(STUDENT, num_attention_heads=8), Recipe(heads="average")),
         (replace(STUDENT, num_attention_heads=8), Recipe(heads="average", padding="count")),
         (replace(STUDENT, num_attention_heads=8), Recipe(heads="drop")),
@@ -163,7 +163,9 @@ def test_what_the_released_code_does_not_see():
 @pytest.mark.parametrize("student", [STUDENT, replace(STUDENT, num_attention_heads=8)], ids=["heads as many", "heads averaged"])
 def test_the_gradient_where_real_scores_are_not_seen(student):
     """What is compared as 0 does not move: by finite differences, with scores of −100 and less of real keys on both sides."""
-    learner = learner_of(Intermediate(student, TEACHER, replace(RECIPES["huawei-2019"], heads="average")), student_config=student)
+    learner = learner_of(
+        Intermediate(student, TEACHER, replace(RECIPES["huawei-2019"], heads="average", padding_gradient=True)), student_config=student
+    )
     batch = batch_of([3, 9, 1, 5, 5], "padded")
     for model in (learner.student, learner.teacher.model):
         for name in model.parameters:
