@@ -201,6 +201,8 @@ def _ablate(commands: Any) -> None:
 
 def _recipe_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="default", metavar="NAME|FILE", help=f"{', '.join(RECIPES)}, or a .toml file of switches")
+    more = "a switch of the recipe (docs/recipes.md), set on top of it; may be repeated"
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=more)
 
 
 def _evaluate(commands: Any) -> None:

@@ -64,7 +64,7 @@ def _run_finetune(args: argparse.Namespace) -> int:
     from ..training.plan import finetune_options
     from .task import finetune
 
-    recipe = load_recipe(args.recipe)
+    recipe = load_recipe(args.recipe, args.set)
     decided = {"optimizer": args.optimizer} if args.optimizer else {}
     with Machine(args.device, args.threads, args.ranks) as machine:
         options = finetune_options(recipe, _given(args, args.epochs, args.lr), **decided)
@@ -117,7 +117,7 @@ def _run_distill_general(args: argparse.Namespace) -> int:
     from .corpus import distill_general
 
     with Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
-        recipe = load_recipe(args.recipe)
+        recipe = load_recipe(args.recipe, args.set)
         given = _given(args, args.epochs, args.lr)
         results = distill_general(args.teacher, args.student, _text(args), args.out, given, machine, recipe, args.resume)
     return _report(args, {"model": str(args.out), "results": results})
@@ -127,7 +127,7 @@ def _run_distill_task(args: argparse.Namespace) -> int:
     from ..machine import Machine
     from .task import distill_task
 
-    task, recipe = _task(args), load_recipe(args.recipe)
+    task, recipe = _task(args), load_recipe(args.recipe, args.set)
     with Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
         results = distill_task(
             args.teacher,
@@ -154,7 +154,7 @@ def _run_ablate(args: argparse.Namespace) -> int:
     from .ablation import study
     from .ablation.report import format_table
 
-    task, recipe = _task(args), load_recipe(args.recipe)
+    task, recipe = _task(args), load_recipe(args.recipe, args.set)
     with Machine(args.device, args.threads, args.ranks) as machine:
         report = study.run(
             args.teacher,

@@ -54,10 +54,9 @@ def finetune(
     stays one.
     """
     check_apart(out, data, model)
-    task = judged_by(task, recipe)
     student = load_classifier(model, task, options.seed)
     student = with_relu(student, recipe.classifier_relu or student.config.classifier_relu)
-    files = TaskData(task, data, Tokenizer.load(student.tokenizer_files), max_length, student)
+    files = TaskData(judged_by(task, recipe), data, Tokenizer.load(student.tokenizer_files), max_length, student)
     files.check()
     objective = Supervised(task.labels is None, recipe.padding_gradient)
     _train(student, objective, files, options, Path(out), machine, resume, f"finetune {task.name}")
@@ -99,7 +98,7 @@ def distill_task(
     kept in out/intermediate. Returns {split: metrics} on dev, {} after the first step alone.
     InputError, before anything is trained, for what does not fit together.
     """
-    out, task = Path(out), judged_by(task, recipe)
+    out, judged = Path(out), judged_by(task, recipe)
     check_apart(out, data, prediction_data or data, student, teacher)
     if stage != "intermediate":
         _check_original(task, prediction_data or data, recipe)
@@ -112,9 +111,9 @@ def distill_task(
         log(f"the student of the intermediate step: {place}")
         student = str(place)
     pupil = load_student(student, master, task, plan.intermediate.seed, recipe)
-    files = TaskData(task, data, Tokenizer.load(pupil.tokenizer_files), plan.max_length, pupil)
+    files = TaskData(judged, data, Tokenizer.load(pupil.tokenizer_files), plan.max_length, pupil)
     files.tokenizer.check_same_vocabulary(Tokenizer.load(master.tokenizer_files))
-    last_files = TaskData(task, prediction_data, files.tokenizer, plan.max_length, pupil) if prediction_data is not None else files
+    last_files = TaskData(judged, prediction_data, files.tokenizer, plan.max_length, pupil) if prediction_data is not None else files
     objective = Intermediate(pupil.config, master.config, recipe, weights) if stage != "prediction" else None
     for each in (files, last_files):
         each.check()

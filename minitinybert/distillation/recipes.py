@@ -34,6 +34,10 @@ class Recipe:
     teacher_head: str = "own"  # the teacher's logits: "own": as its config.json says; "relu": classifier(relu(pooled)) whatever that says
     temperature: float = 1.0  # t of the prediction loss
     prediction_mean: str = "sentences"  # the prediction loss is a mean over "sentences", or over sentences × classes: "elements"
+    embedding_weight: float = 1.0  # λ of the embedding loss
+    hidden_weights: str = "1"  # λ of each student layer's hidden loss: one for all, or one a layer, "1,0.5,1,2"; 0 leaves it out
+    attention_weights: str = "1"  # λ of each student layer's attention loss
+    attention_target: str = "scores"  # the attention loss compares "scores", or "probabilities", their softmax
     regression_target: str = "teacher"  # "teacher": its number; "labels": the data's
     regression_data: str = "original"  # of the prediction step: "original", never augmented; "augmented": as the first step's
     regression_metric: str = "pearson"  # by which the best model is kept: "pearson", or "mean" of it and Spearman's
@@ -57,6 +61,11 @@ class Recipe:
             raise InputError(f"recipe: eval_every is {self.eval_every}; a number of steps is needed, or 0 for once an epoch")
         if not 0 < self.temperature < math.inf:
             raise InputError(f"recipe: temperature is {self.temperature!r}; a number above 0 is needed")
+        if not 0 <= self.embedding_weight < math.inf:
+            raise InputError(f"recipe: embedding_weight is {self.embedding_weight!r}; a number of 0 or more is needed")
+        for name in ("hidden_weights", "attention_weights"):
+            if not re.fullmatch(rf"\s*{_NUMBER}\s*(,\s*{_NUMBER}\s*)*", getattr(self, name), re.ASCII):
+                raise InputError(f"recipe: {name} is {getattr(self, name)!r}; a number of 0 or more is needed, or one a layer: 1,0.5,1,2")
         if self.layers not in ("uniform", "top", "bottom") and not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", self.layers, re.ASCII):
             raise InputError(f"recipe: layers is {self.layers!r}; choose uniform, top, bottom, or teacher layers such as 3,6,9,12")
 
@@ -65,11 +74,22 @@ class Recipe:
         """As `distill.layer_map` takes it."""
         return self.layers if self.layers.isalpha() else [int(part) for part in self.layers.split(",")]
 
+    @property
+    def weights(self) -> dict[str, float | tuple[float, ...]]:
+        """λ of the intermediate step's terms: of all layers, or one a layer."""
+        numbers = lambda text: tuple(float(part) for part in text.split(","))
+        one_or_all = lambda values: values if values[1:] else values[0]
+        of_layers = {"hidden": numbers(self.hidden_weights), "attention": numbers(self.attention_weights)}
+        return {"embedding": self.embedding_weight, **{term: one_or_all(values) for term, values in of_layers.items()}}
+
+
+_NUMBER = r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
 
 _CHOICES = {
     "projection": ("split", "shared", "layer", "none"),
     "padding": ("exclude", "count"),
     "prediction_mean": ("sentences", "elements"),
+    "attention_target": ("scores", "probabilities"),
     "teacher_head": ("own", "relu"),
     "regression_target": ("teacher", "labels"),
     "regression_data": ("original", "augmented"),

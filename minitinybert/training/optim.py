@@ -111,11 +111,19 @@ class Adam:
 
 
 def _regions(layout: Layout, passed_over: Container[str]) -> list[tuple[int, int]]:
-    """Where the tensors lie that are not passed over: (start, stop) of stretches of the flat
-    array."""
-    left_out = sorted(bounds for name, bounds in zip(layout.names, layout.bounds, strict=True) if name in passed_over)
-    starts, stops = [0, *(stop for _, stop in left_out)], [*(start for start, _ in left_out), layout.size]
-    return [(start, stop) for start, stop in zip(starts, stops, strict=True) if start < stop]
+    """Where the tensors lie that are not passed over: (start, stop) of stretches of the flat array,
+    as few as there can be."""
+    if not any(name in passed_over for name in layout.names):
+        return [(0, layout.size)]
+    regions: list[tuple[int, int]] = []
+    begun = False
+    for (start, stop), name in sorted(zip(layout.bounds, layout.names, strict=True)):
+        if begun and name not in passed_over:
+            regions[-1] = (regions[-1][0], stop)
+        elif name not in passed_over:
+            regions.append((start, stop))
+        begun = name not in passed_over
+    return regions
 
 
 class Stretch(NamedTuple):

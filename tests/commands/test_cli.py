@@ -239,6 +239,21 @@ def test_own_data_are_answered_by_the_models_labels(capsys, teacher, tmp_path):
     assert status == 2 and err.count("\n") == 1
 
 
+def test_switches_are_set_on_the_command_line():
+    """As in a file, without its quotes."""
+    given = ["temperature=2", "projection = layer", "layers=2,4", "hidden_weights=1,0.5", "attention_weights=0", "teacher_dropout=true"]
+    expected = {"temperature": 2.0, "projection": "layer", "layers": "2,4", "hidden_weights": "1,0.5", "attention_weights": "0"}
+    assert load_recipe("paper", given) == replace(RECIPES["paper"], **expected, teacher_dropout=True)
+    assert load_recipe("paper", given).weights == {"embedding": 1.0, "hidden": (1.0, 0.5), "attention": 0.0}
+    for bad, words in (
+        ("temprature=2", "no switch 'temprature'"),
+        ("padding", "NAME=VALUE"),
+        ("padding=some", "choose one of exclude, count"),
+    ):
+        with pytest.raises(InputError, match=f"--set.*{words}"):
+            load_recipe("paper", [bad])
+
+
 def test_the_second_step_goes_on_from_the_first_ones_model(capsys, teacher, data, tmp_path):
     out = tmp_path / "out"
     common = ("distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data, "--out")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minitinybert.distillation.distill import Intermediate, Prediction, layer_map
 from minitinybert.distillation.objectives import Supervised
 from minitinybert.distillation.recipes import RECIPES, Recipe
-from minitinybert.distillation.scores import Comparison, compare
+from minitinybert.distillation.scores import Comparison, compare, compare_probabilities
 from minitinybert.engine.batch import packed, padded
 from minitinybert.engine.parallel import Workers
 from minitinybert.errors import InputError
@@ -75,6 +75,10 @@ OBJECTIVES = {
     "split": lambda: Intermediate(STUDENT, TEACHER),
     "shared with bias": lambda: Intermediate(STUDENT, TEACHER, Recipe(layers="top", projection="shared", projection_bias=True)),
     "one a layer": lambda: Intermediate(STUDENT, TEACHER, Recipe(layers="4,2", projection="layer"), {"attention": 0.5, "hidden": 2.0}),
+    "a weight a layer": lambda: Intermediate(
+        STUDENT, TEACHER, Recipe(embedding_weight=0.7, hidden_weights="0.5,2", attention_weights="0,3", projection="layer")
+    ),
+    "probabilities": lambda: Intermediate(STUDENT, TEACHER, Recipe(attention_target="probabilities"), {"attention": 50.0}),
     "attention alone": lambda: Intermediate(STUDENT, TEACHER, weights={"hidden": 0, "embedding": 0}),
     "no attention": lambda: Intermediate(STUDENT, TEACHER, weights={"attention": 0}),
     "teacher's heads averaged": lambda: Intermediate(STUDENT, FOUR_HEADS, Recipe(heads="average")),
@@ -133,6 +137,37 @@ def test_flat_scores_are_compared_as_the_paper_has_it_on_each_sentence(S, T, cou
     assert loss == loss_2 and np.array_equal(gradient, gradient_2)
 
 
+@pytest.mark.parametrize("count_padding", [False, True])
+@pytest.mark.parametrize("kind", ["packed", "padded"])
+def test_probabilities_are_compared_a_query_at_a_time(kind, count_padding):
+    """(1/h) Σ MSE(softmax(A^S), softmax(A^T)) over the real keys of each query, written out."""
+    lengths = [3, 9, 1, 5, 5]
+    batch, rng = batch_of(lengths, kind), np.random.default_rng(7)
+    scores_S, scores_T = (rng.normal(0, 2, 2 * sum(run.n * run.length**2 for run in batch.runs)) for _ in range(2))
+    entries = 2 * (batch.totals.row_pairs if count_padding else batch.totals.pairs)
+    loss, gradient = compare_probabilities(scores_S, scores_T, batch, Comparison(HeadPairs(2, 2), count_padding, entries, 0.7))
+    expected, at, sentence = 0.0, 0, 0
+    for run in batch.runs:
+        for _ in range(run.n):
+            L, real = run.length, lengths[sentence] if kind == "padded" else run.length
+            for A_S, A_T in zip(*(flat[at : at + 2 * L * L].reshape(2 * L, L)[:, :real] for flat in (scores_S, scores_T)), strict=True):
+                if count_padding or at % (L * L) // L < real:
+                    p, q = (np.exp(A) / np.exp(A).sum() for A in (A_S, A_T))
+                    expected += ((p - q) ** 2).sum()
+                at += L
+            sentence += 1
+    assert float(loss) == pytest.approx(0.7 * expected / entries, rel=1e-12) and loss > 0
+    assert gradient.shape == scores_S.shape
+
+
+def test_weights_that_are_not_as_many_as_layers_are_said():
+    with pytest.raises(InputError, match="3 weights of the hidden loss, and the student has 2 layers"):
+        Intermediate(STUDENT, TEACHER, Recipe(hidden_weights="1,1,1"))
+    for switch, value in (("hidden_weights", "1,-1"), ("attention_weights", "a"), ("embedding_weight", -1.0), ("attention_weights", "nan")):
+        with pytest.raises(InputError, match=f"recipe: {switch} is"):
+            Recipe(**{switch: value})
+
+
 @pytest.mark.parametrize(
     "student, recipe",
     [
@@ -140,6 +175,7 @@ def test_flat_scores_are_compared_as_the_paper_has_it_on_each_sentence(S, T, cou
         (replace(STUDENT, num_attention_heads=8), Recipe(heads="average")),
         (replace(STUDENT, num_attention_heads=8), Recipe(heads="average", padding="count")),
         (replace(STUDENT, num_attention_heads=8), Recipe(heads="drop")),
+        (replace(STUDENT, num_attention_heads=8), Recipe(heads="average", padding="count", attention_target="probabilities")),
         (replace(STUDENT, hidden_size=12), Recipe(project_equal_widths=False)),
     ],
 )
