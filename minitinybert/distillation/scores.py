@@ -51,7 +51,7 @@ def compare_probabilities(scores_S: Array, scores_T: Array, batch: Batch, how: C
     """As `compare`, of softmax(A) in the place of A: what a query attends to among the real tokens.
     Padding has the probability 0 on both sides; its own queries count only where padding does.
     """
-    losses, gradients = [], []
+    parts, dscores = [], []
     of_runs = (split_runs(flat, batch.runs, heads) for flat, heads in ((scores_S, how.heads.S), (scores_T, how.heads.T)))
     for run, A_S, A_T in zip(batch.runs, *of_runs, strict=True):
         xp = array_module(A_S)
@@ -59,9 +59,9 @@ def compare_probabilities(scores_S: Array, scores_T: Array, batch: Batch, how: C
         (P_S, cache), (P_T, _) = (softmax.forward(xp.where(real, A.astype(A_S.dtype, copy=False), -xp.inf)) for A in (A_S, A_T))
         counted = None if how.count_padding else real.swapaxes(-1, -2)
         loss, dP = _loss_and_gradient(how.heads.average(P_S), how.heads.average(P_T), how, counted)
-        losses.append(loss)
-        gradients.append(softmax.backward(how.heads.spread(dP), cache).reshape(-1))
-    return added(*losses), side_by_side(gradients)
+        parts.append(loss)
+        dscores.append(softmax.backward(how.heads.spread(dP), cache).reshape(-1))
+    return added(*parts), side_by_side(dscores)
 
 
 def _loss_and_gradient(A_S: Array, A_T: Array, how: Comparison, mask: Array | None) -> tuple[Array, Array]:
