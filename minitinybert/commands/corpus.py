@@ -22,7 +22,7 @@ from ..data.corpus import Corpus, build_shards
 from ..data.masking import Masking
 from ..data.segments import Segments
 from ..data.tokenizer import Tokenizer
-from ..distillation.distill import Intermediate
+from ..distillation.distill import Intermediate, WithWords
 from ..distillation.objectives import MaskedLM
 from ..distillation.recipes import DEFAULT, Recipe
 from ..engine.device import array_module, to_host
@@ -189,17 +189,21 @@ def distill_general(
     weights: Mapping[str, float] | None = None,
 ) -> dict[str, dict[str, float]]:
     """General distillation (paper section 3.2): embedding, hidden and attention losses on raw text,
-    none of the prediction layer.
+    none of the prediction layer, unless the recipe has one (general_prediction).
 
-    teacher: a BERT that was pre-trained, with any head; student: a directory, or a shape for random
+    teacher: a BERT that was pre-trained, with any head, or for a prediction loss with its masked
+    language model's; student: a directory, or a shape for random
     weights, with the teacher's tokenizer; options: what they leave out is the recipe's
-    (training/plan.py); weights: λ of the terms (for ablations). The encoder is saved to `out`.
-    Returns {"train": the last mean losses}.
+    (training/plan.py); weights: λ of the terms (for ablations). The encoder is saved to `out`, with
+    its head where it has one. Returns {"train": the last mean losses}.
     """
     out = Path(out)
     check_apart(out, teacher, student)
     decided = general_options(recipe, options)
-    master = Bert.load(teacher, head="none")
+    words_too = recipe.general_prediction > 0
+    master = Bert.load(teacher, head=None if words_too else "none")
+    if words_too and master.config.head != "mlm":
+        raise InputError(f"{teacher}: has no masked language model's head, whose words general_prediction compares; choose another teacher")
     pupil = _general_student(student, master, decided.seed)
     words = Tokenizer.load(pupil.tokenizer_files)
     words.check_fits(pupil.config.vocab_size)
@@ -207,7 +211,7 @@ def distill_general(
     text = replace(text, pairs=text.pairs or recipe.corpus_pairs)
     text.check_fits(pupil.config)
     text.check_fits(master.config)
-    objective = Intermediate(pupil.config, master.config, recipe, weights)
+    objective = (WithWords if words_too else Intermediate)(pupil.config, master.config, recipe, weights)
     pad_id = words.pad_id if recipe.padding == "count" else None
     corpus = text.corpus(words, out, machine.workers.ranks)
     examples = text.segments(corpus, words, decided.seed, _corruption(recipe, words), pad_id=pad_id)
@@ -221,9 +225,10 @@ def distill_general(
 
 
 def _general_student(student: str, teacher: Bert, seed: int) -> Bert:
+    """With a head for words where the teacher has one, which it has where they are compared."""
     if not is_shape(student):
-        return Bert.load(student, head="none")
-    fresh = Bert.new(replace(teacher.config, **parse_shape(student), head="none", pooler=False), seed)
+        return _mlm_model(student, None, seed)[0] if teacher.config.head == "mlm" else Bert.load(student, head="none")
+    fresh = Bert.new(replace(teacher.config, **parse_shape(student), pooler=False), seed)
     return Bert(fresh.config, fresh.parameters, teacher.tokenizer_files)
 
 

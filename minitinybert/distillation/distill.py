@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ..engine.batch import Batch
-from ..engine.device import Array
+from ..engine.device import Array, array_module
 from ..engine.memory import added
 from ..errors import InputError
 from ..losses import embedding, hidden, mse, prediction
@@ -147,6 +148,44 @@ class Intermediate(Objective):
         dH_S, *gradients = term.backward(weight, cache)
         named = {name: gradient for name, gradient in zip(names, gradients, strict=False) if gradient is not None}
         return weight * loss, dH_S, named
+
+
+class WithWords(Intermediate):
+    """The first step's losses, and the prediction loss (eq. 10) of the words that the masked
+    language models of teacher and student would put: general distillation's variant with a
+    prediction layer, which the paper leaves out (section 3.2).
+
+    Of the masked rows where text is masked, else of all rows that count; weighted by the recipe's
+    general_prediction.
+    """
+
+    def __init__(self, student: Config, teacher: Config, recipe: Recipe = DEFAULT, weights: Mapping[str, Weight] | None = None):
+        super().__init__(student, teacher, recipe, weights)
+        self.student_view, self.teacher_view = (View(v.hidden, v.scores, True, True) for v in (self.student_view, self.teacher_view) if v)
+        self.untouched = tuple(name for name in self.untouched if name != "cls.")
+
+    def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
+        assert teacher is not None
+        terms = super().__call__(student, batch, teacher, parameters)
+        z_S, z_T, weight = student.logits, teacher.logits, self.recipe.general_prediction
+        assert z_S is not None and z_T is not None
+        real = None  # rows, where not all of them count
+        if batch.masked is not None:
+            rows: float = batch.totals.masked
+        elif self.recipe.padding == "count":
+            rows = batch.totals.rows
+        else:
+            rows = batch.totals.tokens
+            real = None if batch.attention_mask is None else array_module(z_S).flatnonzero(batch.attention_mask)
+        z_S, z_T = (z_S, z_T) if real is None else (z_S[real], z_T[real])
+        count = rows * z_S.shape[-1] if self.recipe.prediction_mean == "elements" else rows
+        loss, cache = prediction.forward(z_S, z_T, self.recipe.temperature, count)
+        dz = prediction.backward(weight, cache)
+        if real is not None:
+            of_all = array_module(dz).zeros_like(student.logits)
+            of_all[real] = dz
+            dz = of_all
+        return terms._replace(losses={**terms.losses, "prediction": weight * loss}, dtrace=replace(terms.dtrace, logits=dz))
 
 
 class Prediction(Objective):

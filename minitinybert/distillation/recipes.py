@@ -38,6 +38,7 @@ class Recipe:
     hidden_weights: str = "1"  # λ of each student layer's hidden loss: one for all, or one a layer, "1,0.5,1,2"; 0 leaves it out
     attention_weights: str = "1"  # λ of each student layer's attention loss
     attention_target: str = "scores"  # the attention loss compares "scores", or "probabilities", their softmax
+    general_prediction: float = 0.0  # λ of a prediction loss of words in general distillation; above 0 both models have a head for them
     regression_target: str = "teacher"  # "teacher": its number; "labels": the data's
     regression_data: str = "original"  # of the prediction step: "original", never augmented; "augmented": as the first step's
     regression_metric: str = "pearson"  # by which the best model is kept: "pearson", or "mean" of it and Spearman's
@@ -61,8 +62,9 @@ class Recipe:
             raise InputError(f"recipe: eval_every is {self.eval_every}; a number of steps is needed, or 0 for once an epoch")
         if not 0 < self.temperature < math.inf:
             raise InputError(f"recipe: temperature is {self.temperature!r}; a number above 0 is needed")
-        if not 0 <= self.embedding_weight < math.inf:
-            raise InputError(f"recipe: embedding_weight is {self.embedding_weight!r}; a number of 0 or more is needed")
+        for name in ("embedding_weight", "general_prediction"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"recipe: {name} is {getattr(self, name)!r}; a number of 0 or more is needed")
         for name in ("hidden_weights", "attention_weights"):
             if not re.fullmatch(rf"\s*{_NUMBER}\s*(,\s*{_NUMBER}\s*)*", getattr(self, name), re.ASCII):
                 raise InputError(f"recipe: {name} is {getattr(self, name)!r}; a number of 0 or more is needed, or one a layer: 1,0.5,1,2")

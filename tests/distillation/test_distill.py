@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitinybert.distillation.distill import Intermediate, Prediction, layer_map
+from minitinybert.distillation.distill import Intermediate, Prediction, WithWords, layer_map
 from minitinybert.distillation.objectives import Supervised
 from minitinybert.distillation.recipes import RECIPES, Recipe
 from minitinybert.distillation.scores import Comparison, compare, compare_probabilities
-from minitinybert.engine.batch import packed, padded
+from minitinybert.engine.batch import Masked, packed, padded
 from minitinybert.engine.parallel import Workers
+from minitinybert.engine.random import key
 from minitinybert.errors import InputError
 from minitinybert.losses import attention
 from minitinybert.losses.attention import HeadPairs
@@ -88,9 +89,9 @@ OBJECTIVES = {
 }
 
 
-def learner_of(objective, threads=1, student_config=STUDENT):
+def learner_of(objective, threads=1, student_config=STUDENT, teacher_config=TEACHER):
     heads = objective.heads.T if isinstance(objective, Intermediate) else 2
-    student, teacher = Bert.new(student_config, 1, np.float64), Bert.new(replace(TEACHER, num_attention_heads=heads), 2, np.float64)
+    student, teacher = Bert.new(student_config, 1, np.float64), Bert.new(replace(teacher_config, num_attention_heads=heads), 2, np.float64)
     for model in (student, teacher):
         model.parameters.flat += 0.3 * np.random.default_rng(3).standard_normal(model.parameters.flat.size)
     return Learner(student, objective, Workers(threads), Running(teacher), seed=4)
@@ -184,6 +185,29 @@ def test_the_gradient_under_other_recipes(student, recipe):
     assert bool(objective.slots) == (student.hidden_size != 12)
     assert bool(objective.score_pairs) == (recipe.heads != "drop")
     check_gradient(learner_of(objective, student_config=student), batch_of([3, 9, 1, 5, 5], "padded"))
+
+
+@pytest.mark.parametrize("kind", ["packed", "padded", "padding counts", "masked"])
+def test_the_gradient_of_a_prediction_loss_of_words(kind):
+    """Of the masked rows where there are some, else of all that count; and its value written out."""
+    recipe = Recipe(general_prediction=0.8, temperature=2.0, padding="count" if kind == "padding counts" else "exclude")
+    student, teacher = (replace(c, head="mlm", pooler=False) for c in (STUDENT, TEACHER))
+    batch = batch_of([3, 9, 1, 5, 5], "packed" if kind in ("packed", "masked") else "padded")
+    if kind == "masked":
+        masked = Masked(np.array([0, 2, 7]), np.array([1, 2, 3]), np.array([1, 1, 2, 3, 3]))
+        batch = replace(batch, masked=masked, totals=batch.totals._replace(masked=3))
+    learner = learner_of(WithWords(student, teacher, recipe), student_config=student, teacher_config=teacher)
+    z_S, z_T = (
+        model.forward_batch(batch, dropout)[0].logits / 2.0
+        for model, dropout in ((learner.student, key(4, 11)), (learner.teacher.model, None))
+    )
+    log_p = z_S - np.log(np.exp(z_S).sum(-1, keepdims=True))
+    entropy = -(np.exp(z_T) / np.exp(z_T).sum(-1, keepdims=True) * log_p).sum(-1)
+    rows = {"padded": batch.attention_mask, "masked": [0, 2, 7]}.get(kind, slice(None))
+    with learner.workers:
+        losses, _ = learner.gradients(batch, 11)
+    assert losses["prediction"] == pytest.approx(0.8 * entropy[rows].mean(), rel=1e-12)
+    check_gradient(learner, batch)
 
 
 def test_what_the_released_code_does_not_see():
