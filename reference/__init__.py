@@ -5,7 +5,7 @@ differentiated by autograd.
     twin.py      every operation and loss, and BERT, as plain functions of PyTorch's tensors
     step.py      a distillation step through teacher and student, and the optimisers, in PyTorch
     judge.py     a case of the audit, by its name, on the page or on the twin
-    released.py  the released code's two steps as it writes them: what the recipe huawei-2019 has to be
+    released.py  the released code's two steps as it writes them, under dropout; stored/released/ has what it gave when it was run
     store.py     `python -m minitinybert_reference.store` writes stored/, which needs no PyTorch to be read
 
 The page and twin.py know nothing of the code they judge; the others take drawn inputs, layer maps

@@ -88,6 +88,8 @@ def imitate(stage: str, student: Any, teacher: Any, batch: Any, seed: int, rates
     own, fixed = ({name: twin.tensor(model.parameters[name]) for name in model.parameters} for model in (student, teacher))
     learned = {name: p.requires_grad_() for name, p in own.items() if stage != "intermediate" or not name.startswith(UNTOUCHED)}
     labels = twin.tensor(batch.labels)
+    padding_idx = torch.arange(student.config.vocab_size)[:, None] == student.config.pad_token_id  # whose row has no gradient
+    own["bert.embeddings.word_embeddings.weight"].register_hook(lambda gradient: gradient.masked_fill(padding_idx, 0))
 
     def step_losses(i: int) -> twin.Outputs:
         keeps = [dropout_masks(model.forward_batch(batch, key(seed, i, *of))[1]) for model, of in ((student, ()), (teacher, (1,)))]

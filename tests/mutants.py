@@ -517,7 +517,7 @@ MUTANTS = [
         ("teacher.hidden[n], batch", "teacher.hidden[m], batch"),
         ("teacher.scores[n], batch", "teacher.scores[m], batch"),
         ("teacher.scores[n], batch", "-teacher.scores[n], batch"),
-        ("loss, dtrace.scores[m] = compare(", "loss, dtrace.scores[m - 1] = compare("),
+        ("loss, dtrace.scores[m] = compared(", "loss, dtrace.scores[m - 1] = compared("),
         ("dtrace, sums(dprojections))", "dtrace, {})"),
         ("dprojections[name].append(gradient)", "dprojections[name] = [gradient]"),
         ('losses["hidden" if m else "embedding"].append(loss)', 'losses["hidden"].append(loss)'),
@@ -527,7 +527,7 @@ MUTANTS = [
         "Intermediate._hidden",
         "distill.intermediate",
         ("term.backward(weight, cache)", "term.backward(1.0, cache)"),
-        ('(embedding, self.weights["embedding"]) if m == 0', '(hidden, self.weights["hidden"]) if m == 0'),
+        ('(embedding, self._weight("embedding", 0)) if m == 0', '(hidden, self._weight("hidden", m)) if m == 0'),
         ("rows * H_T.shape[-1])", "rows * H_S.shape[-1])"),
         ("rows * H_T.shape[-1])", "rows)"),
         ("return weight * loss, dH_S, named", "return weight * loss, -dH_S, named"),
@@ -539,7 +539,7 @@ MUTANTS = [
         "Intermediate._comparison",
         "distill.intermediate",
         ("self.heads.pairs * (batch", "(batch"),
-        ('entries, self.weights["attention"])', "entries, 1.0)"),
+        ('entries, self._weight("attention", m))', "entries, 1.0)"),
     ),
     *_of(  # the audit does not draw padding in each of its ways, nor a λ on the way forward
         "distillation/distill.py",
@@ -586,6 +586,17 @@ MUTANTS = [
         ("spread(dA) * moves", "spread(dA) * real"),
         ("dA = how.heads.spread(dA)\n", "pass\n"),
         ("dA = how.heads.spread(dA)\n", "dA = how.heads.spread(dA) * how.heads.S\n"),
+    ),
+    *_of(
+        "distillation/scores.py",
+        "compare_probabilities",
+        "own.intermediate",
+        ("softmax.backward(how.heads.spread(dP), cache)", "how.heads.spread(dP)"),
+        ("softmax.backward(how.heads.spread(dP), cache)", "softmax.backward(-how.heads.spread(dP), cache)"),
+        ("xp.where(real, A.astype(A_S.dtype, copy=False), -xp.inf)", "A.astype(A_S.dtype, copy=False)"),
+        ("None if how.count_padding else real.swapaxes(-1, -2)", "None"),
+        ("None if how.count_padding else real.swapaxes(-1, -2)", "real.swapaxes(-1, -2)"),
+        ("average(P_S), how.heads.average(P_T), how, counted)", "average(P_T), how.heads.average(P_S), how, counted)"),
     ),
     *_of(
         "distillation/scores.py",
@@ -715,7 +726,7 @@ MUTANTS = [
         ("gradients[name][...] += gradient", "pass"),
         ("gradients[name][...] += gradient", "gradients[name][...] -= gradient"),
         ("taught, key(*at))", "taught, key(at[0], 1))"),
-        ("backward(student, cache, terms.dtrace, gradients)", "pass"),
+        ("backward(student, cache, terms.dtrace, gradients, objective.padding_gradient)", "pass"),
     ),
     *_of(
         "training/shares.py",
@@ -826,15 +837,16 @@ _SIX_HEADS, _TWO_HEADS = (Config(**_SHAPE, num_attention_heads=heads) for heads 
 _WEIGHTS = {"embedding": 0.6, "hidden": 1.3, "attention": 0.7}
 
 
-def _of_trace(padding: str, student: Config, real: np.ndarray = _REAL) -> Case:
+def _of_trace(padding: str, student: Config, real: np.ndarray = _REAL, target: str = "scores") -> Case:
     """The first step on a padded batch's drawn traces, of one layer."""
-    recipe = Recipe(padding=padding, heads="average", projection="shared", projection_bias=True)
+    recipe = Recipe(padding=padding, heads="average", projection="shared", projection_bias=True, attention_target=target)
     objective = Intermediate(student, _TWO_HEADS, recipe, _WEIGHTS)
     heads = student.num_attention_heads
 
     def draw(draw: Draw) -> Inputs:
         states = {name: draw.normal(12, 12) for name in ("E_S", "E_T", "H_S", "H_T", "W")}
-        scores = {"A_S": draw.normal(4 * heads * 9, scale=100), "A_T": draw.normal(4 * 2 * 9, scale=100)}
+        scale = 100 if target == "scores" else 1
+        scores = {"A_S": draw.normal(4 * heads * 9, scale=scale), "A_T": draw.normal(4 * 2 * 9, scale=scale)}
         return Inputs({**states, "b": draw.normal(12), **scores}, {})
 
     def forward(E_S, E_T, H_S, H_T, W, b, A_S, A_T):
@@ -848,7 +860,9 @@ def _of_trace(padding: str, student: Config, real: np.ndarray = _REAL) -> Case:
         (dE, dH), (dA,), (dW, db) = terms.dtrace.hidden, terms.dtrace.scores, terms.dprojections.values()
         return {name: dy["loss"] * d for name, d in {"E_S": dE, "H_S": dH, "W": dW, "b": db, "A_S": dA}.items()}
 
-    name = f"own.intermediate, padding {padding}, {heads} heads" + ", all real" * bool(real.all())
+    name = (
+        f"own.intermediate, padding {padding}, {heads} heads" + ", all real" * bool(real.all()) + ", probabilities" * (target != "scores")
+    )
     return Case(name, "", draw, forward, backward, draws=3)
 
 
@@ -876,6 +890,19 @@ def _counted(E_S, E_T, H_S, H_T, W, b, A_S, A_T, real=_REAL) -> Any:
     seen = lambda A: np.where(real[:, None, None, :] & (A > -100), A, 0)
     S, T = _in_two(seen(A_S.reshape(4, -1, 3, 3))), seen(A_T.reshape(4, 2, 3, 3))
     return _weighted(square(E_S, E_T), square(H_S, H_T), ((S - T) ** 2).sum() / (2 * WHOLE["row_pairs"]))
+
+
+def _attended(E_S, E_T, H_S, H_T, W, b, A_S, A_T, counted: bool) -> Any:
+    """The scores' losses with softmax(A) in the place of A: of real queries, or of all."""
+
+    def softmax(A):
+        e = np.exp(A) * _REAL[:, None, None, :]
+        return e / e.sum(-1, keepdims=True)
+
+    rest = (_counted if counted else _excluded)(E_S, E_T, H_S, H_T, W, b, 0 * A_S, 0 * A_T)
+    S, T = _in_two(softmax(A_S.reshape(4, -1, 3, 3))), softmax(A_T.reshape(4, 2, 3, 3))
+    queries = 1 if counted else _REAL[:, None, :, None]
+    return rest + _weighted(0, 0, ((S - T) ** 2 * queries).sum() / (2 * WHOLE["row_pairs" if counted else "pairs"]))
 
 
 # A step in shares: its gradient is asked of all parameters at once. A step with other words comes before, whose gradient must be gone.
@@ -944,6 +971,8 @@ OWN_CASES = (
     _of_logits("mlm", MaskedLM(), _classes),
     *(_of_trace(padding, student) for padding in ("exclude", "count") for student in (_TWO_HEADS, _SIX_HEADS)),
     _of_trace("count", _TWO_HEADS, _ALL_REAL),
+    _of_trace("exclude", _SIX_HEADS, target="probabilities"),
+    _of_trace("count", _TWO_HEADS, target="probabilities"),
     *(case for case, _ in _STEPS),
 )
 FORMULAS: dict[str, Callable[..., Any]] = {
@@ -955,6 +984,8 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     **{f"own.intermediate, padding exclude, {heads} heads": _excluded for heads in (2, 6)},
     **{f"own.intermediate, padding count, {heads} heads": _counted for heads in (2, 6)},
     "own.intermediate, padding count, 2 heads, all real": partial(_counted, real=_ALL_REAL),
+    "own.intermediate, padding exclude, 6 heads, probabilities": partial(_attended, counted=False),
+    "own.intermediate, padding count, 2 heads, probabilities": partial(_attended, counted=True),
     **{case.name: loss for case, loss in _STEPS},
 }
 

@@ -70,7 +70,7 @@ def _custom_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--regression", action="store_true", help="--task custom: the labels are numbers, whole ones too")
 
 
-_OF_RECIPE = " (without it: the recipe's for the task)"
+_OF_RECIPE = " (without it: the recipe's)"
 
 
 def _length_option(parser: argparse.ArgumentParser, default: int | None = 128) -> None:
@@ -80,8 +80,9 @@ def _length_option(parser: argparse.ArgumentParser, default: int | None = 128) -
 
 def _training_options(parser: argparse.ArgumentParser, batch_size: int | None = 32) -> None:
     more = "" if batch_size else _OF_RECIPE
+    rises = f"share of the steps over which the learning rate rises, or above 1 their number{more}"
     parser.add_argument("--batch-size", type=_positive, default=batch_size, metavar="B", help=f"examples a step{more}")
-    parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps over which the learning rate rises")
+    parser.add_argument("--warmup", type=float, default=0.1 if batch_size else None, metavar="W", help=rises)
     parser.add_argument("--log-every", type=_positive, default=50, metavar="STEPS", help="a line in metrics.jsonl")
     parser.add_argument("--save-every", type=_positive, default=500, metavar="STEPS", help="a checkpoint, also at each epoch")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, where there is one")
@@ -100,9 +101,10 @@ def _finetune(commands: Any) -> None:
     _task_options(parser)
     _length_option(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    _recipe_option(parser)
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--lr", type=float, default=5e-5)
-    parser.add_argument("--optimizer", choices=("adamw", "bert-adam"), default="adamw")
+    parser.add_argument("--optimizer", choices=("adamw", "bert", "bert-adam"), help="(without it: the recipe's)")
     _training_options(parser)
 
 
@@ -160,11 +162,11 @@ def _distill(commands: Any) -> None:
     _teacher_dtype_option(general)
     general.add_argument("--student", required=True, metavar="DIR|SHAPE|teacher:…", help=_STUDENT)
     _corpus_options(general)
-    _length_option(general)
+    _length_option(general, None)
     general.add_argument("--out", required=True, type=Path, metavar="DIR")
     _recipe_option(general)
-    general.add_argument("--epochs", type=float, default=3.0)
-    general.add_argument("--lr", type=float, default=1e-4)
+    general.add_argument("--epochs", type=float, metavar="N", help="passes over the corpus" + _OF_RECIPE)
+    general.add_argument("--lr", type=float, metavar="LR", help="learning rate" + _OF_RECIPE)
     _training_options(general, None)
     parser = _command(stages, "task", "task-specific distillation: intermediate layers, then prediction")
     parser.add_argument("--teacher", required=True, metavar="DIR|ID", help="a BERT fine-tuned on the task")
@@ -199,8 +201,8 @@ def _ablate(commands: Any) -> None:
     parser.add_argument("--augmented", type=Path, metavar="DIR", help="what augment made of --data")
     parser.add_argument("--general-teacher", metavar="DIR|ID", help="a BERT that was only pre-trained, with --corpus")
     _corpus_options(parser, required=False)
-    parser.add_argument("--general-epochs", type=float, default=3.0)
-    parser.add_argument("--general-lr", type=float, default=1e-4)
+    parser.add_argument("--general-epochs", type=float, metavar="N", help="of general distillation" + _OF_RECIPE)
+    parser.add_argument("--general-lr", type=float, metavar="LR", help="of general distillation" + _OF_RECIPE)
     _two_step_options(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help=f"of {', '.join(v.slug for v in VARIANTS)} (without it: all)")
@@ -209,6 +211,8 @@ def _ablate(commands: Any) -> None:
 
 def _recipe_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="default", metavar="NAME|FILE", help=f"{', '.join(RECIPES)}, or a .toml file of switches")
+    more = "a switch of the recipe (docs/recipes.md), set on top of it; may be repeated"
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=more)
 
 
 def _evaluate(commands: Any) -> None:

@@ -118,8 +118,18 @@ def load_student(student: str, teacher: Bert, task: Task, seed: int, recipe: Rec
     """A directory, a shape, or layers of the teacher (students.py)."""
     if not is_checkpoint(student):
         return new_student(student, teacher, seed, classifier_relu=recipe.classifier_relu)
-    loaded = load_classifier(student, task, seed)
-    return Bert(replace(loaded.config, classifier_relu=recipe.classifier_relu), loaded.parameters, loaded.tokenizer_files)
+    return with_relu(load_classifier(student, task, seed), recipe.classifier_relu)
+
+
+def with_relu(model: Bert, relu: bool) -> Bert:
+    """The model with logits = classifier(relu(pooled)), or classifier(pooled)."""
+    return Bert(replace(model.config, classifier_relu=relu), model.parameters, model.tokenizer_files)
+
+
+def tell_of_relu(config: Config, path: str | Path) -> None:
+    """A line where transformers would compute other logits from the files than this model."""
+    if config.head == "classifier" and config.classifier_relu:
+        log(f"{path}: logits are classifier(relu(pooled)), which transformers' BertForSequenceClassification does not compute")
 
 
 def known_projections(student: str, recipe: Recipe) -> dict[str, np.ndarray]:

@@ -62,12 +62,16 @@ def _run(args: argparse.Namespace) -> int:
 
 def _run_finetune(args: argparse.Namespace) -> int:
     from ..machine import Machine
-    from ..training.loop import Options
+    from ..training.plan import finetune_options
     from .task import finetune
 
+    recipe = load_recipe(args.recipe, args.set)
+    decided = {"optimizer": args.optimizer} if args.optimizer else {}
     with Machine(args.device, args.threads, args.ranks) as machine:
-        options = Options(**_given(args, args.epochs, args.lr), optimizer=args.optimizer)
-        results = finetune(args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume, args.tokenizer)
+        options = finetune_options(recipe, _given(args, args.epochs, args.lr), **decided)
+        results = finetune(
+            args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume, recipe, args.tokenizer
+        )  # fmt: skip
     return _report(args, {"model": str(args.out), "results": results})
 
 
@@ -118,7 +122,7 @@ def _run_distill_general(args: argparse.Namespace) -> int:
     from .corpus import distill_general
 
     with Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
-        recipe = load_recipe(args.recipe)
+        recipe = load_recipe(args.recipe, args.set)
         given = _given(args, args.epochs, args.lr)
         results = distill_general(args.teacher, args.student, _text(args), args.out, given, machine, recipe, args.resume)
     return _report(args, {"model": str(args.out), "results": results})
@@ -128,7 +132,7 @@ def _run_distill_task(args: argparse.Namespace) -> int:
     from ..machine import Machine
     from .task import distill_task
 
-    task, recipe = _task(args), load_recipe(args.recipe)
+    task, recipe = _task(args), load_recipe(args.recipe, args.set)
     with Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
         results = distill_task(
             args.teacher,
@@ -156,7 +160,7 @@ def _run_ablate(args: argparse.Namespace) -> int:
     from .ablation import study
     from .ablation.report import format_table
 
-    task, recipe = _task(args), load_recipe(args.recipe)
+    task, recipe = _task(args), load_recipe(args.recipe, args.set)
     with Machine(args.device, args.threads, args.ranks) as machine:
         report = study.run(
             args.teacher,
@@ -166,7 +170,7 @@ def _run_ablate(args: argparse.Namespace) -> int:
             machine,
             student_shape=args.student,
             general_teacher=args.general_teacher,
-            corpus=_text(args, args.max_length or 128) if args.corpus else None,
+            corpus=_text(args) if args.corpus else None,
             augmented=args.augmented,
             seeds=args.seeds,
             variants=args.variants,
@@ -301,10 +305,12 @@ def _lines(file: Path) -> list[str]:
     return lines
 
 
-def _text(args: argparse.Namespace, max_length: int | None = None) -> Any:
+def _text(args: argparse.Namespace) -> Any:
+    from ..training.plan import GENERAL_LENGTH
     from .corpus import Text
 
-    return Text(args.corpus, max_length or args.max_length, args.pairs, not args.static, not args.plain_text, args.shards, args.processes)
+    length = args.max_length or GENERAL_LENGTH
+    return Text(args.corpus, length, args.pairs, not args.static, not args.plain_text, args.shards, args.processes)
 
 
 def _task(args: argparse.Namespace) -> Any:

@@ -10,13 +10,17 @@ from ..errors import InputError
 from ..model.bert import Bert
 from ..model.config import Config
 from ..weights import convert as formats
+from .classifiers import tell_of_relu
 
 
 def convert(source: str, destination: Path, overwrite: bool = False) -> dict[str, Any]:
     """As `weights.convert.convert`. InputError for what no other command could open, and for a
     model whose outputs are not finite."""
-    _openable(weights.read(source), source).check_finite(source)
-    return formats.convert(source, destination, overwrite)
+    model = _openable(weights.read(source), source)
+    model.check_finite(source)
+    summary = formats.convert(source, destination, overwrite)
+    tell_of_relu(model.config, destination)
+    return summary
 
 
 def _openable(checkpoint: weights.Checkpoint, source: str) -> Bert:

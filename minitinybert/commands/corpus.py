@@ -22,7 +22,7 @@ from ..data.corpus import Corpus, build_shards
 from ..data.masking import Masking
 from ..data.segments import Segments
 from ..data.tokenizer import Tokenizer
-from ..distillation.distill import Intermediate
+from ..distillation.distill import Intermediate, WithWords
 from ..distillation.objectives import MaskedLM
 from ..distillation.recipes import DEFAULT, Recipe
 from ..engine.device import array_module, to_host
@@ -36,7 +36,7 @@ from ..model.bert import Bert
 from ..model.config import Config
 from ..progress import log
 from ..training.loop import Options, digest, train
-from ..training.plan import Given, general_options
+from ..training.plan import GENERAL_LENGTH, Given, general_options
 from ..training.shares import Learner
 from ..training.teacher import Running
 from ..weights import read
@@ -54,7 +54,7 @@ class Text:
     """The corpus, and how examples are made of it."""
 
     files: Sequence[str | Path]
-    max_length: int = 128
+    max_length: int = GENERAL_LENGTH
     pairs: bool = False  # A/B pairs with two segments, as BERT's; False: single segments
     dynamic: bool = True  # segments, pairs and masks chosen anew at every epoch
     one_sentence_a_line: bool = True  # False: plain text
@@ -200,17 +200,21 @@ def distill_general(
     weights: Mapping[str, float] | None = None,
 ) -> dict[str, dict[str, float]]:
     """General distillation (paper section 3.2): embedding, hidden and attention losses on raw text,
-    none of the prediction layer.
+    none of the prediction layer, unless the recipe has one (general_prediction).
 
-    teacher: a BERT that was pre-trained, with any head; student: a directory, or a shape for random
+    teacher: a BERT that was pre-trained, with any head, or for a prediction loss with its masked
+    language model's; student: a directory, or a shape for random
     weights, with the teacher's tokenizer; options: what they leave out is the recipe's
-    (training/plan.py); weights: λ of the terms (for ablations). The encoder is saved to `out`.
-    Returns {"train": the last mean losses}.
+    (training/plan.py); weights: λ of the terms (for ablations). The encoder is saved to `out`, with
+    its head where it has one. Returns {"train": the last mean losses}.
     """
     out = Path(out)
     check_apart(out, teacher, student)
     decided = general_options(recipe, options)
-    master = Bert.load(teacher, head="none")
+    words_too = recipe.general_prediction > 0
+    master = Bert.load(teacher, head=None if words_too else "none")
+    if words_too and master.config.head != "mlm":
+        raise InputError(f"{teacher}: has no masked language model's head, whose words general_prediction compares; choose another teacher")
     pupil = _general_student(student, master, decided.seed)
     words = Tokenizer.load(pupil.tokenizer_files)
     words.check_fits(pupil.config.vocab_size)
@@ -218,7 +222,7 @@ def distill_general(
     text = replace(text, pairs=text.pairs or recipe.corpus_pairs)
     text.check_fits(pupil.config)
     text.check_fits(master.config)
-    objective = Intermediate(pupil.config, master.config, recipe, weights)
+    objective = (WithWords if words_too else Intermediate)(pupil.config, master.config, recipe, weights)
     pad_id = words.pad_id if recipe.padding == "count" else None
     corpus = text.corpus(words, out, machine.workers.ranks)
     _check_known(words, corpus)
@@ -235,9 +239,10 @@ def distill_general(
 
 
 def _general_student(student: str, teacher: Bert, seed: int) -> Bert:
+    """With a head for words where the teacher has one, which it has where they are compared."""
     if is_checkpoint(student):
-        return Bert.load(student, head="none")
-    return new_student(student, teacher, seed, head="none", pooler=False)
+        return _mlm_model(student, None, seed)[0] if teacher.config.head == "mlm" else Bert.load(student, head="none")
+    return new_student(student, teacher, seed, pooler=False)
 
 
 def _corruption(recipe: Recipe, tokenizer: Tokenizer) -> Masking | None:

@@ -1,8 +1,10 @@
-"""A recipe by its name, or from a TOML file that sets switches on top of a recipe that it names."""
+"""A recipe by its name, or from a TOML file that sets switches on top of a recipe that it names; and
+switches set on the command line."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,25 @@ else:
     import tomli as tomllib
 
 
-def load_recipe(name: str) -> Recipe:
-    """A recipe by name, or from a .toml file. InputError names an unknown recipe or switch, and a
-    value of the wrong kind."""
+def load_recipe(name: str, switches: Sequence[str] = ()) -> Recipe:
+    """A recipe by name, or from a .toml file, with `switches`, each NAME=VALUE, set on top of it.
+    InputError names an unknown recipe or switch, and a value of the wrong kind."""
+    named = [switch.partition("=") for switch in switches]
+    for switch, (_, equals, _) in zip(switches, named, strict=True):
+        if not equals:
+            raise InputError(f"--set {switch}: NAME=VALUE is needed")
+    return change(_by_name(name), {name.strip(): _value(text.strip()) for name, _, text in named}, "--set")
+
+
+def _value(text: str) -> Any:
+    """As in a TOML file, where quotes may be left out."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _by_name(name: str) -> Recipe:
     if name in RECIPES:
         return RECIPES[name]
     path = Path(name)
@@ -36,12 +54,17 @@ def load_recipe(name: str) -> Recipe:
     return change(RECIPES[base], switches, str(path))
 
 
+_LISTS = {"layers", "hidden_weights", "attention_weights"}
+
+
 def change(recipe: Recipe, switches: dict[str, Any], where: str) -> Recipe:
     """The recipe with some switches set otherwise; InputError where one is unknown or of another
     type."""
     kinds = {f.name: type(getattr(recipe, f.name)) for f in fields(Recipe)}
-    if isinstance(switches.get("layers"), list):  # as one writes a list in TOML
-        switches = {**switches, "layers": ",".join(map(str, switches["layers"]))}
+    for name in _LISTS & switches.keys():  # as one writes a list, or a number, in TOML
+        value = switches[name] if isinstance(switches[name], list) else [switches[name]]
+        if all(type(part) in (int, float) for part in value):
+            switches = {**switches, name: ",".join(map(str, value))}
     for name, value in switches.items():
         if name not in kinds:
             raise InputError(f"{where}: no switch {name!r}; there are {', '.join(kinds)}")

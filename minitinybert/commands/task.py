@@ -33,7 +33,7 @@ from ..training.plan import Given, plan_of
 from ..training.shares import Learner
 from ..training.teacher import NOBODY, Running, Teacher
 from .answer import evaluate, judge, judge_against_constant
-from .classifiers import check_answers, in_task_order, known_projections, load_classifier, load_student
+from .classifiers import check_answers, in_task_order, known_projections, load_classifier, load_student, tell_of_relu, with_relu
 from .info import cost_line
 from .students import is_of_teacher
 from .task_data import TaskData
@@ -50,18 +50,26 @@ def finetune(
     machine: Machine,
     max_length: int = 128,
     resume: bool = False,
+    recipe: Recipe = DEFAULT,
     tokenizer: Path | None = None,
 ) -> dict[str, Any]:
-    """Fine-tune a BERT on a task's labels; the directory `out` holds the model best on dev. model: a
-    directory or an id; or a shape, for random weights, with the directory of a `tokenizer`: what a
-    student is without distillation. Returns {split: metrics}."""
+    """Fine-tune a BERT on a task's labels; the directory `out` holds the model best on dev. Returns
+    {split: metrics}.
+
+    model: a directory or an id; or a shape, for random weights, with the directory of a
+    `tokenizer`: what a student is without distillation. recipe: of it the switches of the head, of
+    [PAD]'s gradient and of what is the best model; how long and how fast is for `options`
+    (training/plan.py: finetune_options). A head with the relu stays one.
+    """
     check_apart(out, data, model)
     student = load_classifier(model, task, options.seed, tokenizer)
-    files = TaskData(task, data, Tokenizer.load(student.tokenizer_files), max_length, student)
+    student = with_relu(student, recipe.classifier_relu or student.config.classifier_relu)
+    files = TaskData(judged_by(task, recipe), data, Tokenizer.load(student.tokenizer_files), max_length, student)
     files.check()
-    _start_at_the_mean(student, files)
-    objective = Supervised(task.labels is None)
+    _start_at_the_mean(student, files, recipe)
+    objective = Supervised(task.labels is None, recipe.padding_gradient)
     _train(student, objective, files, options, Path(out), machine, resume, f"finetune {task.name}")
+    tell_of_relu(student.config, out)
     log(cost_line(student.config, max_length))
     return evaluate(str(out), task, data, machine, max_length)
 
@@ -95,32 +103,35 @@ def distill_task(
     "prediction", which goes on from out/intermediate where that is there. cache_gb bounds the file
     that keeps what the teacher says of each example, so that it is asked once and not at every
     epoch. prediction_data: another directory for the second step, as the paper has the original
-    data for STS-B's (section 4.2). weights: λ of the first step's terms; hard_labels: the second
-    step is fine-tuning on the data's labels; answers: shared by several students of one teacher
-    (all three for ablations). grid: the second step is done with every batch size and learning rate
-    of the paper's grid (section 4.2), in out/grid, and the one best on dev is kept. The first
-    step's model is kept in out/intermediate. Returns {split: metrics} on dev, {} after the first
-    step alone. InputError, before anything is trained, for what does not fit together.
+    data for STS-B's (section 4.2): the recipe may ask for it (regression_data). weights: λ of the
+    first step's terms; hard_labels: the second step is fine-tuning on the data's labels; answers:
+    shared by several students of one teacher (all three for ablations). grid: the second step is
+    done with every batch size and learning rate of the paper's grid (section 4.2), in out/grid, and
+    the one best on dev is kept. The first step's model is kept in out/intermediate. Returns {split:
+    metrics} on dev, {} after the first step alone. InputError, before anything is trained, for what
+    does not fit together.
     """
-    out = Path(out)
+    out, judged = Path(out), judged_by(task, recipe)
     check_apart(out, data, prediction_data or data, student, teacher)
+    if stage != "intermediate":
+        _check_original(task, prediction_data or data, recipe)
     plan = plan_of(recipe, task, max_length, intermediate, prediction)
     asked_again = answers is not None or plan.intermediate.epochs > 1
     answers = answers or Answers(cache_gb if asked_again else 0.0)
-    master = load_teacher(teacher, task, machine)
+    master = load_teacher(teacher, task, machine, recipe)
     place = out / "intermediate"
     if stage == "prediction" and (place / "model.safetensors").exists():
         log(f"the student of the intermediate step: {place}")
         student = str(place)
     source = in_task_order(Bert.load(teacher), task) if is_of_teacher(student) else master  # not as it answers, in few bits
     pupil = load_student(student, source, task, plan.intermediate.seed, recipe)
-    files = TaskData(task, data, Tokenizer.load(pupil.tokenizer_files), plan.max_length, pupil)
+    files = TaskData(judged, data, Tokenizer.load(pupil.tokenizer_files), plan.max_length, pupil)
     files.tokenizer.check_same_vocabulary(Tokenizer.load(master.tokenizer_files))
-    last_files = TaskData(task, prediction_data, files.tokenizer, plan.max_length, pupil) if prediction_data is not None else files
+    last_files = TaskData(judged, prediction_data, files.tokenizer, plan.max_length, pupil) if prediction_data is not None else files
     objective = Intermediate(pupil.config, master.config, recipe, weights) if stage != "prediction" else None
     for each in (files, last_files):
         each.check()
-    _start_at_the_mean(pupil, last_files)
+    _start_at_the_mean(pupil, last_files, recipe)
     check_teacher(teacher, master, files, machine)
     if objective is not None:
         taught = _Taught(master, recipe, answers, (teacher, str(data), plan.max_length), known_projections(student, recipe))
@@ -129,25 +140,26 @@ def distill_task(
     if stage == "intermediate":
         return {}
     regression = task.labels is None
-    last: Objective = Supervised(regression) if hard_labels else Prediction(recipe, regression)
+    last: Objective = Supervised(regression, recipe.padding_gradient) if hard_labels else Prediction(recipe, regression)
     taught = _Taught(master, recipe, answers, (teacher, str(last_files.directory), plan.max_length), {})
 
     def learn(options: Options, place: Path) -> None:
         _train(pupil, last, last_files, options, place, machine, resume, "distill prediction", taught)
 
     if grid:
-        judged = lambda place: evaluate(str(place), task, last_files.directory, machine, plan.max_length)
-        choose_of_grid(plan.prediction, out, learn, judged, task, machine)
+        scores = lambda place: evaluate(str(place), judged, last_files.directory, machine, plan.max_length)
+        choose_of_grid(plan.prediction, out, learn, scores, judged, machine)
     else:
         learn(plan.prediction, out)
+    tell_of_relu(pupil.config, out)
     log(cost_line(pupil.config, plan.max_length, master.config))
     return evaluate(str(out), task, last_files.directory, machine, plan.max_length)
 
 
-def _start_at_the_mean(student: Bert, files: TaskData) -> None:
-    """A fresh regression head's bias is the mean of the training labels: what is left to learn are
-    the differences."""
-    if files.task.labels is None:
+def _start_at_the_mean(student: Bert, files: TaskData, recipe: Recipe) -> None:
+    """A fresh regression head's bias is the mean of the training labels, where the recipe says so:
+    what is left to learn are the differences."""
+    if files.task.labels is None and recipe.regression_bias == "mean":
         bias, labels = student.parameters["classifier.bias"], files.split("train").labels
         if not bias.any() and labels is not None:
             bias[...] = labels.mean()
@@ -160,7 +172,7 @@ def choose_of_grid(
     options: Options,
     out: Path,
     learn: Callable[[Options, Path], None],
-    judged: Callable[[Path], Mapping[str, Mapping[str, float]]],
+    scores: Callable[[Path], Mapping[str, Mapping[str, float]]],
     task: Task,
     machine: Machine,
 ) -> None:
@@ -170,7 +182,7 @@ def choose_of_grid(
     for size, lr in itertools.product(*GRID.values()):
         chosen, place = replace(options, batch_size=int(size), lr=lr), out / "grid" / f"batch-{size}-lr-{lr:g}"
         learn(chosen, place)
-        score = statistics.fmean(metrics[task.main_metric] for metrics in judged(place).values())
+        score = statistics.fmean(metrics[task.main_metric] for metrics in scores(place).values())
         log(f"grid: batch size {size}, learning rate {lr:g}: dev {task.main_metric} {score:.4f}")
         found.append((score, chosen, place))
     _, best, kept = max(found, key=lambda one: one[0])
@@ -183,13 +195,30 @@ def choose_of_grid(
     machine.workers.ranks.wait()
 
 
-def load_teacher(path: str, task: Task, machine: Machine) -> Bert:
-    """A teacher fine-tuned on the task. InputError where it has no classifier, or one for other
-    labels."""
+def judged_by(task: Task, recipe: Recipe) -> Task:
+    """The task with the metric first by which the recipe keeps the best model."""
+    if task.labels is None and recipe.regression_metric == "mean":
+        return replace(task, metrics=("mean_correlation", *(name for name in task.metrics if name != "mean_correlation")))
+    return task
+
+
+def _check_original(task: Task, data: Path, recipe: Recipe) -> None:
+    """InputError where the prediction step would learn a regression from what augment wrote: a
+    changed sentence no longer deserves its score."""
+    if task.labels is None and recipe.regression_data == "original" and (Path(data) / "augment.json").exists():
+        raise InputError(f"{data}: augmented; {task.name}'s prediction step learns from the original data: give it by --prediction-data")
+
+
+def load_teacher(path: str, task: Task, machine: Machine, recipe: Recipe = DEFAULT) -> Bert:
+    """A teacher fine-tuned on the task, with the head that the recipe says. InputError where it has
+    no classifier, or one for other labels."""
     teacher = Bert.load(path)
     if teacher.config.head != "classifier":
         raise InputError(f"{path}: the teacher has no classifier; fine-tune it first: minitinybert finetune --model {path} …")
     check_answers(teacher.config, task, path)
+    if recipe.teacher_head == "relu" and not teacher.config.classifier_relu:
+        log(f"warning: {path}: asked with a relu before its classifier, as the recipe says, and not fine-tuned so (finetune --recipe)")
+        teacher = with_relu(teacher, True)
     return machine.frozen(in_task_order(teacher, task)).for_reading()
 
 
@@ -233,7 +262,8 @@ def _train(
     task, examples = files.task, files.split("train")
     teacher: Teacher = NOBODY
     known: Mapping[str, np.ndarray] = {}
-    conditions = {"task": task.name, "max_length": files.max_length}
+    conditions: dict[str, Any] = {"task": task.name, "max_length": files.max_length}
+    conditions |= {"classifier_relu": model.config.classifier_relu, "padding_gradient": objective.padding_gradient}
     if taught is not None:
         if taught.recipe.padding == "count":
             examples = replace(examples, pad_to=files.max_length, pad_id=files.tokenizer.pad_id)

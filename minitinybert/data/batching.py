@@ -73,9 +73,9 @@ class EncodedExamples:
         return padded_to(self.pad_to, ids, types, indices, labels, self.pad_id)
 
 
-def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int, incomplete: bool = True) -> list[np.ndarray]:
     """Every example once: shuffled, cut into pools, each pool sorted by length and cut into
-    batches, the batches shuffled.
+    batches, the batches shuffled. Without `incomplete`, a last batch that is smaller is left out.
 
     The same (lengths, batch_size, seed, epoch) give the same list: a resumed run needs no other
     state.
@@ -88,6 +88,8 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -
         members = order[start : start + pool]
         members = members[np.argsort(lengths[members], kind="stable")]
         batches += [members[i : i + batch_size] for i in range(0, len(members), batch_size)]
+    if not incomplete and batches and len(batches[-1]) < batch_size:
+        batches.pop()
     return [batches[i] for i in random.permutation(len(batches))]
 
 

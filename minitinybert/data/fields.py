@@ -29,14 +29,14 @@ _NO_GOLD = ("", "-", "nan")  # in lower case
 
 def text(value: Any) -> str | None:
     """The field as a text; None where there is no value. ValueError, which says what there is, for
-    what is neither. Half a surrogate pair, which JSON can hold and no file, becomes U+FFFD."""
+    what is neither."""
     if value is None or value != value:  # NaN alone is not itself
         return None
     if not isinstance(value, _SINGLE):
         raise ValueError(_several(value))
     if isinstance(value, bytes):
         return value.decode("utf-8")
-    return str(value).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return str(value)
 
 
 def label(value: Any, known: Collection[str] = ()) -> str:

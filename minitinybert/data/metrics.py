@@ -34,12 +34,19 @@ def _matthews(predictions: np.ndarray, labels: np.ndarray) -> float:
     return _of_classes("matthews_corrcoef", predictions, labels)
 
 
+def _mean_correlation(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Of Pearson's and Spearman's: GLUE's score of STS-B, by which the released code keeps its best
+    model."""
+    return (_correlation("pearsonr", predictions, labels) + _correlation("spearmanr", predictions, labels)) / 2
+
+
 METRICS = {
     "accuracy": lambda p, y: _of_classes("accuracy_score", p, y),
     "f1": lambda p, y: _of_classes("f1_score", p, y, zero_division=0.0),
     "matthews_correlation": _matthews,
     "pearson": lambda p, y: _correlation("pearsonr", p, y),
     "spearman": lambda p, y: _correlation("spearmanr", p, y),
+    "mean_correlation": _mean_correlation,
 }
 
 
@@ -59,13 +66,14 @@ def evaluate(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) 
     return values
 
 
+_CORRELATIONS = ("pearson", "spearman", "mean_correlation")
 _KNOWS = 0.05  # the share of the labels' variance that answers which know something explain at the least
 
 
 def of_constant(name: str, labels: np.ndarray) -> float:
     """The best that a constant answer reaches in a metric: of classes the most fitting one's, of a
     correlation 0."""
-    if name in ("pearson", "spearman"):
+    if name in _CORRELATIONS:
         return 0.0
     return max(METRICS[name](np.full_like(labels, label), labels) for label in np.unique(labels))
 
@@ -79,7 +87,7 @@ def knows_nothing(name: str, predictions: np.ndarray, labels: np.ndarray) -> str
     value, constant = METRICS[name](predictions, labels), of_constant(name, labels)
     if value <= constant:
         return f"{name} is {value:.4f}, that of a constant answer {constant:.4f}"
-    if name not in ("pearson", "spearman"):
+    if name not in _CORRELATIONS:
         return ""
     error, variance = float(np.mean((predictions - labels) ** 2)), float(np.var(labels))
     if error < (1 - _KNOWS) * variance:

@@ -6,17 +6,18 @@ prediction (eqs. 6 and 11):
 
     L = Σ_m L_layer(m)      L_layer = λ_embd L_embd (m = 0),  λ_hidn L_hidn + λ_attn L_attn (0 < m ≤ M),  L_pred (m = M+1)
 
-The paper has a λ_m for each layer, all of them 1; here a λ belongs to a term and is the same in
-every layer. The first step learns m ≤ M (`Intermediate`), the second m = M+1 (`Prediction`).
+The paper has a λ_m for each layer, all of them 1; here each term of each layer may have one of its
+own (the recipe's weights). The first step learns m ≤ M (`Intermediate`), the second m = M+1 (`Prediction`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ..engine.batch import Batch
-from ..engine.device import Array
+from ..engine.device import Array, array_module
 from ..engine.memory import added
 from ..errors import InputError
 from ..losses import embedding, hidden, mse, prediction
@@ -26,7 +27,9 @@ from ..model.parameters import Slot
 from ..model.trace import Trace
 from .objectives import Objective, Terms, View
 from .recipes import DEFAULT, Recipe
-from .scores import Comparison, compare
+from .scores import Comparison, compare, compare_probabilities
+
+Weight = float | Sequence[float]  # λ of a term: of all layers, or one a layer
 
 
 def layer_map(strategy: str | Sequence[int], M: int, N: int) -> tuple[int, ...]:
@@ -73,34 +76,45 @@ class Intermediate(Objective):
     """The first step: embedding, hidden and attention losses of every student layer (eqs. 7–9), as
     the recipe has them.
 
-    weights: λ of the terms "embedding", "hidden" and "attention"; 0 leaves a term out. InputError
-    where head counts or widths differ and the recipe does not say what then.
+    weights: λ of the terms "embedding", "hidden" and "attention", in the place of the recipe's: of
+    all layers, or a sequence of one a layer; 0 leaves a term out. InputError where head counts or
+    widths differ and the recipe does not say what then, or there are not as many λ as layers.
     """
 
-    def __init__(self, student: Config, teacher: Config, recipe: Recipe = DEFAULT, weights: Mapping[str, float] | None = None):
+    def __init__(self, student: Config, teacher: Config, recipe: Recipe = DEFAULT, weights: Mapping[str, Weight] | None = None):
         M = student.num_hidden_layers
         self.M, self.recipe = M, recipe
+        self.padding_gradient = recipe.padding_gradient
+        self.untouched = () if recipe.decay_untouched else ("pooler.", "classifier.", "cls.")  # of no loss of this step
         self.map = layer_map(recipe.layer_map, M, teacher.num_hidden_layers)
         self.heads = HeadPairs(student.num_attention_heads, teacher.num_attention_heads)
-        self.weights = {"embedding": 1.0, "hidden": 1.0, "attention": 1.0, **(weights or {})}
-        if self.weights["attention"] and not _heads_fit(self.heads, recipe.heads):
+        self.weights: dict[str, Weight] = {**recipe.weights, **(weights or {})}
+        for term, weight in self.weights.items():
+            if isinstance(weight, Sequence) and len(weight) != M:
+                raise InputError(f"{len(weight)} weights of the {term} loss, and the student has {M} layers: give one, or one a layer")
+        if any(self._weight("attention", m) for m in range(1, M + 1)) and not _heads_fit(self.heads, recipe.heads):
             self.weights["attention"] = 0.0
         equal = student.hidden_size == teacher.hidden_size
         self.names = projection_names("none" if equal and not recipe.project_equal_widths else recipe.projection, M)
         if not self.names and not equal:
             raise InputError(f"widths {student.hidden_size} and {teacher.hidden_size} differ: a projection is needed")
         self.slots = _projection_slots(self.names, recipe.projection_bias, teacher.hidden_size, student.hidden_size)
-        layers = [0] * bool(self.weights["embedding"]) + list(range(1, M + 1)) * bool(self.weights["hidden"])
-        self.hidden_pairs = [(m, (0, *self.map)[m]) for m in layers]
-        self.score_pairs = [(m, n - 1) for m, n in enumerate(self.map)] if self.weights["attention"] else []
+        self.hidden_pairs = [(m, n) for m, n in enumerate((0, *self.map)) if self._weight("hidden" if m else "embedding", m)]
+        self.score_pairs = [(m, n - 1) for m, n in enumerate(self.map) if self._weight("attention", m + 1)]
         views = [View(frozenset(p[i] for p in self.hidden_pairs), frozenset(p[i] for p in self.score_pairs)) for i in (0, 1)]
         self.student_view, self.teacher_view = views
 
-    def _comparison(self, batch: Batch) -> Comparison:
-        """A mean over the entries whose query and key are real, or over all where padding counts."""
+    def _weight(self, term: str, m: int) -> float:
+        """λ of a term in student layer m, 0 the embeddings."""
+        weight = self.weights[term]
+        return weight[m - 1] if isinstance(weight, Sequence) else weight
+
+    def _comparison(self, batch: Batch, m: int) -> Comparison:
+        """Of layer m's scores: a mean over the entries whose query and key are real, or over all
+        where padding counts."""
         counts = self.recipe.padding == "count"
         entries = self.heads.pairs * (batch.totals.row_pairs if counts else batch.totals.pairs)
-        return Comparison(self.heads, counts, entries, self.weights["attention"])
+        return Comparison(self.heads, counts, entries, self._weight("attention", m))
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         assert teacher is not None
@@ -112,8 +126,9 @@ class Intermediate(Objective):
             losses["hidden" if m else "embedding"].append(loss)
             for name, gradient in gradients.items():
                 dprojections[name].append(gradient)
+        compared = compare if self.recipe.attention_target == "scores" else compare_probabilities
         for m, n in self.score_pairs:
-            loss, dtrace.scores[m] = compare(student.scores[m], teacher.scores[n], batch, self._comparison(batch))  # type: ignore[index]
+            loss, dtrace.scores[m] = compared(student.scores[m], teacher.scores[n], batch, self._comparison(batch, m + 1))  # type: ignore[index]
             losses["attention"].append(loss)
         sums = lambda parts: {name: added(*values) for name, values in parts.items()}
         return Terms(sums(losses), dtrace, sums(dprojections))
@@ -123,7 +138,7 @@ class Intermediate(Objective):
     ) -> tuple[Array, Array, dict[str, Array]]:
         """L_embd at m = 0, L_hidn above, weighted; its gradient at H_S, and those of the map by
         name. A mean over the real tokens, or over all rows where padding counts."""
-        term, weight = (embedding, self.weights["embedding"]) if m == 0 else (hidden, self.weights["hidden"])
+        term, weight = (embedding, self._weight("embedding", 0)) if m == 0 else (hidden, self._weight("hidden", m))
         mask, rows = batch.attention_mask, batch.totals.tokens
         if self.recipe.padding == "count":
             mask, rows = None, batch.totals.rows
@@ -135,6 +150,44 @@ class Intermediate(Objective):
         return weight * loss, dH_S, named
 
 
+class WithWords(Intermediate):
+    """The first step's losses, and the prediction loss (eq. 10) of the words that the masked
+    language models of teacher and student would put: general distillation's variant with a
+    prediction layer, which the paper leaves out (section 3.2).
+
+    Of the masked rows where text is masked, else of all rows that count; weighted by the recipe's
+    general_prediction.
+    """
+
+    def __init__(self, student: Config, teacher: Config, recipe: Recipe = DEFAULT, weights: Mapping[str, Weight] | None = None):
+        super().__init__(student, teacher, recipe, weights)
+        self.student_view, self.teacher_view = (View(v.hidden, v.scores, True, True) for v in (self.student_view, self.teacher_view) if v)
+        self.untouched = tuple(name for name in self.untouched if name != "cls.")
+
+    def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
+        assert teacher is not None
+        terms = super().__call__(student, batch, teacher, parameters)
+        z_S, z_T, weight = student.logits, teacher.logits, self.recipe.general_prediction
+        assert z_S is not None and z_T is not None
+        real = None  # rows, where not all of them count
+        if batch.masked is not None:
+            rows: float = batch.totals.masked
+        elif self.recipe.padding == "count":
+            rows = batch.totals.rows
+        else:
+            rows = batch.totals.tokens
+            real = None if batch.attention_mask is None else array_module(z_S).flatnonzero(batch.attention_mask)
+        z_S, z_T = (z_S, z_T) if real is None else (z_S[real], z_T[real])
+        count = rows * z_S.shape[-1] if self.recipe.prediction_mean == "elements" else rows
+        loss, cache = prediction.forward(z_S, z_T, self.recipe.temperature, count)
+        dz = prediction.backward(weight, cache)
+        if real is not None:
+            of_all = array_module(dz).zeros_like(student.logits)
+            of_all[real] = dz
+            dz = of_all
+        return terms._replace(losses={**terms.losses, "prediction": weight * loss}, dtrace=replace(terms.dtrace, logits=dz))
+
+
 class Prediction(Objective):
     """The second step: soft cross-entropy with the teacher's logits (eq. 10); mean squared error
     with them for regression."""
@@ -144,6 +197,7 @@ class Prediction(Objective):
 
     def __init__(self, recipe: Recipe = DEFAULT, regression: bool = False):
         self.recipe, self.regression = recipe, regression
+        self.padding_gradient = recipe.padding_gradient
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         assert teacher is not None

@@ -59,6 +59,8 @@ class Objective(ABC):
     student_view: View
     teacher_view: View | None = None  # None: no teacher is run
     slots: tuple[Slot, ...] = ()  # the objective's own parameters, which the optimiser trains along
+    untouched: tuple[str, ...] = ()  # how names begin (without "bert.") of what the optimiser passes over, weight decay and all
+    padding_gradient: bool = True  # False: the look-ups of [PAD] give its word embedding no gradient
 
     def check(self, batch: Batch, student: Config) -> None:
         """InputError where labels of a host batch are none of the student's. (A GPU would read
@@ -75,8 +77,8 @@ class Supervised(Objective):
 
     student_view = View(logits=True)
 
-    def __init__(self, regression: bool = False):
-        self.regression = regression
+    def __init__(self, regression: bool = False, padding_gradient: bool = True):
+        self.regression, self.padding_gradient = regression, padding_gradient
 
     def check(self, batch: Batch, student: Config) -> None:
         if not self.regression and isinstance(batch.labels, np.ndarray):

@@ -11,6 +11,7 @@ from ..engine.memory import added
 from ..losses import attention
 from ..losses.attention import HeadPairs
 from ..model.self_attention import real_tokens, side_by_side, split_runs
+from ..ops import softmax
 
 
 class Comparison(NamedTuple):
@@ -44,6 +45,23 @@ def compare(scores_S: Array, scores_T: Array, batch: Batch, how: Comparison) -> 
         losses.append(loss)
         gradients.append(dA.reshape(-1))
     return added(*losses), side_by_side(gradients)
+
+
+def compare_probabilities(scores_S: Array, scores_T: Array, batch: Batch, how: Comparison) -> tuple[Array, Array]:
+    """As `compare`, of softmax(A) in the place of A: what a query attends to among the real tokens.
+    Padding has the probability 0 on both sides; its own queries count only where padding does.
+    """
+    parts, dscores = [], []
+    of_runs = (split_runs(flat, batch.runs, heads) for flat, heads in ((scores_S, how.heads.S), (scores_T, how.heads.T)))
+    for run, A_S, A_T in zip(batch.runs, *of_runs, strict=True):
+        xp = array_module(A_S)
+        real = xp.ones((run.n, 1, 1, run.length), bool) if batch.attention_mask is None else real_tokens(batch.attention_mask, run)
+        (P_S, cache), (P_T, _) = (softmax.forward(xp.where(real, A.astype(A_S.dtype, copy=False), -xp.inf)) for A in (A_S, A_T))
+        counted = None if how.count_padding else real.swapaxes(-1, -2)
+        loss, dP = _loss_and_gradient(how.heads.average(P_S), how.heads.average(P_T), how, counted)
+        parts.append(loss)
+        dscores.append(softmax.backward(how.heads.spread(dP), cache).reshape(-1))
+    return added(*parts), side_by_side(dscores)
 
 
 def _loss_and_gradient(A_S: Array, A_T: Array, how: Comparison, mask: Array | None) -> tuple[Array, Array]:

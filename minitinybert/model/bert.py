@@ -264,18 +264,19 @@ class Bert:
 
     # ------------------------------------------------------------------------------------------------ backward
 
-    def backward(self, cache: Cache, dtrace: Trace, out: Parameters | None = None) -> Parameters:
+    def backward(self, cache: Cache, dtrace: Trace, out: Parameters | None = None, padding_gradient: bool = True) -> Parameters:
         """The gradients of all parameters by name, from the gradient of the loss with respect to
         the trace (absent parts: zero).
 
-        Every row of every table has its true gradient, [PAD]'s too (transformers leaves its
-        look-ups out: `padding_idx`). dtrace's arrays are shaped as the trace's. `out`, a Parameters
-        of the model's layout, is overwritten and returned.
+        Every row of every table has its true gradient, [PAD]'s too; without `padding_gradient` the
+        look-ups of [PAD] (pad_token_id) give its row none, as those of transformers and of the
+        released code (`padding_idx`). dtrace's arrays are shaped as the trace's. `out`, a
+        Parameters of the model's layout, is overwritten and returned.
         """
         grads = self.parameters.zeros_like() if out is None else out
         if out is not None:
             out.flat.fill(0)
-        self.look_up_backward(self.backward_to_look_up(cache, dtrace, grads), cache.embedding.lookup, grads)
+        self.look_up_backward(self.backward_to_look_up(cache, dtrace, grads), cache.embedding.lookup, grads, padding_gradient)
         return grads
 
     def backward_to_look_up(self, cache: Cache, dtrace: Trace, grads: Parameters) -> Array:
@@ -301,9 +302,10 @@ class Bert:
         de, dgain[...], dbias[...] = embed_norm.backward(dx, cache.embedding)
         return de
 
-    def look_up_backward(self, de: Array, cache: embedding.Cache, grads: Parameters) -> None:
-        """The gradient of what was looked up, (T, d), added to the tables'."""
-        embedding.backward(de, cache, tables(grads))
+    def look_up_backward(self, de: Array, cache: embedding.Cache, grads: Parameters, padding_gradient: bool = True) -> None:
+        """The gradient of what was looked up, (T, d), added to the tables'; to [PAD]'s row only
+        with `padding_gradient`."""
+        embedding.backward(de, cache, tables(grads), None if padding_gradient else self.config.pad_token_id)
 
     def _heads_backward(self, cache: Cache, dtrace: Trace, cls_only: bool, grads: Parameters) -> Array:
         """The gradient of the last layer's output, (T, d), or of its [CLS] rows, (S, d), as far as

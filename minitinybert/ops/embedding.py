@@ -35,17 +35,21 @@ def forward(ids: Ids, tables: Tables) -> tuple[Array, Cache]:
     return y, Cache(ids, (len(W), len(P), len(S)))
 
 
-def backward(dy: Array, cache: Cache, out: Tables | None = None) -> Tables:
+def backward(dy: Array, cache: Cache, out: Tables | None = None, padding_idx: int | None = None) -> Tables:
     """dy (..., d) -> dW (V, d), dP (positions, d), dS (segments, d); *added* into `out` where
     given.
 
     ∂y_t/∂W[v] = 1 where id_t = v, else 0, so  dW[v] = Σ_{t: id_t = v} dy_t ; the same for P and S.
+    padding_idx: a word whose look-ups give its row nothing, as PyTorch's nn.Embedding has it.
     """
     xp, d = array_module(dy), dy.shape[-1]
     if out is None:
         out = Tables(*(xp.zeros((rows, d), dy.dtype) for rows in cache.rows))
+    before = None if padding_idx is None else out.words[padding_idx].copy()  # a tied decoder's share, which stays
     for table, ids in zip(out, cache.ids, strict=True):
         add_rows(table, ids.reshape(-1), dy.reshape(-1, d))
+    if before is not None:
+        out.words[padding_idx] = before
     return out
 
 

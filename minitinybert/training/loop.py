@@ -46,12 +46,14 @@ class Options:
     epochs: float = 3.0  # passes over the examples; parts of one too
     batch_size: int = 32  # examples a step
     lr: float = 5e-5  # the highest learning rate
-    warmup: float = 0.1  # the share of all steps over which the learning rate rises
+    warmup: float = 0.1  # the share of all steps over which the learning rate rises; above 1: their number
     schedule: str = "linear"
     optimizer: str = "adamw"
     seed: int = 0
     log_every: int = 50  # steps; the losses are read this often
     save_every: int = 500  # steps, besides every epoch's end
+    eval_every: int = 0  # steps between evaluations, besides the last step's; 0: at every epoch's end
+    incomplete_batches: bool = True  # False: where examples are left over from an epoch's last whole batch, they are not trained on
 
     def __post_init__(self) -> None:
         for name, choices in (("schedule", SCHEDULES), ("optimizer", PRESETS)):
@@ -60,8 +62,17 @@ class Options:
         for name in ("epochs", "batch_size", "lr", "log_every", "save_every"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: a number above 0 is needed")
-        if not 0 <= self.warmup <= 1:
-            raise InputError(f"--warmup {self.warmup}: a share of the steps from 0 to 1 is needed")
+        if not 0 <= self.warmup < math.inf or (self.warmup > 1 and self.warmup % 1):
+            raise InputError(f"--warmup {self.warmup}: a share of the steps from 0 to 1, or a whole number of steps, is needed")
+        if self.eval_every < 0:
+            raise InputError(f"eval_every {self.eval_every}: a number of steps is needed, or 0 for once an epoch")
+
+    def warmup_of(self, total: int) -> float:
+        """Over how many of `total` steps the learning rate rises: BertAdam takes a share as it is,
+        others round it to steps."""
+        if self.warmup > 1:
+            return self.warmup
+        return self.warmup * total if self.optimizer == "bert-adam" else round(self.warmup * total)
 
 
 class Stopped(Exception):
@@ -103,6 +114,8 @@ def train(
     """
     run = _Run(learner, examples, options, Path(out), evaluate, metric, conditions)
     run.start(resume)
+    if options.schedule == "linear" and options.warmup_of(run.total) >= run.total and run.ranks.first:
+        log(f"warning: the learning rate rises over {options.warmup_of(run.total):g} steps and the run has {run.total}; give --warmup")
     if array_module(learner.student.parameters.flat) is np and run.ranks.first:
         _say_whose_passes()
     with _StopSignals() as stop:
@@ -137,8 +150,8 @@ class _Run:
         self.learner, self.examples, self.options, self.out = learner, examples, options, out
         self.evaluate, self.metric = evaluate, metric
         self.ranks = learner.workers.ranks
-        self.adam = Adam(learner.student.parameters, PRESETS[options.optimizer], learner.workers)
-        self.epoch_steps = -(-len(examples) // options.batch_size)
+        self.adam = Adam(learner.student.parameters, PRESETS[options.optimizer], learner.workers, learner.untouched)
+        self.epoch_steps = steps_of_epoch(len(examples), options)
         self.total = total_steps(len(examples), options)
         self.at = Progress()
         self.settings = self._settings(conditions or {})
@@ -184,7 +197,8 @@ class _Run:
         epoch, index = divmod(step, self.epoch_steps)
         if epoch != self.epoch:
             self.epoch, self.lengths = epoch, self.examples.lengths(epoch)
-            self.batches = epoch_batches(self.lengths, self.options.batch_size, self.options.seed, epoch)
+            o = self.options
+            self.batches = epoch_batches(self.lengths, o.batch_size, o.seed, epoch, o.incomplete_batches)
         share = rank_share_of(self.examples, self.batches[index], self.lengths, epoch, self.ranks)
         losses, gradients = self.learner.gradients_of_share(share, step)
         self.adam.step(gradients, self.rate(step))
@@ -193,15 +207,23 @@ class _Run:
         self.at.step = step + 1
         if self.at.step % self.options.log_every == 0:
             self.log()  # before a checkpoint is saved, whose window then begins anew
-        if self.at.step % self.epoch_steps == 0 or self.at.step == self.total:
-            self.end_of_epoch()
-        elif self.at.step % self.options.save_every == 0:
+        ends = self.at.step % self.epoch_steps == 0 or self.at.step == self.total
+        if self._judged_now(ends):
+            self.judge()
+        if ends or self.at.step % self.options.save_every == 0:
             self.save()
         return self.means
 
+    def _judged_now(self, ends: bool) -> bool:
+        """Every so many steps, or where an epoch ends; after the last step in any case."""
+        every = self.options.eval_every
+        if not every or self.evaluate is None:
+            return ends
+        return self.at.step % every == 0 or self.at.step == self.total
+
     def rate(self, step: int) -> float:
         o = self.options
-        return o.lr * SCHEDULES[o.schedule](step, self.total, round(o.warmup * self.total))
+        return o.lr * SCHEDULES[o.schedule](step, self.total, o.warmup_of(self.total))
 
     def log(self) -> None:
         """The mean losses since the last line, to metrics.jsonl."""
@@ -211,7 +233,8 @@ class _Run:
         row = {"step": self.at.step, "epoch": round(self.at.step / self.epoch_steps, 4), "lr": self.rate(self.at.step - 1)}
         self._write({**row, "seconds": round(time.monotonic() - self.started, 1), "losses": self.means})
 
-    def end_of_epoch(self) -> None:
+    def judge(self) -> None:
+        """On dev, where there is one; the model is kept where it is the best so far."""
         if self.at.step == self.total and 2 * self.at.window_steps >= min(self.options.log_every, self.total):
             self.log()  # a shorter rest would be too noisy a mean
         self._gather()  # a model whose loss is no number is not kept
@@ -224,7 +247,6 @@ class _Run:
             if self.at.best is None or result[self.metric] > self.at.best:
                 self.at.best = result[self.metric]
                 self._save_model()
-        self.save()
 
     def finish(self) -> dict[str, float]:
         if self.evaluate is None:
@@ -292,8 +314,17 @@ def finished(out: Path, examples: TrainingExamples, options: Options) -> bool:
     return read_state(path)["progress"]["step"] >= total_steps(len(examples), options)
 
 
+def steps_of_epoch(examples: int, options: Options) -> int:
+    """InputError where not one batch is whole, and others are left out."""
+    if options.incomplete_batches:
+        return -(-examples // options.batch_size)
+    if examples < options.batch_size:
+        raise InputError(f"{examples} examples are less than a batch of {options.batch_size}; give a smaller --batch-size")
+    return examples // options.batch_size
+
+
 def total_steps(examples: int, options: Options) -> int:
-    return max(1, round(options.epochs * -(-examples // options.batch_size)))
+    return max(1, round(options.epochs * steps_of_epoch(examples, options)))
 
 
 def digest(weights: np.ndarray) -> str:

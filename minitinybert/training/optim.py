@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from ..engine.device import Array, array_module, fused
 from ..engine.parallel import Workers
-from ..model.parameters import Parameters
+from ..model.parameters import Layout, Parameters
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -49,10 +49,21 @@ PRESETS = {
 
 class Adam:
     """The state (m, v, both of the parameters' layout, and t) and the step. One object for AdamW
-    and BertAdam."""
+    and BertAdam.
 
-    def __init__(self, parameters: Parameters, settings: AdamSettings = PRESETS["adamw"], workers: Workers | None = None):
+    passed_over: the tensors, by name, that no step changes, weight decay and all: BertAdam's way
+    with what has no gradient.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        settings: AdamSettings = PRESETS["adamw"],
+        workers: Workers | None = None,
+        passed_over: Container[str] = (),
+    ):
         self.parameters, self.settings, self.workers = parameters, settings, workers
+        self.regions = _regions(parameters.layout, passed_over)
         self.m, self.v, self.t = parameters.zeros_like(), parameters.zeros_like(), 0
         self.bounds = array_module(parameters.flat).asarray(np.array(parameters.layout.bounds, np.int64))
 
@@ -79,12 +90,12 @@ class Adam:
         return [b for part in self.workers.map(lambda stretch: [function(chunk) for chunk in stretch], stretches) for b in part]
 
     def _chunks(self) -> list[slice]:
-        """Stretches of the flat arrays; all of them on a GPU."""
-        size, decay_end = self.parameters.layout.size, self.parameters.layout.decay_end
+        """Stretches of the flat arrays; on a GPU as few as there can be."""
+        decay_end = self.parameters.layout.decay_end
         if array_module(self.parameters.flat) is not np:
-            return [slice(0, size)]
-        regions = ((0, decay_end), (decay_end, size))
-        return [slice(i, min(i + _CHUNK, last)) for first, last in regions for i in range(first, last, _CHUNK)]
+            return [slice(*region) for region in self.regions]
+        halves = [half for first, last in self.regions for half in ((first, min(last, decay_end)), (max(first, decay_end), last))]
+        return [slice(i, min(i + _CHUNK, last)) for first, last in halves for i in range(first, last, _CHUNK)]
 
     def _clip(self, grads: Parameters) -> Array | None:
         """The factor that brings the whole gradient's norm to max_norm at most; None where there is
@@ -97,6 +108,22 @@ class Adam:
         if self.settings.clip == "tensor":
             clip_tensors(grads.flat, self.bounds, self.settings.max_norm)
         return None
+
+
+def _regions(layout: Layout, passed_over: Container[str]) -> list[tuple[int, int]]:
+    """Where the tensors lie that are not passed over: (start, stop) of stretches of the flat array,
+    as few as there can be."""
+    if not any(name in passed_over for name in layout.names):
+        return [(0, layout.size)]
+    regions: list[tuple[int, int]] = []
+    begun = False
+    for (start, stop), name in sorted(zip(layout.bounds, layout.names, strict=True)):
+        if begun and name not in passed_over:
+            regions[-1] = (regions[-1][0], stop)
+        elif name not in passed_over:
+            regions.append((start, stop))
+        begun = name not in passed_over
+    return regions
 
 
 class Stretch(NamedTuple):
@@ -168,14 +195,14 @@ def clip_factor(squares: Sequence[Array], max_norm: float) -> Array:
     return xp.minimum(max_norm / (xp.sqrt(total) + 1e-6), 1).astype(squares[0].dtype)
 
 
-def warmup_linear(step: int, total: int, warmup: int) -> float:
+def warmup_linear(step: int, total: int, warmup: float) -> float:
     """The factor of step 0 … total − 1: up to 1 over `warmup` steps, then down to 0 at `total`."""
     if step < warmup:
-        return step / max(warmup, 1)
+        return step / warmup
     return max(0.0, (total - step) / max(total - warmup, 1))
 
 
-def constant(step: int, total: int, warmup: int) -> float:
+def constant(step: int, total: int, warmup: float) -> float:
     """1, from the first step on: the released code's intermediate step has no warm-up either."""
     return 1.0
 

@@ -2,8 +2,8 @@
 what the user gives.
 
 What is given are options by name, as the command line has them (None: not given), or a whole
-`Options`. What is not is the recipe's; the optimizer and the intermediate step's schedule are the
-recipe's in any case.
+`Options`. What is not is the recipe's; the optimizer, the intermediate step's schedule, when the
+model is judged and what becomes of incomplete batches are the recipe's in any case.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..distillation.recipes import Recipe
 from .loop import Options
 
 Given = Options | Mapping[str, Any] | None
+GENERAL_LENGTH = 128  # word pieces of general distillation's examples, in the paper and in the released code
 _EPOCHS = {"mnli": 10.0, "qqp": 10.0, "qnli": 10.0, "cola": 50.0}  # of the paper's intermediate step; of other tasks 20
 
 
@@ -32,8 +33,8 @@ class Plan:
 
 def plan_of(recipe: Recipe, task: Task, max_length: int | None = None, intermediate: Given = None, prediction: Given = None) -> Plan:
     """paper (section 4.2): 20 epochs of the intermediate step (10 for the large tasks, 50 for CoLA), 64 word pieces a sentence, 128 a pair.
-    It tries batches of 16 and 32 and 1, 2 and 3e-5 for the prediction step; these are the larger ones. released: the README of the released
-    code."""
+    It tries batches of 16 and 32 and 1, 2 and 3e-5 for the prediction step; these are the larger ones. ours: as the paper. released: the
+    README of the released code, and its defaults."""
     released = recipe.hyperparameters == "released"
     length = 128 if released or len(task.text_columns) > 1 else 64
     epochs = 10.0 if released else _EPOCHS.get(task.name, 20.0)
@@ -41,18 +42,25 @@ def plan_of(recipe: Recipe, task: Task, max_length: int | None = None, intermedi
     second = {"epochs": 3.0, "batch_size": 32, "lr": 3e-5}
     return Plan(
         max_length or length,
-        _options(first, intermediate, optimizer=recipe.optimizer, schedule=recipe.intermediate_schedule),
-        _options(second, prediction, optimizer=recipe.optimizer),
+        _options(first, intermediate, recipe, schedule=recipe.intermediate_schedule),
+        _options(second, prediction, recipe),
     )
 
 
 def general_options(recipe: Recipe, given: Given = None) -> Options:
-    """Of general distillation: batches of 256 in the released code's README; the paper does not
-    say."""
-    batch_size = 256 if recipe.hyperparameters == "released" else 32
-    return _options({"epochs": 3.0, "batch_size": batch_size, "lr": 1e-4}, given, optimizer=recipe.optimizer)
+    """Of general distillation. paper: BERT's own (sections 4.1 and 4.2; BERT, A.2). released: its
+    README's batch, its default learning rate and warm-up. ours: for one machine."""
+    batch_size, lr, warmup = {"ours": (32, 1e-4, 0.1), "paper": (256, 1e-4, 10_000), "released": (256, 5e-5, 0.1)}[recipe.hyperparameters]
+    return _options({"epochs": 3.0, "batch_size": batch_size, "lr": lr, "warmup": warmup}, given, recipe)
 
 
-def _options(planned: Mapping[str, Any], given: Given, **decided: str) -> Options:
+def finetune_options(recipe: Recipe, given: Given = None, **decided: str) -> Options:
+    """Of a teacher: BERT's (A.3) in all recipes; neither the paper nor the released code says how
+    theirs were made. decided: an optimizer that is not the recipe's."""
+    return _options({"epochs": 3.0, "batch_size": 32, "lr": 5e-5}, given, recipe, **decided)
+
+
+def _options(planned: Mapping[str, Any], given: Given, recipe: Recipe, **decided: str) -> Options:
     named = vars(given) if isinstance(given, Options) else given or {}
-    return Options(**{**planned, **{name: value for name, value in named.items() if value is not None}, **decided})
+    of_recipe = {name: getattr(recipe, name) for name in ("optimizer", "eval_every", "incomplete_batches")}
+    return Options(**{**planned, **{name: value for name, value in named.items() if value is not None}, **of_recipe, **decided})

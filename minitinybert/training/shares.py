@@ -62,6 +62,12 @@ class Learner:
         tied = student.config.head == "mlm"
         self._first = 0 if tied else sum(-(-table.size // ALIGN) * ALIGN for table in tables(student.parameters))
 
+    @property
+    def untouched(self) -> list[str]:
+        """The student's tensors that the optimiser is to pass over (`Objective.untouched`)."""
+        begin = self.objective.untouched
+        return [name for name in self.student.parameters if begin and name.removeprefix("bert.").startswith(begin)]
+
     def gradients(self, batch: Batch, number: int) -> tuple[dict[str, Array], Parameters]:
         """Losses by name (0-d arrays) and the gradients of a whole batch on the host, in step
         `number`; the gradients are overwritten by the next call.
@@ -91,7 +97,7 @@ class Learner:
         total = self._sum(len(turns))
         self._clear_tables(total)
         for result in results:
-            self.student.look_up_backward(result.dlookup, result.lookup, total)
+            self.student.look_up_backward(result.dlookup, result.lookup, total, self.objective.padding_gradient)
         self._looked_up = [result.lookup.ids.words for result in results]
         names = dict.fromkeys(name for result in results for name in result.losses)  # a share may lack one
         losses = {name: added(*(result.losses[name] for result in results if name in result.losses)) for name in names}
@@ -114,7 +120,7 @@ class Learner:
     def _of_share(self, share: Batch, grads: Parameters, number: int) -> _Result:
         dlookups: list[tuple[Array, embedding.Cache]] = []
 
-        def backward(student: Bert, cache: Cache, dtrace: Trace, grads: Parameters) -> None:
+        def backward(student: Bert, cache: Cache, dtrace: Trace, grads: Parameters, _: bool) -> None:
             grads.flat[self._first :] = 0
             dlookups.append((student.backward_to_look_up(cache, dtrace, grads), cache.embedding.lookup))
 

@@ -31,18 +31,18 @@ def step(
     teacher: Teacher,
     at: tuple[int, int],
     gradients: Parameters,
-    backward: Callable[[Bert, Cache, Trace, Parameters], object] = Bert.backward,
+    backward: Callable[[Bert, Cache, Trace, Parameters, bool], object] = Bert.backward,
 ) -> dict[str, Array]:
     """One step of learning (paper eq. 5). The losses of a placed batch by name (0-d arrays);
     `gradients`, laid out as the student's parameters, are overwritten.
 
-    at: (seed, step), which all that is random in a step is a function of. backward: in
-    the place of `Bert.backward`; shares.py has one that leaves out the tables.
+    at: (seed, step), which all that is random in a step is a function of. backward: in the
+    place of `Bert.backward`, and called as it is; shares.py has one that leaves out the tables.
     """
     view = objective.teacher_view
     taught = None if view is None else teacher.answer(batch, view, at)
     terms, cache = terms_of(objective, student, batch, taught, key(*at))
-    backward(student, cache, terms.dtrace, gradients)
+    backward(student, cache, terms.dtrace, gradients, objective.padding_gradient)
     for name, gradient in terms.dprojections.items():
         gradients[name][...] += gradient  # the student's own may have one of the backward's
     return terms.losses

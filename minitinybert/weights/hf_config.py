@@ -15,12 +15,13 @@ import numpy as np
 from ..errors import InputError
 
 HEADS = {"none": "BertModel", "classifier": "BertForSequenceClassification", "mlm": "BertForMaskedLM"}  # their architectures
+WITH_RELU = "TinyBertForSequenceClassification"  # the released code's name; transformers has no class that computes it
 _PRETRAINING = "BertForPreTraining"  # words, and whether a sentence follows, which no model here says
 # Of transformers' other heads the encoder is read. Their tensors may have a classifier's names, and are none of one text's.
 _OTHERS = (
     "BertForTokenClassification", "BertForQuestionAnswering", "BertForMultipleChoice", "BertForNextSentencePrediction", "BertLMHeadModel",
 )  # fmt: skip
-_HEAD_OF = {**{name: head for head, name in HEADS.items()}, _PRETRAINING: "mlm", **dict.fromkeys(_OTHERS, "none")}
+_HEAD_OF = {**{name: head for head, name in HEADS.items()}, _PRETRAINING: "mlm", WITH_RELU: "classifier", **dict.fromkeys(_OTHERS, "none")}
 _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 _MOST_LABELS = 100_000
 
@@ -42,17 +43,24 @@ def read_fields(raw: Mapping[str, Any], where: str, names: Iterable[str]) -> dic
     for name in _SIZES:
         if name not in raw:
             raise InputError(f"{where}: {name} is None; a BERT configuration needs it as a whole number")
-    head = _HEAD_OF.get(architecture(raw, where), "none")
+    named = architecture(raw, where)
+    head = _HEAD_OF.get(named, "none")
     known = {name: raw[name] for name in names if name in raw}
+    if named == WITH_RELU:
+        known.setdefault("classifier_relu", True)
     return {**known, "id2label": _labels(raw, where), "head": head, "pooler": head != "mlm"}
 
 
 def write_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields as a config.json that transformers reads."""
+    """The fields as a config.json that transformers reads. With classifier_relu it says another
+    model_type: transformers' automatic classes then refuse it, and BertForSequenceClassification,
+    whose logits are others, warns."""
     raw = {name: value for name, value in fields.items() if name not in ("head", "pooler")}
     raw["id2label"] = {str(i): name for i, name in fields["id2label"].items()}
     raw["label2id"] = {name: i for i, name in fields["id2label"].items()}
-    return {"model_type": "bert", "architectures": [HEADS[fields["head"]]], **raw}
+    relu = fields["head"] == "classifier" and fields["classifier_relu"]
+    kind, architecture = ("tinybert", WITH_RELU) if relu else ("bert", HEADS[fields["head"]])
+    return {"model_type": kind, "architectures": [architecture], **raw}
 
 
 def architecture(raw: Mapping[str, Any], where: str) -> str:
@@ -80,10 +88,14 @@ def completed(raw: Mapping[str, Any], tensors: Mapping[str, np.ndarray], where: 
     if said is None or (said in told and not told[said] and any(told.values())):
         pretraining = words and "cls.seq_relationship.weight" in tensors
         head = "classifier" if told["classifier"] else "mlm" if words else "none"
-        config = {**config, "architectures": [_PRETRAINING if head == "mlm" and pretraining else HEADS[head]]}
+        relu = head == "classifier" and "fit_dense.weight" in tensors  # the released code's students
+        config = {**config, "architectures": [_PRETRAINING if head == "mlm" and pretraining else WITH_RELU if relu else HEADS[head]]}
     if classes and not config.keys() & {"id2label", "num_labels"}:
         labels = [f"LABEL_{i}" for i in range(min(len(np.atleast_1d(tensors["classifier.weight"])), _MOST_LABELS))]
         config |= {"id2label": {str(i): label for i, label in enumerate(labels)}, "label2id": {label: i for i, label in enumerate(labels)}}
+    named = architecture(config, where)
+    if named == WITH_RELU or (config.get("classifier_relu") and named == HEADS["classifier"]):
+        config |= {"model_type": "tinybert", "architectures": [WITH_RELU], "classifier_relu": config.get("classifier_relu", True)}
     return {"model_type": "bert", **config}
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from minitinybert.commands import corpus as corpus_command
 from minitinybert.commands import task as task_command
 from minitinybert.commands.cli import main
 from minitinybert.commands.recipe_file import load_recipe
@@ -282,6 +283,19 @@ def test_rows_without_a_gold_label_are_left_out_where_asked(capsys, model, tmp_p
     assert run(capsys, "evaluate", "--model", tmp_path / "out", *custom, "--drop-unlabelled")[0] == 0
     status, out, err = run(capsys, "predict", "--model", tmp_path / "out", *custom, "--out", tmp_path / "answers")
     assert status == 0 and len((tmp_path / "answers" / "custom.tsv").read_text().splitlines()) == 13, err  # every row of a test file
+def test_switches_are_set_on_the_command_line():
+    """As in a file, without its quotes."""
+    given = ["temperature=2", "projection = layer", "layers=2,4", "hidden_weights=1,0.5", "attention_weights=0", "teacher_dropout=true"]
+    expected = {"temperature": 2.0, "projection": "layer", "layers": "2,4", "hidden_weights": "1,0.5", "attention_weights": "0"}
+    assert load_recipe("paper", given) == replace(RECIPES["paper"], **expected, teacher_dropout=True)
+    assert load_recipe("paper", given).weights == {"embedding": 1.0, "hidden": (1.0, 0.5), "attention": 0.0}
+    for bad, words in (
+        ("temprature=2", "no switch 'temprature'"),
+        ("padding", "NAME=VALUE"),
+        ("padding=some", "choose one of exclude, count"),
+    ):
+        with pytest.raises(InputError, match=f"--set.*{words}"):
+            load_recipe("paper", [bad])
 
 
 def test_the_second_step_goes_on_from_the_first_ones_model(capsys, teacher, data, tmp_path):
@@ -325,6 +339,48 @@ def test_the_recipe_says_what_the_command_line_leaves_out(capsys, teacher, data,
     assert trained[0][2].max_length == 12 and (first.epochs, first.batch_size, first.lr, first.schedule) == (4, 8, 5e-5, "constant")
     assert (second.lr, second.epochs, second.batch_size, second.schedule) == (1e-3, 3, 8, "linear")
     assert first.optimizer == second.optimizer == "bert-adam"
+
+
+@pytest.mark.parametrize(
+    "recipe, given, learns",
+    [
+        ("default", (), (3, 32, 1e-4, 0.1, "adamw")),
+        ("paper", (), (3, 256, 1e-4, 10_000, "bert")),
+        ("huawei-2019", (), (3, 256, 5e-5, 0.1, "bert-adam")),
+        ("paper", ("--epochs", 2, "--batch-size", 8, "--lr", 1e-3, "--warmup", 0.2), (2, 8, 1e-3, 0.2, "bert")),
+    ],
+)
+def test_general_distillation_learns_as_the_recipe_says(capsys, model, tmp_path, monkeypatch, recipe, given, learns):
+    seen = []
+
+    def trained(learner, examples, options, out, **more):
+        seen.append((options.epochs, options.batch_size, options.lr, options.warmup, options.optimizer))
+        assert examples.max_length == 128
+        (out / "metrics.jsonl").write_text("")
+
+    monkeypatch.setattr(corpus_command, "train", trained)
+    (tmp_path / "text").write_text("the film is good\nthe plot was bad\n\n" * 40)
+    arguments = ("distill", "general", "--teacher", model, "--student", "1L-8D-2H-16F", "--corpus", tmp_path / "text")
+    status, _, err = run(capsys, *arguments, "--out", tmp_path / "out", "--recipe", recipe, *given)
+    assert status == 0 and seen == [learns], err
+
+
+def test_the_released_recipe_from_teacher_to_answers(capsys, model, data, tmp_path):
+    """Both heads have the relu, and all commands compute it; the student is judged every 50 steps and after the last of 3 × 40."""
+    common = ("--task", "sst-2", "--data", data, "--recipe", "huawei-2019", "--batch-size", 4)
+    status, _, err = run(capsys, "finetune", "--model", model, *common, "--out", tmp_path / "teacher", "--epochs", 8, "--lr", 3e-3)
+    assert status == 0 and "BertForSequenceClassification does not compute" in err, err
+    arguments = ("distill", "task", "--teacher", tmp_path / "teacher", "--student", "1L-8D-2H-16F", *common, "--out", tmp_path / "student")
+    steps = ("--max-length", 12, "--intermediate-epochs", 1, "--intermediate-lr", 5e-3, "--lr", 5e-3)
+    status, out, err = run(capsys, *arguments, *steps, "--json")
+    assert status == 0 and "asked with a relu" not in err, err
+    rows = [json.loads(line) for line in (tmp_path / "student" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "dev" in row] == [50, 100, 120]
+    assert Bert.load(tmp_path / "student").config.classifier_relu and Bert.load(tmp_path / "teacher").config.classifier_relu
+    best = max(row["dev"]["accuracy"] for row in rows if "dev" in row)
+    assert json.loads(out)["results"]["dev"]["accuracy"] == best
+    status, out, err = run(capsys, "evaluate", "--model", tmp_path / "student", "--task", "sst-2", "--data", data, "--json")
+    assert status == 0 and json.loads(out)["results"]["dev"]["accuracy"] == best, err
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,32 @@ def test_general_distillation_lowers_its_three_losses(grammar, tmp_path, recipe,
         assert again["train"].keys() == losses[0].keys()
 
 
+@pytest.mark.parametrize("masking", ["none", "mlm"])
+def test_general_distillation_with_a_prediction_loss(grammar, tmp_path, masking):
+    """The teacher's words are learned, by a student of a shape or of a directory, which keeps its head."""
+    recipe = Recipe(general_prediction=1.0, corpus_masking=masking)
+    teacher = Bert.new(replace(CONFIG, num_hidden_layers=4, hidden_size=24, head="mlm", pooler=False), 5)
+    teacher.parameters.flat[:] = np.random.default_rng(1).normal(0, 0.6, teacher.parameters.flat.shape)
+    teacher.tokenizer_files = {"tokenizer.json": grammar / "tokenizer.json"}
+    teacher.save(tmp_path / "teacher")
+    text, options = Text([grammar / "text"], max_length=24), replace(OPTIONS, epochs=4, lr=1e-2)
+    with Machine("cpu", 1) as machine:
+        go = lambda student, out, options, teacher="teacher", recipe=recipe: distill_general(
+            str(tmp_path / teacher), student, text, tmp_path / out, options, machine, recipe
+        )
+        go(SHAPE, "out", options)
+        losses = [row["losses"] for row in rows_of(tmp_path / "out") if "losses" in row]
+        assert set(losses[0]) == {"embedding", "hidden", "attention", "prediction"}
+        assert losses[-1]["prediction"] < 0.9 * losses[0]["prediction"]
+        student = Bert.load(tmp_path / "out")
+        assert student.config.shape == SHAPE and student.config.head == "mlm"
+        assert go(str(tmp_path / "out"), "again", replace(options, epochs=0.1))["train"]["prediction"] < losses[0]["prediction"]
+        go(SHAPE, "plain", replace(options, epochs=0.1), recipe=Recipe())
+        assert Bert.load(tmp_path / "plain").config.head == "none"
+        with pytest.raises(InputError, match="no masked language model's head"):
+            go(SHAPE, "refused", options, teacher="plain")
+
+
 def test_a_recipe_decides_padding_and_masks(grammar, tmp_path, batches):
     teacher = Bert.new(CONFIG, 5)
     teacher.tokenizer_files = {"tokenizer.json": grammar / "tokenizer.json"}

@@ -1,6 +1,7 @@
 """Whole tasks by commands.task's functions: a regression, and MNLI with its two dev and two test files; which teachers are refused."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from minitinybert.errors import InputError
 from minitinybert.machine import Machine
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
+from minitinybert.model.trace import Trace
 from minitinybert.training.loop import Options
+from minitinybert.training.plan import finetune_options
+from minitinybert.weights.convert import convert
 
 SCALE = ["awful", "bad", "poor", "fine", "good", "great"]
 SAYS = {"bad": "contradiction", "good": "entailment", "fine": "neutral"}
@@ -140,6 +144,40 @@ def test_a_regression_from_teacher_to_student(scorer, scores, machine, tmp_path,
     assert losses[-1]["prediction"] < 0.6 * losses[0]["prediction"]  # it starts at the labels' mean
 
 
+def test_augmented_scores_are_not_learned_by_the_prediction_step(scorer, scores, machine, tmp_path, monkeypatch):
+    """What augment has written is known by its augment.json; the recipe says whether that will do."""
+    augmented = tmp_path / "augmented"
+    shutil.copytree(scores, augmented)
+    (augmented / "augment.json").write_text("{}", encoding="utf-8")
+    trained = []
+    monkeypatch.setattr(task_command, "_train", lambda *given: trained.append(given[2].directory) or given[0].save(given[4]))
+    distil = lambda name, recipe, **more: distill_task(
+        scorer, "2L-16D-2H-24F", STS_B, augmented, tmp_path / name, machine, recipe=RECIPES[recipe], max_length=16, **more
+    )
+    for recipe in ("default", "paper"):
+        with pytest.raises(InputError, match="augmented; sts-b's prediction step learns from the original data: give it by --prediction-d"):
+            distil("refused", recipe)
+        with pytest.raises(InputError, match="augmented"):
+            distil("refused", recipe, prediction_data=augmented)
+        distil(recipe, recipe, prediction_data=scores)
+        distil(recipe + " first", recipe, stage="intermediate")
+    distil("released", "huawei-2019")
+    assert trained == [augmented, scores, augmented] * 2 + [augmented, augmented] and not (tmp_path / "refused").exists()
+
+
+def test_the_released_code_keeps_the_best_by_the_mean_of_both_correlations(model, scores, machine, tmp_path):
+    results = {}
+    for name in ("default", "huawei-2019"):
+        recipe = replace(RECIPES[name], incomplete_batches=True)
+        options = finetune_options(recipe, {"epochs": 1, "batch_size": 60, "lr": 5e-3})
+        results[name] = finetune(model, STS_B, scores, tmp_path / name, options, machine, 16, recipe=recipe)
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        (dev,) = [row["dev"] for row in rows if "dev" in row]
+        assert list(dev) == [*["mean_correlation"] * (name != "default"), "pearson", "spearman"]
+        assert dev.get("mean_correlation", 0.5) == pytest.approx((dev["pearson"] + dev["spearman"]) / 2 if name != "default" else 0.5)
+        assert list(results[name]["dev"]) == ["pearson", "spearman"]  # as evaluate has it
+
+
 def test_scores_are_cut_to_the_scale_for_the_leaderboard_alone(scorer, scores, machine, tmp_path):
     texts, _ = asked(scores, "test")
     usual = answers(scorer, texts, machine)
@@ -153,6 +191,53 @@ def test_scores_are_cut_to_the_scale_for_the_leaderboard_alone(scorer, scores, m
         assert [int(index) for index, _ in rows[1:]] == list(range(len(texts)))
         np.testing.assert_allclose([float(number) for _, number in rows[1:]], np.clip(found, 0, 5), atol=6e-4)
     assert set(np.clip(found, 0, 5)) == {0}
+
+
+# ---------------------------------------------------------------------------------------------------- the relu before a classifier
+
+
+def traces_of_dev(model, path, data):
+    """What the model says of STS-B's dev texts, in the file's order."""
+    dev = files_of(path, STS_B, data).split("dev")
+    batch = dev.batch(np.arange(len(dev)))
+    trace, _ = model.forward_batch(batch)
+    place = np.argsort(batch.sentences)
+    return Trace(pooled=trace.pooled[place], logits=trace.logits[place])
+
+
+def logits_by_hand(path, data, relu):
+    """Of STS-B's dev texts: classifier(relu(pooled)) or classifier(pooled), from the model's pooled output."""
+    model = Bert.load(path)
+    pooled = traces_of_dev(model, path, data).pooled
+    W, b = (model.parameters[f"classifier.{name}"] for name in ("weight", "bias"))
+    return (np.maximum(pooled, 0) if relu else pooled) @ W.T + b
+
+
+def test_a_teacher_with_the_relu_is_made_and_every_command_computes_it(model, scores, machine, tmp_path, capsys):
+    recipe = replace(RECIPES["huawei-2019"], incomplete_batches=True)
+    options = finetune_options(recipe, {"epochs": 2, "batch_size": 16, "lr": 3e-3})
+    results = finetune(model, STS_B, scores, tmp_path / "teacher", options, machine, 16, recipe=recipe)
+    assert "BertForSequenceClassification does not compute" in capsys.readouterr().err
+    raw = json.loads((tmp_path / "teacher" / "config.json").read_text())
+    assert (raw["model_type"], raw["architectures"], raw["classifier_relu"]) == ("tinybert", ["TinyBertForSequenceClassification"], True)
+    convert(tmp_path / "teacher", tmp_path / "converted")
+    texts, _ = asked(scores, "dev")
+    expected = logits_by_hand(tmp_path / "teacher", scores, True)[:, 0]
+    assert np.abs(expected - logits_by_hand(tmp_path / "teacher", scores, False)[:, 0]).max() > 1e-2
+    for place in ("teacher", "converted"):
+        np.testing.assert_allclose(answers(str(tmp_path / place), texts, machine), expected, atol=1e-5)
+        assert evaluate(str(tmp_path / place), STS_B, scores, machine, 16) == results
+    # gone on with by another recipe the head stays
+    again = finetune(str(tmp_path / "teacher"), STS_B, scores, tmp_path / "again", replace(SHORT, epochs=1), machine, 16)
+    assert again and Bert.load(tmp_path / "again").config.classifier_relu
+
+
+@pytest.mark.parametrize("recipe, relu", [("default", False), ("huawei-2019", True)])
+def test_the_recipe_says_which_head_the_teacher_is_asked_with(scorer, scores, machine, capsys, recipe, relu):
+    master = load_teacher(scorer, STS_B, machine, RECIPES[recipe])
+    found = traces_of_dev(master, scorer, scores).logits
+    np.testing.assert_allclose(found, logits_by_hand(scorer, scores, relu), atol=1e-5)
+    assert ("asked with a relu before its classifier" in capsys.readouterr().err) == relu
 
 
 # ------------------------------------------------------------------------------------------------------------------------ MNLI

@@ -362,11 +362,12 @@ def test_blank_texts_are_told_and_bytes_are_text(tmp_path, capsys):
         read_split(TASKS["sst-2"], tmp_path, "train")
 
 
-def test_half_a_surrogate_pair_is_written_as_text(tmp_path):
-    (tmp_path / "train.jsonl").write_text('{"sentence": "a\\ud83dz \\ud83d\\ude00", "label": 1}\n')
-    found = read_split(TASKS["sst-2"], tmp_path, "train")
-    assert found.texts == ["a\ufffdz 😀"]
-    write_examples(tmp_path / "train.tsv", TASKS["sst-2"], found)
+def test_half_a_surrogate_pair_is_no_text(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"sentence": "a \\ud83d\\ude00", "label": 1}\n')
+    assert read_split(TASKS["sst-2"], tmp_path, "train").texts == ["a 😀"]
+    (tmp_path / "train.jsonl").write_text('{"sentence": "a\\ud83dz", "label": 1}\n')
+    with pytest.raises(InputError, match="train.jsonl, line 1: .*half a surrogate pair"):
+        read_split(TASKS["sst-2"], tmp_path, "train")
 
 
 def test_many_labels_are_told_in_part(tmp_path, capsys):

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitinybert.distillation.distill import Intermediate, Prediction, layer_map
+from minitinybert.distillation.distill import Intermediate, Prediction, WithWords, layer_map
 from minitinybert.distillation.objectives import Supervised
 from minitinybert.distillation.recipes import RECIPES, Recipe
-from minitinybert.distillation.scores import Comparison, compare
-from minitinybert.engine.batch import packed, padded
+from minitinybert.distillation.scores import Comparison, compare, compare_probabilities
+from minitinybert.engine.batch import Masked, packed, padded
 from minitinybert.engine.parallel import Workers
+from minitinybert.engine.random import key
 from minitinybert.errors import InputError
 from minitinybert.losses import attention
 from minitinybert.losses.attention import HeadPairs
@@ -75,6 +76,10 @@ OBJECTIVES = {
     "split": lambda: Intermediate(STUDENT, TEACHER),
     "shared with bias": lambda: Intermediate(STUDENT, TEACHER, Recipe(layers="top", projection="shared", projection_bias=True)),
     "one a layer": lambda: Intermediate(STUDENT, TEACHER, Recipe(layers="4,2", projection="layer"), {"attention": 0.5, "hidden": 2.0}),
+    "a weight a layer": lambda: Intermediate(
+        STUDENT, TEACHER, Recipe(embedding_weight=0.7, hidden_weights="0.5,2", attention_weights="0,3", projection="layer")
+    ),
+    "probabilities": lambda: Intermediate(STUDENT, TEACHER, Recipe(attention_target="probabilities"), {"attention": 50.0}),
     "attention alone": lambda: Intermediate(STUDENT, TEACHER, weights={"hidden": 0, "embedding": 0}),
     "no attention": lambda: Intermediate(STUDENT, TEACHER, weights={"attention": 0}),
     "teacher's heads averaged": lambda: Intermediate(STUDENT, FOUR_HEADS, Recipe(heads="average")),
@@ -84,9 +89,9 @@ OBJECTIVES = {
 }
 
 
-def learner_of(objective, threads=1, student_config=STUDENT):
+def learner_of(objective, threads=1, student_config=STUDENT, teacher_config=TEACHER):
     heads = objective.heads.T if isinstance(objective, Intermediate) else 2
-    student, teacher = Bert.new(student_config, 1, np.float64), Bert.new(replace(TEACHER, num_attention_heads=heads), 2, np.float64)
+    student, teacher = Bert.new(student_config, 1, np.float64), Bert.new(replace(teacher_config, num_attention_heads=heads), 2, np.float64)
     for model in (student, teacher):
         model.parameters.flat += 0.3 * np.random.default_rng(3).standard_normal(model.parameters.flat.size)
     return Learner(student, objective, Workers(threads), Running(teacher), seed=4)
@@ -133,13 +138,45 @@ def test_flat_scores_are_compared_as_the_paper_has_it_on_each_sentence(S, T, cou
     assert loss == loss_2 and np.array_equal(gradient, gradient_2)
 
 
+@pytest.mark.parametrize("count_padding", [False, True])
+@pytest.mark.parametrize("kind", ["packed", "padded"])
+def test_probabilities_are_compared_a_query_at_a_time(kind, count_padding):
+    """(1/h) Σ MSE(softmax(A^S), softmax(A^T)) over the real keys of each query, written out."""
+    lengths = [3, 9, 1, 5, 5]
+    batch, rng = batch_of(lengths, kind), np.random.default_rng(7)
+    scores_S, scores_T = (rng.normal(0, 2, 2 * sum(run.n * run.length**2 for run in batch.runs)) for _ in range(2))
+    entries = 2 * (batch.totals.row_pairs if count_padding else batch.totals.pairs)
+    loss, gradient = compare_probabilities(scores_S, scores_T, batch, Comparison(HeadPairs(2, 2), count_padding, entries, 0.7))
+    expected, at, sentence = 0.0, 0, 0
+    for run in batch.runs:
+        for _ in range(run.n):
+            L, real = run.length, lengths[sentence] if kind == "padded" else run.length
+            for A_S, A_T in zip(*(flat[at : at + 2 * L * L].reshape(2 * L, L)[:, :real] for flat in (scores_S, scores_T)), strict=True):
+                if count_padding or at % (L * L) // L < real:
+                    p, q = (np.exp(A) / np.exp(A).sum() for A in (A_S, A_T))
+                    expected += ((p - q) ** 2).sum()
+                at += L
+            sentence += 1
+    assert float(loss) == pytest.approx(0.7 * expected / entries, rel=1e-12) and loss > 0
+    assert gradient.shape == scores_S.shape
+
+
+def test_weights_that_are_not_as_many_as_layers_are_said():
+    with pytest.raises(InputError, match="3 weights of the hidden loss, and the student has 2 layers"):
+        Intermediate(STUDENT, TEACHER, Recipe(hidden_weights="1,1,1"))
+    for switch, value in (("hidden_weights", "1,-1"), ("attention_weights", "a"), ("embedding_weight", -1.0), ("attention_weights", "nan")):
+        with pytest.raises(InputError, match=f"recipe: {switch} is"):
+            Recipe(**{switch: value})
+
+
 @pytest.mark.parametrize(
     "student, recipe",
     [
-        (STUDENT, RECIPES["huawei-2019"]),
+        (STUDENT, replace(RECIPES["huawei-2019"], padding_gradient=True)),
         (replace(STUDENT, num_attention_heads=8), Recipe(heads="average")),
         (replace(STUDENT, num_attention_heads=8), Recipe(heads="average", padding="count")),
         (replace(STUDENT, num_attention_heads=8), Recipe(heads="drop")),
+        (replace(STUDENT, num_attention_heads=8), Recipe(heads="average", padding="count", attention_target="probabilities")),
         (replace(STUDENT, hidden_size=12), Recipe(project_equal_widths=False)),
     ],
 )
@@ -148,6 +185,29 @@ def test_the_gradient_under_other_recipes(student, recipe):
     assert bool(objective.slots) == (student.hidden_size != 12)
     assert bool(objective.score_pairs) == (recipe.heads != "drop")
     check_gradient(learner_of(objective, student_config=student), batch_of([3, 9, 1, 5, 5], "padded"))
+
+
+@pytest.mark.parametrize("kind", ["packed", "padded", "padding counts", "masked"])
+def test_the_gradient_of_a_prediction_loss_of_words(kind):
+    """Of the masked rows where there are some, else of all that count; and its value written out."""
+    recipe = Recipe(general_prediction=0.8, temperature=2.0, padding="count" if kind == "padding counts" else "exclude")
+    student, teacher = (replace(c, head="mlm", pooler=False) for c in (STUDENT, TEACHER))
+    batch = batch_of([3, 9, 1, 5, 5], "packed" if kind in ("packed", "masked") else "padded")
+    if kind == "masked":
+        masked = Masked(np.array([0, 2, 7]), np.array([1, 2, 3]), np.array([1, 1, 2, 3, 3]))
+        batch = replace(batch, masked=masked, totals=batch.totals._replace(masked=3))
+    learner = learner_of(WithWords(student, teacher, recipe), student_config=student, teacher_config=teacher)
+    z_S, z_T = (
+        model.forward_batch(batch, dropout)[0].logits / 2.0
+        for model, dropout in ((learner.student, key(4, 11)), (learner.teacher.model, None))
+    )
+    log_p = z_S - np.log(np.exp(z_S).sum(-1, keepdims=True))
+    entropy = -(np.exp(z_T) / np.exp(z_T).sum(-1, keepdims=True) * log_p).sum(-1)
+    rows = {"padded": batch.attention_mask, "masked": [0, 2, 7]}.get(kind, slice(None))
+    with learner.workers:
+        losses, _ = learner.gradients(batch, 11)
+    assert losses["prediction"] == pytest.approx(0.8 * entropy[rows].mean(), rel=1e-12)
+    check_gradient(learner, batch)
 
 
 def test_what_the_released_code_does_not_see():
@@ -163,7 +223,9 @@ def test_what_the_released_code_does_not_see():
 @pytest.mark.parametrize("student", [STUDENT, replace(STUDENT, num_attention_heads=8)], ids=["heads as many", "heads averaged"])
 def test_the_gradient_where_real_scores_are_not_seen(student):
     """What is compared as 0 does not move: by finite differences, with scores of −100 and less of real keys on both sides."""
-    learner = learner_of(Intermediate(student, TEACHER, replace(RECIPES["huawei-2019"], heads="average")), student_config=student)
+    learner = learner_of(
+        Intermediate(student, TEACHER, replace(RECIPES["huawei-2019"], heads="average", padding_gradient=True)), student_config=student
+    )
     batch = batch_of([3, 9, 1, 5, 5], "padded")
     for model in (learner.student, learner.teacher.model):
         for name in model.parameters:

@@ -10,7 +10,7 @@ from training.test_loop import CONFIG, OPTIONS, StopAfter, examples, norm_of
 from minitinybert.audit import assert_close
 from minitinybert.distillation.distill import Intermediate, Prediction
 from minitinybert.distillation.objectives import Supervised
-from minitinybert.distillation.recipes import RECIPES
+from minitinybert.distillation.recipes import RECIPES, Recipe
 from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
 from minitinybert.training.loop import Stopped, train
@@ -32,19 +32,22 @@ def learner_on():
         yield make
 
 
-@pytest.mark.parametrize("objective", ["supervised", "intermediate", "released", "prediction"])
+@pytest.mark.parametrize("objective", ["supervised", "intermediate", "released", "probabilities", "prediction"])
 def test_losses_and_gradients_of_a_step_are_the_host_s(cupy, learner_on, objective):
     teacher = Bert.new(replace(CONFIG, hidden_size=16, num_hidden_layers=4), 9)
-    recipe = RECIPES["huawei-2019" if objective == "released" else "default"]
+    recipes = {"released": RECIPES["huawei-2019"], "probabilities": Recipe(attention_target="probabilities")}
+    recipe = recipes.get(objective, RECIPES["default"])
     make = {"supervised": Supervised, "prediction": lambda: Prediction(recipe)}.get(
         objective, lambda: Intermediate(CONFIG, teacher.config, recipe)
     )
-    batch = examples().batch(np.arange(9))
+    batch = replace(examples(), pad_to=12 if objective == "released" else None).batch(np.arange(9))
     (losses, grads), (losses_there, grads_there) = (learner_on(xp, make(), teacher).gradients(batch, 5) for xp in (np, cupy))
     assert losses.keys() == losses_there.keys() and grads_there.flat.dtype == np.float32
     for name in losses:
         assert float(losses[name]) == pytest.approx(float(losses_there[name]), rel=1e-5)
     floor = 1e-3 * float(np.linalg.norm(grads.flat))
+    pad = grads_there["embeddings.word_embeddings.weight"][0]
+    assert objective != "released" or not pad.any()
     for name in grads:
         assert_close(name, grads_there[name], grads[name], 1e-4, floor)
 

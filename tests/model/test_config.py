@@ -26,6 +26,21 @@ def test_round_trip(head):
     assert Config.from_hf(config.to_hf()) == config
 
 
+def test_a_relu_before_the_classifier_is_said_in_a_way_that_transformers_heeds():
+    """BertForSequenceClassification has none: the model's type is another one then."""
+    config = Config(head="classifier", classifier_relu=True)
+    raw = config.to_hf()
+    assert (raw["model_type"], raw["architectures"]) == ("tinybert", ["TinyBertForSequenceClassification"])
+    assert Config.from_hf(raw) == config
+    del raw["classifier_relu"]  # as whoever else writes that name
+    assert Config.from_hf(raw) == config
+    plain = Config(head="none", classifier_relu=True).to_hf()
+    assert (plain["model_type"], plain["architectures"]) == ("bert", ["BertModel"])
+    transformers = pytest.importorskip("transformers")
+    with pytest.raises(ValueError, match="tinybert"):
+        transformers.AutoConfig.for_model(config.to_hf()["model_type"])
+
+
 @pytest.mark.parametrize(
     "change, words",
     [

@@ -38,6 +38,19 @@ def test_given_arrays_are_added_to():
         assert np.allclose(total, 2 + gradient, rtol=1e-14)
 
 
+def test_padding_s_row_gets_nothing_and_keeps_what_it_has():
+    """As PyTorch's padding_idx: of the words alone, and what a tied decoder has put there stays."""
+    ids, cache, dy = drawn()
+    assert all((table_ids == 1).any() for table_ids in ids)
+    whole = embedding.backward(dy, cache)
+    for out, there in ((None, 0.0), (Tables(*(np.full(g.shape, 2.0) for g in whole)), 2.0)):
+        words, *others = embedding.backward(dy, cache, out, padding_idx=1)
+        assert np.array_equal(words[1], np.full(3, there)) and whole.words[1].any()
+        assert np.allclose(np.delete(words, 1, axis=0), np.delete(there + whole.words, 1, axis=0), rtol=1e-14)
+        for table, expected in zip(others, whole[1:], strict=True):
+            assert np.allclose(table, there + expected, rtol=1e-14)
+
+
 def test_tables_are_not_changed_by_the_forward():
     tables = Tables(*(np.zeros((3, 2)) for _ in range(3)))
     ids = np.zeros((1, 1), int)

@@ -174,6 +174,50 @@ def test_the_best_model_is_kept_not_the_last(tmp_path):
     assert all((kept[name] == value).all() for name, value in zip(kept, _named(learner, seen[1]), strict=True))
 
 
+def test_it_is_judged_every_so_many_steps_and_after_the_last(tmp_path):
+    """18 steps, 6 an epoch: at 5, 10, 15 and 18, not where epochs end; stopped and resumed, the same lines and the same best model."""
+    options = Options(**{**OPTIONS.__dict__, "eval_every": 5})
+    _, whole = fit(tmp_path / "whole", options=options, evaluate=norm_of)
+    assert [row["step"] for row in metrics_of(tmp_path / "whole") if "dev" in row] == [5, 10, 15, 18]
+    with pytest.raises(Stopped):
+        fit(tmp_path / "parts", StopAfter(7), options=options, evaluate=norm_of)
+    _, resumed = fit(tmp_path / "parts", resume=True, options=options, evaluate=norm_of)
+    assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
+    for name in ("model.safetensors", "checkpoint/last.safetensors"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    with pytest.raises(InputError, match="the same eval_every: 5 when the run began, 0 now"):
+        fit(tmp_path / "parts", resume=True, evaluate=norm_of)
+
+
+def test_incomplete_batches_may_be_left_out(tmp_path):
+    """22 examples in batches of 4: 5 steps an epoch instead of 6, each of four; and none of 22 in batches of 30."""
+    sizes = []
+
+    class Sizes(Supervised):
+        def __call__(self, student, batch, teacher, parameters):
+            sizes.append(batch.size)
+            return super().__call__(student, batch, teacher, parameters)
+
+    options = Options(**{**OPTIONS.__dict__, "incomplete_batches": False})
+    fit(tmp_path / "out", Sizes(), options=options)
+    assert sizes == [4] * 15 and loop.total_steps(22, options) == 15 and loop.total_steps(22, OPTIONS) == 18
+    with pytest.raises(InputError, match="22 examples are less than a batch of 30"):
+        fit(tmp_path / "more", options=Options(batch_size=30, incomplete_batches=False))
+
+
+def test_a_warm_up_longer_than_the_run_is_said(tmp_path, capsys):
+    fit(tmp_path / "out", options=Options(**{**OPTIONS.__dict__, "warmup": 10_000}))
+    assert "rises over 10000 steps and the run has 18" in capsys.readouterr().err
+
+
+def test_what_no_loss_reaches_does_not_decay(tmp_path):
+    teacher = Bert.new(CONFIG, 9)
+    for recipe, same in ((Recipe(), False), (Recipe(decay_untouched=False), True)):
+        _, learner = fit(tmp_path / str(same), Intermediate(CONFIG, teacher.config, recipe), teacher=teacher)
+        for name in ("bert.pooler.dense.weight", "classifier.weight"):
+            assert np.array_equal(learner.student.parameters[name], Bert.new(CONFIG, 7).parameters[name]) == same
+
+
 def _named(learner, flat):
     parameters = type(learner.student.parameters)(learner.student.parameters.layout, flat)
     return [parameters[name] for name in parameters]

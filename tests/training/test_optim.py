@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minitinybert.model.parameters import Layout, Parameters, Slot
+from minitinybert.training.loop import Options
 from minitinybert.training.optim import PRESETS, Adam, AdamSettings, constant, warmup_linear
 
 LAYOUT = Layout([Slot("a.weight", (3, 5)), Slot("a.bias", (3,)), Slot("LayerNorm.weight", (70,))])
@@ -28,6 +29,14 @@ def test_linear_schedule(total, share):
         assert factors[warmup] == 1
     assert warmup_linear(total, total, warmup) == 0
     assert all(np.diff(factors[:warmup]) > 0) and all(np.diff(factors[warmup:]) < 0)
+
+
+def test_bert_adam_s_warm_up_is_a_share_and_not_a_number_of_steps():
+    """Its schedule is of the share x of all steps that are done: x/0.1 to x = 0.1, then (1 − x)/0.9."""
+    options = Options(warmup=0.1, optimizer="bert-adam")
+    factors = [warmup_linear(step, 15, options.warmup_of(15)) for step in range(15)]
+    assert factors == pytest.approx([0, 1 / 1.5, *((1 - step / 15) / 0.9 for step in range(2, 15))], rel=1e-12)
+    assert Options(warmup=0.1).warmup_of(15) == 2 and Options(warmup=10_000, optimizer="bert").warmup_of(15) == 10_000
 
 
 def test_constant_schedule():
@@ -62,6 +71,26 @@ def test_first_step_by_hand(preset):
         update = m * g[name] / (np.sqrt(v) * abs(g[name]) + settings.eps)
         decay = settings.weight_decay if name == "a.weight" else 0
         assert np.allclose(parameters[name], before[name] - 0.01 * (update + decay * before[name]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_what_is_passed_over_stays_and_the_rest_moves_as_ever(preset):
+    """Its gradient is zero, as of a tensor that no loss reaches: without being passed over it would decay all the same."""
+    runs = []
+    for passed_over in ((), ("a.weight",), ("a.weight", "a.bias")):
+        parameters = filled(0)
+        adam = Adam(parameters, PRESETS[preset], passed_over=passed_over)
+        for seed in range(3):
+            grads = filled(seed, 1e-3)
+            grads["a.weight"][...] = grads["a.bias"][...] = 0
+            adam.step(grads, 0.1)
+        runs.append(parameters)
+    decays, kept, both = runs
+    assert not np.array_equal(decays["a.weight"], filled(0)["a.weight"])
+    for run in (kept, both):
+        assert np.array_equal(run["a.weight"], filled(0)["a.weight"])
+        for name in set(run) - {"a.weight"}:
+            assert np.array_equal(run[name], decays[name]), name
 
 
 def test_chunks_on_a_pool_give_the_same_bits():

@@ -51,6 +51,33 @@ def test_the_plain_step_is_the_learner_s(name, dropout):
     assert np.linalg.norm(gradients.flat) > 1e-3
 
 
+class Words(MaskedLM):
+    padding_gradient = False
+
+
+@pytest.mark.parametrize("objective", [Supervised(), Supervised(padding_gradient=False), MaskedLM(), Words()])
+def test_the_row_of_pad_gets_what_the_objective_says(objective):
+    """pad_token_id is a word that occurs; a tied decoder's share of its row stays. The plain step and two threads agree."""
+    words = "embeddings.word_embeddings.weight"
+    batch, config = batch_of(1), replace(STUDENT, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    tied = isinstance(objective, MaskedLM)
+    config = replace(config, pad_token_id=int(batch.input_ids[5]), **({"head": "mlm", "pooler": False} if tied else {}))
+    with Workers(2) as workers:
+        learner = Learner(Bert.new(config, 1, np.float64), objective, workers)
+        _, theirs = learner.gradients(batch, 7)
+        gradients = theirs.zeros_like()
+        step(learner.student, objective, batch, NOBODY, (0, 7), gradients)
+        for tensor in gradients:
+            assert np.allclose(gradients[tensor], theirs[tensor], rtol=1e-9, atol=1e-14), tensor
+        all_learn = type("AllLearn", (type(objective),), {"padding_gradient": True})()
+        whole = theirs.zeros_like()
+        step(learner.student, all_learn, batch, NOBODY, (0, 7), whole)
+    row = gradients[words][config.pad_token_id]
+    assert np.array_equal(np.delete(gradients[words], config.pad_token_id, 0), np.delete(whole[words], config.pad_token_id, 0))
+    assert np.array_equal(row, whole[words][config.pad_token_id]) == objective.padding_gradient
+    assert row.any() == (objective.padding_gradient or tied)
+
+
 def test_its_dropout_is_a_function_of_seed_and_step():
     student, objective = Bert.new(STUDENT, 1), Supervised()
     at_hand = lambda seed, number: objective(student.forward_batch(batch_of(1), key(seed, number))[0], batch_of(1), None, {}).losses

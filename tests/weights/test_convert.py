@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from minitinybert import weights
 from minitinybert.errors import InputError
+from minitinybert.model.config import Config
 from minitinybert.weights.convert import convert
 
 from .helpers import assert_same
@@ -53,6 +55,27 @@ def test_each_format(tmp_path, source, tensors, config, kind, format):
     assert_same(checkpoint.tensors, tensors)
     assert checkpoint.config == config
     assert checkpoint.tokenizer_files["vocab.txt"].read_text() == "[PAD]\n"
+
+
+@pytest.mark.parametrize("kind", ["released code's", "ours, of old", "no relu"])
+def test_a_relu_before_the_classifier_is_said_in_what_is_written(tmp_path, kind):
+    """The released code's students have `fit_dense` and a configuration that says nothing; ours once said BertForSequenceClassification."""
+    relu = kind != "no relu"
+    tensors = {"classifier.weight": np.ones((3, 4), np.float32), "classifier.bias": np.zeros(3, np.float32)}
+    said = {"architectures": ["BertForSequenceClassification"], "classifier_relu": relu}
+    if kind == "released code's":
+        tensors["fit_dense.weight"], said = np.ones((6, 4), np.float32), {}
+        tensors |= {"bert.pooler.dense.weight": np.eye(4, dtype=np.float32), "bert.pooler.dense.bias": np.zeros(4, np.float32)}
+    sizes = {"vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "config.json").write_text(json.dumps({**sizes, **said}))
+    save_file(tensors, tmp_path / "from" / "model.safetensors")
+    convert(tmp_path / "from", tmp_path / "to")
+    raw = json.loads((tmp_path / "to" / "config.json").read_text())
+    kinds = ("tinybert", ["TinyBertForSequenceClassification"]) if relu else ("bert", ["BertForSequenceClassification"])
+    assert (raw["model_type"], raw["architectures"]) == kinds
+    config = Config.from_hf(weights.read(tmp_path / "to").config)
+    assert (config.head, config.classifier_relu, config.num_labels) == ("classifier", relu, 3)
 
 
 def test_tensorflow_to_transformers(tmp_path):

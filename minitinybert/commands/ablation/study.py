@@ -135,7 +135,7 @@ class _Study:
             raise InputError(f"recipe: layers is {self.recipe.layers!r}; the ablation sets the layer map itself and starts from uniform")
         if self.augmented is not None:
             self._check_same_dev(Path(self.augmented))
-        master = load_teacher(self.teacher, self.task, self.machine)
+        master = load_teacher(self.teacher, self.task, self.machine, self.recipe)
         files = TaskData(self.task, self.data, Tokenizer.load(master.tokenizer_files), self.plan.max_length, master)
         config = replace(master.config, **parse_shape(self.student))
         Intermediate(config, master.config, self.recipe)  # refuses heads or widths that do not fit
