@@ -233,4 +233,4 @@ def test_going_on_with_other_passes_is_said(tmp_path, monkeypatch, capsys):
     begun = loop._passes()
     monkeypatch.setattr(loop, "_passes", lambda: "someone")
     fit(tmp_path / "out", resume=True)
-    assert f"begun with passes by {begun}, goes on with someone's" in capsys.readouterr().err
+    assert f"begun with passes by {begun}, goes on with someone:" in capsys.readouterr().err
