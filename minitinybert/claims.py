@@ -99,30 +99,45 @@ def _locked(place: Path, what: str, wait: bool) -> tuple[Path, int] | None:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise unwritable(place, error) from None
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         log(f"warning: {what}: no lock can be had there ({cause(error)}); see to it that no other run writes there")
         return None
 
 
 def _lock(path: Path, what: str, wait: bool) -> tuple[Path, int]:
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            # A holder that ended has removed its file: then this is a lock on nothing.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    with suppress(OSError):  # on a full disk; the lock is had all the same
-                        os.ftruncate(descriptor, 0)
-                        os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
-                    return path, descriptor
-        except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace") or "process unknown"
-            os.close(descriptor)
-            raise InputError(f"{what}: another run ({holder}) writes there; wait for it, or name another directory") from None
-        except BaseException:
-            os.close(descriptor)
-            raise
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _take(descriptor, what, wait)
+        if _is_there(path, descriptor):
+            with suppress(OSError):  # on a full disk; the lock is had all the same
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+            return path, descriptor
+    except BaseException:
         os.close(descriptor)
+        raise
+    os.close(descriptor)  # a holder that ended meanwhile has removed its file: this was a lock on nothing
+    return _lock(path, what, wait)
+
+
+def _take(descriptor: int, what: str, wait: bool) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace") or "process unknown"
+        if not wait:
+            raise InputError(f"{what}: another run ({holder}) writes there; wait for it, or name another directory") from None
+        log(f"{what}: another run ({holder}) writes there; waiting for it")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _is_there(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _sweep_below(place: Path, depth: int) -> None:

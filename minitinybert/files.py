@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +33,25 @@ _ADVICE = {
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; takes its place when the block ends well, and goes away
-    when it does not. InputError for a file that cannot be written (`writing`)."""
+    """A path to write to, in a directory beside `path`; takes its place when the block ends well,
+    and goes away when it does not. InputError for a file that cannot be written (`writing`).
+
+    A directory, for libraries that write beside themselves, as safetensors does.
+    """
     beside = _beside(path)
+    new = beside / path.name
     with writing(path, beside):
         try:
-            beside.touch()
-            mode = beside.stat().st_mode  # of any new file here; the writer of safetensors makes one that nobody else may read
-            yield beside
-            beside.chmod(mode)
-            sync(beside)
-            os.replace(beside, path)
+            beside.mkdir(exist_ok=True)
+            new.touch()
+            mode = new.stat().st_mode  # of any new file here; the writer of safetensors makes one that nobody else may read
+            yield new
+            new.chmod(mode)
+            sync(new)
+            os.replace(new, path)
             sync(path.parent)
         finally:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 @contextmanager

@@ -273,5 +273,6 @@ def _once(place: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     path = place / "result.json"
     if not path.exists():
         write_json(path, work())
-    shutil.rmtree(place / "checkpoint", ignore_errors=True)  # after the result, also one that was killed here: no step is done twice
+    if (place / "checkpoint").exists():  # after the result, or of a run that was killed just here: no step is taken twice
+        shutil.rmtree(place / "checkpoint")
     return read_json(path)
