@@ -1,7 +1,8 @@
 """Kills and errors at the file operations of every command that writes; the run that goes on must come to the bits of one that was
 not disturbed.
 
-    python -m tests.faults.kills --count 500
+    python -m tests.faults.kills --count 500                     # kills and errors
+    python -m tests.faults.kills --count 100 --only full-disks   # on a file system of its own, where one can be mounted
 
 Each trial is a process, forked from one in which no thread was ever started, in an empty directory. A fault is one of
 
@@ -10,6 +11,7 @@ Each trial is a process, forked from one in which no thread was ever started, in
     cut b              the process dies when a file grows beyond b bytes (RLIMIT_FSIZE): in the midst of a library's write
     ENOSPC i, EIO i …  the i-th file operation fails
     EFBIG b            no file may grow beyond b bytes: whatever library writes has to report it
+    full b             the disk has b bytes left; the run that goes on has room again
 
 Python's audit events show what Python opens, renames and removes, whatever it is called through; the two limits are the system's
 own and hold for libraries in C and Rust too. Then the same command, with --resume, must end well and leave the very tree, to the
@@ -24,11 +26,13 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,24 +154,52 @@ def run(argv: list[str], place: Path, fault: Fault | None = None) -> Ended:
     return forked(work)
 
 
-class Campaign:
-    """Undisturbed runs of all commands, to compare with."""
+@contextmanager
+def ballast(disk: Path, fault: Fault) -> Iterator[None]:
+    """A file that leaves as many bytes as the fault says."""
+    file = disk / "ballast"
+    if fault.kind == "full":
+        status = os.statvfs(disk)
+        with file.open("wb") as opened:
+            os.posix_fallocate(opened.fileno(), 0, max(1, status.f_bavail * status.f_frsize - fault.at))
+    yield
+    file.unlink(missing_ok=True)
 
-    def __init__(self, directory: Path, names: list[str]):
-        self.directory, self.inputs = directory, directory / "inputs"
+
+def mounted(command: list[str]) -> tuple[int, str]:
+    """`command` and a directory, an empty file system of 16 MB that this command alone sees: its exit status; or why none can be
+    mounted here."""
+    with tempfile.TemporaryDirectory() as directory:
+        mount = f"mount -t tmpfs -o size=16m tmpfs {directory} && "
+        for namespaces in (["--mount"], ["--user", "--map-root-user", "--mount"]):
+            try:
+                tried = subprocess.run(["unshare", *namespaces, "sh", "-c", mount + "true"], capture_output=True, text=True)
+            except OSError as error:
+                return 0, f"unshare: {error.strerror}"
+            if not tried.returncode:
+                return subprocess.run(["unshare", *namespaces, "sh", "-c", f'{mount} exec "$@"', "sh", *command, directory]).returncode, ""
+    return 0, tried.stderr.strip().splitlines()[-1]
+
+
+class Campaign:
+    """Undisturbed runs of all commands, to compare with. Inputs lie in `directory`, trials on `disk`."""
+
+    def __init__(self, directory: Path, disk: Path, names: list[str]):
+        self.disk, self.inputs = disk, directory / "inputs"
         made = forked(lambda note: make_inputs(self.inputs) or 0)
         assert made.status == 0, made
-        self.trees, self.operations, self.largest = {}, {}, {}
+        self.trees, self.operations, self.largest, self.bytes = {}, {}, {}, {}
         for name in names:
             place = self._empty()
             whole = run(COMMANDS[name].line(self.inputs), place)
             assert (whole.status, whole.said) == (0, []), (name, whole)
             self.trees[name], self.operations[name] = tree(place), whole.operations
-            self.largest[name] = max(len(content or b"") for content in self.trees[name].values())
+            sizes = [len(content or b"") for content in self.trees[name].values()]
+            self.largest[name], self.bytes[name] = max(sizes), sum(sizes)
             assert whole.operations, name
 
     def _empty(self) -> Path:
-        place = self.directory / "place"
+        place = self.disk / "place"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         return place
@@ -195,10 +227,16 @@ class Campaign:
             return name, Fault(kind, i, j)
         return name, Fault(kind, rng.randrange(self.largest[name]) if kind in ("cut", "EFBIG") else i)
 
+    def full(self, rng: random.Random) -> tuple[str, Fault]:
+        """A disk with room for something between nothing and all that a command writes, a checkpoint's successor too."""
+        name = rng.choice(list(self.operations))
+        return name, Fault("full", rng.randrange(self.bytes[name] * 3 // 2))
+
     def wrong(self, name: str, fault: Fault) -> list[str]:
         """What a trial showed to be wrong; empty where nothing is."""
         place, command = self._empty(), COMMANDS[name]
-        first = run(command.line(self.inputs), place, fault)
+        with ballast(self.disk, fault):
+            first = run(command.line(self.inputs), place, fault)
         found = self._wrong_end(fault, first)
         if fault.again is not None:
             found += self._wrong_end(fault, run(command.line(self.inputs, again=True), place, Fault(fault.kind, fault.again)))
@@ -221,9 +259,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.kills", description="kills and errors at every file operation")
     parser.add_argument("--count", type=int, default=100, help="how many; all that befall one run come first, then draws")
     parser.add_argument("--seed", type=int, default=0, help="of which ones, and of the draws")
-    parser.add_argument("--only", choices=("kills", "errors"), help="without it: both")
+    parser.add_argument("--only", choices=("kills", "errors", "full-disks"), help="without it: kills and errors")
+    parser.add_argument("--disk", type=Path, help=argparse.SUPPRESS)  # the file system that was mounted
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     args = parser.parse_args()
+    if args.only == "full-disks" and args.disk is None:
+        status, why_not = mounted([sys.executable, "-m", "tests.faults.kills", *sys.argv[1:], "--disk"])
+        if why_not:
+            print(f"skipped: no file system can be mounted here ({why_not})")
+        return status
     import matplotlib.pyplot  # noqa: F401  (what the commands import late, once for all trials)
 
     from minitinybert.augmentation import files  # noqa: F401
@@ -236,21 +280,23 @@ def main() -> int:
     tally: Counter[tuple[str, str]] = Counter()
     bad = 0
     with tempfile.TemporaryDirectory() as directory:
-        campaign = Campaign(Path(directory), args.commands)
+        campaign = Campaign(Path(directory), args.disk or Path(directory), args.commands)
         rng = random.Random(args.seed)
-        trials = list(campaign.faults(kills, errors))
+        trials = [] if args.disk else list(campaign.faults(kills, errors))
         everything = len(trials)
         if args.count < everything:
             trials = rng.sample(trials, args.count)
-        trials += [campaign.drawn(rng, kills, errors) for _ in range(args.count - len(trials))]
+        draw = (lambda: campaign.full(rng)) if args.disk else (lambda: campaign.drawn(rng, kills, errors))
+        trials += [draw() for _ in range(args.count - len(trials))]
         for name, fault in trials:
-            tally[name, fault.kind if fault.kind in ("kill", "cut") else "error"] += 1
+            tally[name, {"kill": "kills", "cut": "cuts", "full": "full disks"}.get(fault.kind, "errors")] += 1
             for line in campaign.wrong(name, fault):
                 bad += 1
                 print(f"{name}, {fault}: {line}", flush=True)
-    print(f"{len(trials)} faults (of {everything} that befall one run), {bad} things wrong, {time.monotonic() - started:.0f} s")
+    every = f" (there are {everything} that befall one run)" if everything else ""
+    print(f"{len(trials)} faults{every}, {bad} things wrong, {time.monotonic() - started:.0f} s")
     for name, operations in campaign.operations.items():
-        row = ", ".join(f"{count} {kind}s" for (command, kind), count in sorted(tally.items()) if command == name)
+        row = ", ".join(f"{count} {kind}" for (command, kind), count in sorted(tally.items()) if command == name)
         print(f"  {name}: {operations} file operations; {row or 'none'}")
     return 1 if bad else 0
 
