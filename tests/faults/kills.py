@@ -268,7 +268,11 @@ def main() -> int:
         if why_not:
             print(f"skipped: no file system can be mounted here ({why_not})")
         return status
-    import matplotlib.pyplot  # noqa: F401  (what the commands import late, once for all trials)
+    # What the commands import late, once for all trials; none of it starts a thread.
+    import gensim.models  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import PIL.PngImagePlugin  # noqa: F401
+    import sklearn.metrics  # noqa: F401
 
     from minitinybert.augmentation import files  # noqa: F401
     from minitinybert.commands import answer, cli, corpus, plots, task  # noqa: F401
