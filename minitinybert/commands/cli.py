@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -29,9 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # what overflows shows in the loss, which is looked at
-            status = _run(args)
-            _flush()
-            return status
+            return _run(args)
     except InputError as error:
         print(f"minitinybert: {error}", file=sys.stderr)
         return 2
@@ -44,17 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"minitinybert: {error.filename or 'a file'}: {cause(error)}; check the path and its permissions", file=sys.stderr)
         return 2
-
-
-def _flush() -> None:
-    """What is still to be shown: on a full disk it would be lost after the exit status is given."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
-        raise InputError(f"standard output: cannot be written ({cause(error)})") from None
 
 
 def _run(args: argparse.Namespace) -> int:
