@@ -28,7 +28,7 @@ from .. import machine
 from ..data.glue import Examples, Task, read_split, write_examples
 from ..data.tables import ENDINGS
 from ..data.tokenizer import Tokenizer
-from ..engine.parallel import available_cores, keep_freed_memory
+from ..engine.parallel import available_cores, end_with_parent, keep_freed_memory
 from ..engine.ranks import ALONE, Ranks
 from ..errors import InputError
 from ..files import read_json, replacing, write_json
@@ -253,6 +253,7 @@ _maker: _Maker | None = None  # of a process that makes shards
 
 def _start(*arguments: Any) -> None:
     global _maker
+    end_with_parent()
     _maker = _Maker(*arguments)
 
 

@@ -35,6 +35,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..claims import claimed
+from ..engine.parallel import end_with_parent
 from ..engine.ranks import ALONE, Ranks
 from ..errors import InputError
 from ..files import read_json, replacing, write_json
@@ -204,7 +205,7 @@ def _tokenise(jobs: Sequence[Job], workers: int) -> None:
     # spawn: a fork would copy the tokenizer's and the BLAS's threads in whatever state they are
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(workers, context) if workers > 1 else nullcontext() as pool:
+        with ProcessPoolExecutor(workers, context, end_with_parent) if workers > 1 else nullcontext() as pool:
             for _ in progress((pool.map if pool else map)(_make_shard, left), len(jobs), "tokenise", initial=len(jobs) - len(left)):
                 pass
     except BrokenProcessPool:
