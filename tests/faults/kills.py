@@ -186,6 +186,7 @@ class Campaign:
 
     def __init__(self, directory: Path, disk: Path, names: list[str]):
         self.disk, self.inputs = disk, directory / "inputs"
+        self.ended = 0  # runs by their faults; the others did without the operation, or had room enough
         made = forked(lambda note: make_inputs(self.inputs) or 0)
         assert made.status == 0, made
         self.trees, self.operations, self.largest, self.bytes = {}, {}, {}, {}
@@ -237,6 +238,7 @@ class Campaign:
         place, command = self._empty(), COMMANDS[name]
         with ballast(self.disk, fault):
             first = run(command.line(self.inputs), place, fault)
+        self.ended += first.status != 0
         found = self._wrong_end(fault, first)
         if fault.again is not None:
             found += self._wrong_end(fault, run(command.line(self.inputs, again=True), place, Fault(fault.kind, fault.again)))
@@ -298,7 +300,7 @@ def main() -> int:
                 bad += 1
                 print(f"{name}, {fault}: {line}", flush=True)
     every = f" (there are {everything} that befall one run)" if everything else ""
-    print(f"{len(trials)} faults{every}, {bad} things wrong, {time.monotonic() - started:.0f} s")
+    print(f"{len(trials)} faults{every}, {campaign.ended} ended a run, {bad} things wrong, {time.monotonic() - started:.0f} s")
     for name, operations in campaign.operations.items():
         row = ", ".join(f"{count} {kind}" for (command, kind), count in sorted(tally.items()) if command == name)
         print(f"  {name}: {operations} file operations; {row or 'none'}")
