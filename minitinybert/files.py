@@ -121,8 +121,8 @@ def _number(error: Exception) -> int | None:
 def sync(path: Path) -> None:
     """Until the disk holds what was written to a file, or the names in a directory."""
     directory = path.is_dir()
-    if directory and os.name == "nt":
-        return  # Windows opens no directories
+    if directory and (os.name == "nt" or not os.access(path, os.R_OK)):
+        return  # one that cannot be opened: on Windows none can
     descriptor = os.open(path, os.O_RDONLY if directory else os.O_RDWR)
     try:
         os.fsync(descriptor)
