@@ -1,10 +1,19 @@
-"""Files and directories that appear whole or not at all, and JSON."""
+"""Files and directories that appear whole or not at all, JSON, and one line for what cannot be
+written.
+
+    replacing, building ─▶ written beside ─▶ fsync ─▶ renamed ─▶ fsync of the directory: the name counts
+
+A process that is killed leaves at most what it wrote beside, `.NAME.PID.partial`; the next run that
+claims the directory (claims.py) sweeps it away.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,39 +21,149 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from .errors import InputError
 
 AGAIN = "copy or download it again"
+_PARTIAL = re.compile(r"\.(.+)\.\d+\.partial")  # the name of what is written beside; see `_beside`
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there, or choose another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a place that may be written to"),
+}
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; takes its place when the block ends well, and goes away
-    when it does not."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    beside.touch()
-    mode = beside.stat().st_mode  # of any new file here; the writer of safetensors makes one that nobody else may read
-    try:
-        yield beside
-        beside.chmod(mode)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """A path to write to, in a directory beside `path`; takes its place when the block ends well,
+    and goes away when it does not. InputError for a file that cannot be written (`writing`).
+
+    A directory, for libraries that write beside themselves, as safetensors does.
+    """
+    beside = _beside(path)
+    new = beside / path.name
+    with writing(path, beside):
+        try:
+            beside.mkdir(exist_ok=True)
+            new.touch()
+            mode = new.stat().st_mode  # of any new file here; the writer of safetensors makes one that nobody else may read
+            yield new
+            new.chmod(mode)
+            sync(new)
+            os.replace(new, path)
+            sync(path.parent)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 @contextmanager
 def building(directory: Path) -> Iterator[Path]:
     """A new directory beside `directory`, which must not exist; renamed when the block ends well,
-    removed when it does not."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    beside = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
-        yield beside
-        os.rename(beside, directory)
-    finally:
+    removed when it does not. InputError where it cannot be written."""
+    beside = _beside(directory)
+    with writing(directory, beside):
+        directory.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        try:
+            yield beside
+            for place in (*beside.rglob("*"), beside):
+                sync(place)
+            os.rename(beside, directory)
+            sync(directory.parent)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+@contextmanager
+def writing(path: Path, beside: Path | None = None) -> Iterator[None]:
+    """Whatever a library raises in the block because a file cannot be written becomes an InputError
+    of one line, which names the file and the cause. `beside`: where it is written first."""
+    try:
+        yield
+    except InputError as error:  # of a file in a directory that is built beside
+        if beside is None or str(beside) not in str(error):
+            raise
+        raise InputError(str(error).replace(str(beside), str(path))) from None
+    except Exception as error:
+        # safetensors and tokenizers raise an exception of their own, or a bare one
+        if _number(error) is None and not isinstance(error, (OSError, SafetensorError)):
+            raise
+        named = getattr(error, "filename", None)
+        if named is None or str(named).startswith(str(beside or path)) or str(named) == str(path.parent):
+            raise unwritable(path, error) from None
+        raise InputError(f"{named}: cannot be read ({cause(error)})") from None  # what the block copies from
+
+
+def unwritable(path: Path, error: Exception) -> InputError:
+    """One line: which file, why, and what to do where that is plain."""
+    advice = _ADVICE.get(_number(error) or 0)
+    return InputError(f"{path}: cannot be written ({cause(error)})" + (f"; {advice}" if advice else ""))
+
+
+def cause(error: Exception) -> str:
+    """The system's words for an error, whichever library raised it; the library's own where the
+    system has none."""
+    number = _number(error)
+    return os.strerror(number) if number else " ".join(str(error).split())
+
+
+def _number(error: Exception) -> int | None:
+    """The system's number of an error. Libraries in Rust have it in the text alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
+
+
+def sync(path: Path) -> None:
+    """Until the disk holds what was written to a file, or the names in a directory."""
+    directory = path.is_dir()
+    if directory and (os.name == "nt" or not os.access(path, os.R_OK)):
+        return  # one that cannot be opened: on Windows none can
+    descriptor = os.open(path, os.O_RDONLY if directory else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not directory or error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that syncs no directories
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Room on the disk for `size` bytes of a file that is to be mapped. OSError where there is
+    none: a store into a mapped page that finds no room would end the process (SIGBUS)."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    except AttributeError:  # macOS, Windows
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    zeros = memoryview(bytes(1 << 20))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    while size:
+        size -= os.write(descriptor, zeros[:size])
+
+
+def sweep(directory: Path, name: str | None = None) -> None:
+    """Remove what killed processes wrote beside in `directory` itself, of all files or of the one of
+    that name. Only for whoever knows that nobody else writes there."""
+    for path in directory.iterdir():
+        found = _PARTIAL.fullmatch(path.name)
+        if found and name in (None, found[1]):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def is_free(directory: Path) -> bool:
+    """Whether there is nothing in the way of a new run's files: no directory, or an empty one."""
+    return not directory.exists() or all(path.name == ".lock" for path in directory.iterdir())  # claims.py
 
 
 def write_json(path: Path, value: Any) -> None:

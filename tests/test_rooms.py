@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = [  # from the lowest: a room imports from those above it in this list, and from itself
     {"errors", "extras"},
     {"files", "progress"},
+    {"claims"},
     {"engine"},
     {"ops"},
     {"losses"},

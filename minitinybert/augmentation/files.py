@@ -29,7 +29,7 @@ from ..data.glue import Examples, Task, read_split, write_examples
 from ..data.tables import ENDINGS
 from ..data.tokenizer import Tokenizer
 from ..data.vectors import load_vectors
-from ..engine.parallel import available_cores, keep_freed_memory
+from ..engine.parallel import available_cores, end_with_parent, keep_freed_memory
 from ..engine.ranks import ALONE, Ranks
 from ..errors import InputError
 from ..files import json_text, read_json, replacing, write_json
@@ -60,6 +60,13 @@ class Shards(NamedTuple):
 
     def part(self, number: int, ending: str) -> Path:
         return self.directory / f"shard-{number:05d}.{ending}"
+
+    def remove(self) -> None:
+        """All of them, the plan first: what a process leaves that is killed here, nobody goes on
+        with."""
+        if self.directory.exists():
+            (self.directory / "plan.json").unlink(missing_ok=True)
+            shutil.rmtree(self.directory)
 
 
 def augment(
@@ -108,6 +115,8 @@ def augment(
     maker.augmenter.neighbours = neighbours = ranks.gather(own)[0]
     plan = _plan(settings, task, provenance, source, maker.model, neighbours)
     if resume and (done := _finished(out, plan)):
+        if ranks.first:
+            maker.shards.remove()  # of a run that was killed when all else was done
         return done
     out.mkdir(parents=True, exist_ok=True)
     ranks.wait()  # all have looked at what is in `out`
@@ -128,7 +137,7 @@ def _finish(
     summary = _assemble(out, shards, jobs, task, provenance)
     _copy_others(task, data, out)
     write_json(out / "augment.json", {"plan": plan, "summary": summary})
-    shutil.rmtree(shards.directory)
+    shards.remove()
     return summary
 
 
@@ -252,6 +261,7 @@ _maker: _Maker | None = None  # of a process that makes shards
 
 def _start(*arguments: Any) -> None:
     global _maker
+    end_with_parent()
     _maker = _Maker(*arguments)
 
 
@@ -306,7 +316,7 @@ def _begin(shards: Shards, plan: Mapping[str, Any], resume: bool) -> None:
     if resume and path.exists():
         _check_same(read_json(path), plan, shards.directory.parent)
         return
-    shutil.rmtree(shards.directory, ignore_errors=True)
+    shards.remove()
     shards.directory.mkdir()
     write_json(path, plan)
 

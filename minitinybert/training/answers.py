@@ -12,6 +12,7 @@ from ..data.batching import EncodedExamples
 from ..distillation.objectives import View
 from ..engine.device import array_module
 from ..engine.parallel import Workers
+from ..files import cause
 from ..progress import log
 from . import evaluation
 from .kept_traces import KeptTraces, gigabytes
@@ -32,12 +33,20 @@ class Answers:
         self._traces: list[tuple[Hashable, KeptTraces]] = []
 
     def of(
-        self, teacher: Running, examples: EncodedExamples, view: View | None, where: Hashable, directory: Path, workers: Workers
+        self,
+        teacher: Running,
+        examples: EncodedExamples,
+        view: View | None,
+        where: Hashable,
+        directory: Path,
+        workers: Workers,
+        spare: int = 0,
     ) -> Teacher:
         """Who answers for `teacher` on these examples, as `view` looks at it: what it has said, now
         or before, or else it itself.
 
-        `where` tells training sets and teachers apart; a file of traces lies in `directory`.
+        `where` tells training sets and teachers apart; a file of traces lies in `directory`, where
+        the disk has room for it and `spare` bytes more.
         """
         if view is None or teacher.dropout:
             return teacher
@@ -45,10 +54,10 @@ class Answers:
             if where not in self._logits:
                 self._logits[where] = KeptLogits(evaluation.logits(teacher.model, examples, workers, "ask the teacher"))
             return self._logits[where]
-        return self._kept_traces(teacher, examples, view, where, directory, workers) or teacher
+        return self._kept_traces(teacher, examples, view, where, directory, workers, spare) or teacher
 
     def _kept_traces(
-        self, teacher: Running, examples: EncodedExamples, view: View, where: Hashable, directory: Path, workers: Workers
+        self, teacher: Running, examples: EncodedExamples, view: View, where: Hashable, directory: Path, workers: Workers, spare: int
     ) -> KeptTraces | None:
         """Those at hand that hold all `view` looks at; else new ones, where they are not too large.
         Several ranks run the teacher at every epoch, each on its share; and a GPU does, for which
@@ -67,6 +76,10 @@ class Answers:
                 return traces
         while self._traces and size + sum(traces.values.nbytes for _, traces in self._traces) / 1e9 > self.limit:
             self._traces.pop(0)
-        directory.mkdir(parents=True, exist_ok=True)
-        self._traces.append((where, KeptTraces(teacher.model, examples, view, directory, workers)))
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._traces.append((where, KeptTraces(teacher.model, examples, view, directory, workers, spare)))
+        except OSError as error:
+            log(f"the teacher is run at every epoch: {directory} has no room for a cache of its answers, {size:.1f} GB ({cause(error)})")
+            return None
         return self._traces[-1][1]

@@ -8,6 +8,7 @@ an order of its own: a run that is resumed fills it with the same bits.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..distillation.objectives import View
 from ..engine.batch import Batch
 from ..engine.device import Array, array_module, to_host
 from ..engine.parallel import Workers
+from ..files import reserve
 from ..model.bert import Bert
 from ..model.config import Config
 from ..model.self_attention import split_runs
@@ -42,14 +44,17 @@ def _sizes(lengths: np.ndarray, config: Config, view: View) -> np.ndarray:
 
 class KeptTraces(Teacher):
     """The parts of the teacher's traces of `examples` that `view` names. The file, in `directory`,
-    goes away with the object."""
+    goes away with the object. OSError where the disk has no room for it and `spare` bytes more."""
 
-    def __init__(self, teacher: Bert, examples: EncodedExamples, view: View, directory: Path, workers: Workers):
+    def __init__(self, teacher: Bert, examples: EncodedExamples, view: View, directory: Path, workers: Workers, spare: int = 0):
         self.config, self.hidden, self.scores = teacher.config, sorted(view.hidden), sorted(view.scores)
         lengths = examples.lengths()
         self.offsets = np.concatenate([[0], np.cumsum(_sizes(lengths, teacher.config, view))])
-        with tempfile.NamedTemporaryFile(dir=directory, prefix=".teacher-", suffix=".cache") as file:
-            self.values = np.memmap(file, teacher.parameters.flat.dtype, "w+", shape=(int(self.offsets[-1]),))
+        dtype, count = teacher.parameters.flat.dtype, int(self.offsets[-1])
+        with tempfile.TemporaryFile(dir=directory) as file:  # without a name, or at once without it: nothing is left of a killed run
+            reserve(file.fileno(), count * dtype.itemsize + spare)
+            os.ftruncate(file.fileno(), count * dtype.itemsize)
+            self.values = np.memmap(file, dtype, "r+", shape=(count,))
         teacher = teacher.for_reading()
 
         def ask(indices: np.ndarray) -> None:

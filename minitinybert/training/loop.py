@@ -30,7 +30,7 @@ from .. import extras
 from ..data.batching import TrainingExamples, epoch_batches
 from ..engine.device import KERNELS, array_module, to_host
 from ..errors import InputError
-from ..files import json_text, replacing
+from ..files import json_text, replacing, sync, writing
 from ..model.bert import Bert
 from ..progress import log, progress
 from .cut import rank_share_of
@@ -149,12 +149,14 @@ class _Run:
     def __init__(self, learner, examples, options, out, evaluate, metric, conditions):
         self.learner, self.examples, self.options, self.out = learner, examples, options, out
         self.evaluate, self.metric = evaluate, metric
+        self.metrics = out / "metrics.jsonl"
         self.ranks = learner.workers.ranks
         self.adam = Adam(learner.student.parameters, PRESETS[options.optimizer], learner.workers, learner.untouched)
         self.epoch_steps = steps_of_epoch(len(examples), options)
         self.total = total_steps(len(examples), options)
         self.at = Progress()
         self.settings = self._settings(conditions or {})
+        self.bits = {"passes": _passes(), "threads": learner.workers.threads, "ranks": self.ranks.size}
         self.epoch: int | None = None
         self.means: dict[str, float] = {}
         self.unread: list[dict[str, Any]] = []  # the losses of the last steps; reading one waits for a GPU, adding them is a launch
@@ -169,24 +171,22 @@ class _Run:
             self._check_state(str(path))
             _same_run(state["settings"], self.settings, path)
             self.at = Progress(**state["progress"])
-            begun, now = state.get("passes", "NumPy"), _passes()
-            if begun != now and self.ranks.first:
-                log(f"begun with passes by {begun}, goes on with {now}'s: equal to rounding, no longer bit for bit")
             if self.ranks.first:
-                _keep_lines(self.out / "metrics.jsonl", self.at.step)
+                _say_whose_bits(state, self.bits)
+                _keep_lines(self.metrics, self.at.step)
             else:
                 self.at.window = {}
         else:
             self._check_free(path, resume)
             if self.ranks.first:
-                _keep_lines(self.out / "metrics.jsonl", 0)  # of a run that ended before its first checkpoint
+                _keep_lines(self.metrics, 0)  # of a run that ended before its first checkpoint
         self.out.mkdir(parents=True, exist_ok=True)
         self.ranks.wait()  # nobody writes before all have looked
 
     def _check_free(self, checkpoint: Path, resume: bool) -> None:
         """InputError where `out` holds a run that is not to be gone on with, or a model that no run
         of ours left there."""
-        begun = checkpoint.exists() or (self.out / "metrics.jsonl").exists()
+        begun = checkpoint.exists() or self.metrics.exists()
         if begun and not resume:
             raise InputError(f"{self.out}: holds a run already; choose a new --out, or go on with --resume")
         if not begun and (self.out / "model.safetensors").exists():
@@ -268,7 +268,10 @@ class _Run:
         self._check_state(f"step {self.at.step}")
         if not self.ranks.first:
             return
-        state = {"progress": asdict(self.at), "settings": self.settings, "passes": _passes()}
+        with writing(self.metrics):
+            if self.metrics.exists():
+                sync(self.metrics)  # a checkpoint does not outlive the lines before it
+        state = {"progress": asdict(self.at), "settings": self.settings, **self.bits}
         save_state(self.out / "checkpoint" / "last.safetensors", self.adam, state)
 
     def _gather(self) -> None:
@@ -297,7 +300,7 @@ class _Run:
     def _write(self, row: dict[str, Any]) -> None:
         if not self.ranks.first:
             return
-        with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
+        with writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json_text(row) + "\n")
 
 
@@ -339,13 +342,36 @@ def _same_run(then: dict[str, Any], now: dict[str, Any], path: Path) -> None:
             raise InputError(f"{path}: --resume needs the same {name}: {then.get(name)} when the run began, {value} now")
 
 
+def _say_whose_bits(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """A line for whatever is not as it was when the run began, and with which a sum is rounded
+    otherwise."""
+    for name, value in now.items():
+        if then.get(name, value) != value:
+            what = f"{name} by {then[name]}" if name == "passes" else f"{name} {then[name]}"
+            log(f"begun with {what}, goes on with {value}: equal to rounding, no longer bit for bit")
+
+
 def _keep_lines(path: Path, step: int) -> None:
-    """Drop the lines of steps after `step`: they will be written again."""
+    """Drop the lines of steps after `step`, which will be written again, and what a killed process
+    or a power cut has left of a line."""
     if not path.exists():
         return
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and json.loads(line)["step"] <= step]
+    there = [line for line in path.read_bytes().splitlines(keepends=True) if line.strip()]
+    steps = [_step_of(line) for line in there]
+    if torn := steps.count(None):
+        log(f"warning: {path}: {torn} lines are none of a run's, torn or damaged; they are dropped")
     with replacing(path) as beside:
-        beside.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        beside.write_bytes(b"".join(line for line, at in zip(there, steps, strict=True) if at is not None and at <= step))
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a whole line of metrics; None of anything else."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = row.get("step") if isinstance(row, dict) and line.endswith(b"\n") else None
+    return step if isinstance(step, int) else None
 
 
 class _StopSignals:

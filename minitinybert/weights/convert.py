@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import is_free
 from ..progress import log
 from . import hf_tokenizer
 from .checkpoint import read_source
@@ -42,7 +43,7 @@ def convert(source: str | Path, destination: str | Path, overwrite: bool = False
 def _check_free(destination: Path, overwrite: bool) -> None:
     if destination.exists() and not destination.is_dir():
         raise InputError(f"{destination}: a file; the destination must be a directory")
-    if not destination.is_dir() or not any(destination.iterdir()):
+    if is_free(destination):
         return
     if not ((destination / "config.json").is_file() and any((destination / name).is_file() for name in _WEIGHTS)):
         raise InputError(f"{destination}: holds files but no model (config.json and weights); choose a new or empty directory")

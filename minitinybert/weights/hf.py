@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import InputError
-from ..files import AGAIN, building, json_text, read_json, replacing
+from ..files import AGAIN, building, json_text, read_json, replacing, writing
 from . import hf_tokenizer
 from .files import not_weights, widened
 from .hf_tokenizer import TOKENIZER_FILES
@@ -144,16 +144,12 @@ def write(directory: str | Path, config: Mapping[str, Any], tensors: Mapping[str
     for name, tensor in tensors.items():
         if np.asarray(tensor).dtype.kind not in "fiub" or np.asarray(tensor).dtype.itemsize > 8:
             raise InputError(f"{directory}: tensor {name} has dtype {np.asarray(tensor).dtype}; safetensors cannot hold it")
-    try:
-        if directory.exists():
+    if directory.exists():
+        with writing(directory):
             _write_files(directory, config, tensors, tokenizer_files)
-        else:
-            with building(directory) as beside:
-                _write_files(beside, config, tensors, tokenizer_files)
-    except OSError as error:
-        raise InputError(f"{directory}: cannot be written ({error})") from None
-    except SafetensorError as error:
-        raise InputError(f"{directory}/model.safetensors: cannot be written ({error})") from None
+    else:
+        with building(directory) as beside:
+            _write_files(beside, config, tensors, tokenizer_files)
 
 
 def _write_files(

@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 import platformdirs
 from tqdm import tqdm
 
+from ..claims import claimed
 from ..errors import InputError
 from ..files import building, read_json
 from .hf import is_plain_name
@@ -40,11 +41,13 @@ def fetch(model_id: str) -> Path:
     if directory.is_dir():
         return directory
     try:
-        with building(directory) as beside:
-            _fetch_files(model_id, beside)
-    except OSError as error:
-        if not directory.is_dir():  # nobody else finished it meanwhile
-            raise InputError(f"{directory}: cannot be written ({error.strerror or error})") from None
+        with claimed(directory, "cache", wait=True):
+            if not directory.is_dir():  # nobody else finished it meanwhile
+                with building(directory) as beside:
+                    _fetch_files(model_id, beside)
+    except InputError:
+        if not directory.is_dir():  # nobody else did where there are no locks
+            raise
     return directory
 
 

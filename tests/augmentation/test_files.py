@@ -1,6 +1,7 @@
 """Augmentation from files to files: the same for any number of processes, batches and stops; what it writes is read back and replays."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -160,6 +161,38 @@ files.augment({mlm!r}, {str(vectors)!r}, TASKS["sst-2"], {str(data)!r}, {str(out
     augment(*arguments, out, copies=2, provenance=True, workers=1, resume=True)
     augment(*arguments, tmp_path / "whole", copies=2, provenance=True, workers=1)
     assert outcome(out) == outcome(tmp_path / "whole")
+
+
+def test_shards_that_were_half_removed_are_gone_on_with_by_nobody(tmp_path, mlm, vectors, monkeypatch):
+    """A process that is killed while it removes them leaves some parts of a shard and not others."""
+    data = write(tmp_path / "data", "sst-2", 7)
+    run = lambda name, **more: augment(
+        mlm, vectors, TASKS["sst-2"], data, tmp_path / name, workers=1, provenance=True, **{"copies": 2, **more}
+    )
+    run("whole")
+    monkeypatch.setattr(files, "_finish", lambda *arguments: {})
+    run("begun")  # all shards are there
+    monkeypatch.undo()
+    order = []
+    monkeypatch.setattr(files.Path, "unlink", lambda path, **more: order.append(path.name) or os.unlink(path))
+    monkeypatch.setattr(files.shutil, "rmtree", lambda path: order.append(path.name) or (path / "shard-00000.tsv").unlink() or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("begun", copies=3)  # another run, which has to remove them first
+    monkeypatch.undo()
+    assert order[:2] == ["plan.json", "augment-shards"] and (tmp_path / "begun" / "augment-shards" / "shard-00000.json").exists()
+    run("begun", resume=True)
+    assert outcome(tmp_path / "begun") == outcome(tmp_path / "whole")
+
+
+def test_a_run_that_was_killed_when_all_was_done_leaves_no_shards(tmp_path, mlm, vectors, monkeypatch):
+    data, out = write(tmp_path / "data", "sst-2", 7), tmp_path / "out"
+    monkeypatch.setattr(files.Shards, "remove", lambda shards: None if not shards.directory.exists() else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        augment(mlm, vectors, TASKS["sst-2"], data, out, copies=2, workers=1)
+    monkeypatch.undo()
+    assert (out / "augment.json").exists() and (out / "augment-shards").exists()
+    augment(mlm, vectors, TASKS["sst-2"], data, out, copies=2, workers=1, resume=True)
+    assert not (out / "augment-shards").exists()
 
 
 def test_again_without_provenance_and_the_original(tmp_path, mlm, vectors):

@@ -97,6 +97,51 @@ def test_an_unfinished_build_of_other_text_starts_anew(tmp_path, monkeypatch):
     assert corpus.tokens(0, corpus.num_tokens).tolist() == [7] * 40
 
 
+def test_shards_without_a_plan_are_gone_on_with_by_nobody(tmp_path, monkeypatch):
+    """A process that is killed while it removes another plan's shards leaves some; the plan goes first."""
+    file = write(tmp_path / "a", draw(4, 9))
+    build_shards([file], words(), tmp_path / "whole", shard_bytes=90)
+    directory = tmp_path / "shards"
+    build_shards([file], words(), directory, sentences=False, shard_bytes=90)
+    (directory / "manifest.json").unlink()
+    removed = []
+    unlink = corpus_module.Path.unlink
+
+    def die(path, **more):
+        removed.append(path.name)
+        if len(removed) == 4:
+            raise KeyboardInterrupt
+        unlink(path, **more)
+
+    monkeypatch.setattr(corpus_module.Path, "unlink", die)
+    with pytest.raises(KeyboardInterrupt):
+        build_shards([file], words(), directory, shard_bytes=90)
+    monkeypatch.undo()
+    assert removed[0] == "plan.json" and list(directory.glob("*.documents.npy"))
+    build_shards([file], words(), directory, shard_bytes=90)
+    assert files_of(directory) == files_of(tmp_path / "whole")
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    """The index too, which a mapped file would end with SIGBUS."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    file = write(tmp_path / "a", draw(4, 400))
+    whole = build_shards([file], words(), tmp_path / "whole", shard_bytes=2000)
+    index = (tmp_path / "whole" / "sentences.npy").stat().st_size
+    assert index > max(path.stat().st_size for path in (tmp_path / "whole").glob("shard-*"))
+    assert whole.starts.tolist() == [0, *np.cumsum([len(whole.sentence(i)) for i in range(len(whole))])]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (index - 1, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"sentences\.npy: cannot be written \(File too large\)"):
+            build_shards([file], words(), tmp_path / "shards", shard_bytes=2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "shards" / "sentences.npy").exists()
+    build_shards([file], words(), tmp_path / "shards", shard_bytes=2000)
+    assert files_of(tmp_path / "shards") == files_of(tmp_path / "whole")
+
+
 def test_a_finished_corpus_of_another_plan_is_refused(tmp_path):
     file = write(tmp_path / "a", draw(4, 3))
     build_shards([file], words(), tmp_path / "shards")

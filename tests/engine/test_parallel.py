@@ -1,6 +1,55 @@
-"""What this process may use of its machine."""
+"""What this process may use of its machine; processes of a pool end with the one that started them, however that ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
 
 from minitinybert.engine import parallel
+
+POOL = """
+import multiprocessing, os, signal, time
+from concurrent.futures import ProcessPoolExecutor
+from minitinybert.engine.parallel import end_with_parent
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), end_with_parent) as pool:
+        busy = pool.submit(time.sleep, 600)
+        pool.submit(os.getpid).result()
+        print(*pool._processes, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+def test_a_killed_process_leaves_none_of_its_pool(tmp_path):
+    (tmp_path / "pool.py").write_text(POOL)
+    with open(tmp_path / "said", "w") as said:  # not a pipe, which whoever is left would keep open
+        done = subprocess.run([sys.executable, tmp_path / "pool.py"], stdout=said, stderr=said, timeout=120)
+    assert done.returncode == -signal.SIGKILL, (tmp_path / "said").read_text()
+    started = left = [int(process) for process in (tmp_path / "said").read_text().splitlines()[0].split()]
+    assert len(left) == 2
+    deadline = time.monotonic() + 30
+    while left and time.monotonic() < deadline:
+        left = [process for process in started if is_alive(process)]
+        time.sleep(0.05)
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    assert not left
+
+
+def is_alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"  # a zombie that nobody here has to wait for
+    except OSError:
+        return True
 
 
 def test_memory_is_what_a_container_may_have(tmp_path, monkeypatch):

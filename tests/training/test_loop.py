@@ -300,4 +300,71 @@ def test_going_on_with_other_passes_is_said(tmp_path, monkeypatch, capsys):
     begun = loop._passes()
     monkeypatch.setattr(loop, "_passes", lambda: "someone")
     fit(tmp_path / "out", resume=True)
-    assert f"begun with passes by {begun}, goes on with someone's" in capsys.readouterr().err
+    assert f"begun with passes by {begun}, goes on with someone:" in capsys.readouterr().err
+
+
+def test_going_on_with_other_threads_is_said(tmp_path, monkeypatch, capsys):
+    """The shares of a batch are others, and their sums are rounded otherwise."""
+    for name in ("same", "other"):
+        with pytest.raises(Stopped):
+            fit(tmp_path / name, StopAfter(5, signal.SIGINT), threads=2)
+    monkeypatch.setenv("MINITINYBERT_QUIET", "")
+    fit(tmp_path / "same", resume=True, threads=2)
+    assert "begun with" not in capsys.readouterr().err
+    fit(tmp_path / "other", resume=True, threads=1)
+    said = [line for line in capsys.readouterr().err.splitlines() if "begun with" in line]
+    assert said == ["begun with threads 2, goes on with 1: equal to rounding, no longer bit for bit"]
+
+
+TORN = [
+    b'{"step": 9, "los',
+    b"{",
+    b'{"step": 3}',
+    b"\xff\xfe\x00",
+    b"\0" * 4096,
+    b"[" * 100_000 + b"\n",
+    b"[3]\n",
+    b'"a"\n',
+    b'{"step": null}\n',
+]
+
+
+@pytest.mark.parametrize("left", TORN)
+def test_a_torn_line_of_metrics_does_not_stop_a_run_that_goes_on(tmp_path, monkeypatch, capsys, left):
+    """What a power cut leaves: half a line, pages of zeros, garbage, at the end or before it."""
+    fit(tmp_path / "whole")
+    for name, place in (("end", 99), ("begin", 0)):
+        out = tmp_path / name
+        with pytest.raises(Stopped):
+            fit(out, StopAfter(8, signal.SIGINT))
+        lines = (out / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+        lines.insert(place, left if place else left + b"\n")
+        (out / "metrics.jsonl").write_bytes(b"".join(lines))
+        monkeypatch.setenv("MINITINYBERT_QUIET", "")
+        _, resumed = fit(out, resume=True)
+        monkeypatch.setenv("MINITINYBERT_QUIET", "1")
+        said = capsys.readouterr().err.count("torn or damaged")
+        expected = metrics_of(tmp_path / "whole")
+        if left == b'{"step": 3}' and not place:
+            expected.insert(0, {"step": 3})  # with its line's end it is a line
+        else:
+            assert said == 1
+        assert metrics_of(out) == expected
+        assert Bert.load(out).parameters.flat.tobytes() == Bert.load(tmp_path / "whole").parameters.flat.tobytes()
+
+
+def test_a_checkpoint_does_not_outlive_the_lines_before_it(tmp_path, monkeypatch):
+    """After a power cut a file holds what was synced."""
+    seen = []
+    real = loop.save_state
+    monkeypatch.setattr(loop, "sync", lambda path: seen.append((path.name, len(path.read_bytes().splitlines()))))
+    monkeypatch.setattr(loop, "save_state", lambda path, *rest: (seen.append(path.name), real(path, *rest)))
+    fit(tmp_path / "out", options=EVERY_LINE)
+    assert seen == [
+        ("metrics.jsonl", 6),
+        "last.safetensors",
+        ("metrics.jsonl", 12),
+        "last.safetensors",
+        ("metrics.jsonl", 18),
+        "last.safetensors",
+    ]

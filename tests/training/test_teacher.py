@@ -65,6 +65,28 @@ def test_the_file_holds_what_was_reckoned_and_is_full(tmp_path):
     assert np.isfinite(values).all() and (values != 0).mean() > 0.99
 
 
+@pytest.mark.parametrize("spare, left", [(0, 0.5), (0, 0.999), (500_000, 1.5)])
+def test_a_cache_that_finds_no_room_leaves_the_teacher_to_answer(tmp_path, monkeypatch, capsys, spare, left):
+    """A file that is mapped before there is room for it ends the process (SIGBUS). `spare` is for what else the run has to write."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    running = Running(teacher_of())
+    size = round(1e9 * gigabytes(examples().lengths(), TEACHER, TRACES, 8))
+    monkeypatch.setenv("MINITINYBERT_QUIET", "")
+    with Workers(1) as workers:
+        answers = Answers(1.0)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(left * size), before[1]))
+        try:
+            assert answers.of(running, examples(), TRACES, "here", tmp_path, workers, spare) is running
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 1 and said[0].startswith(f"the teacher is run at every epoch: {tmp_path} has no room for a cache"), said
+        assert "(File too large)" in said[0] and not list(tmp_path.iterdir())
+        kept = answers.of(running, examples(), TRACES, "here", tmp_path, workers, spare)
+        assert type(kept) is KeptTraces and kept.values.nbytes == size and not list(tmp_path.iterdir())
+
+
 def test_a_running_teacher_s_dropout_is_its_own_and_the_step_s():
     batch, model = examples().batch(np.arange(7)), teacher_of()
     logits = lambda teacher, at: teacher.answer(batch, LOGITS, at).logits

@@ -30,7 +30,7 @@ from ...data.tokenizer import Tokenizer
 from ...distillation.distill import Intermediate, layer_map
 from ...distillation.recipes import DEFAULT, Recipe
 from ...errors import InputError
-from ...files import write_json
+from ...files import is_free, read_json, write_json
 from ...machine import Machine
 from ...model.bert import Bert
 from ...model.config import Config
@@ -186,12 +186,12 @@ class _Study:
         path = self.out / "settings.json"
         now = json.loads(json.dumps(self._settings()))
         if resume and path.exists():
-            then = json.loads(path.read_text(encoding="utf-8"))
+            then = read_json(path)
             for name, value in now.items():
                 if then.get(name) != value:
                     raise InputError(f"{path}: --resume needs the same {name}: {then.get(name)} when the study began, {value} now")
             return
-        if self.out.exists() and any(self.out.iterdir()):
+        if not is_free(self.out):
             raise InputError(f"{self.out}: not empty; choose a new --out, or go on with --resume")
         self.out.mkdir(parents=True, exist_ok=True)
         write_json(path, now)
@@ -299,7 +299,7 @@ def _once(place: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     checkpoint goes away."""
     path = place / "result.json"
     if not path.exists():
-        result = work()
-        shutil.rmtree(place / "checkpoint", ignore_errors=True)
-        write_json(path, result)
-    return json.loads(path.read_text(encoding="utf-8"))
+        write_json(path, work())
+    if (place / "checkpoint").exists():  # after the result, or of a run that was killed just here: no step is taken twice
+        shutil.rmtree(place / "checkpoint")
+    return read_json(path)
