@@ -1,9 +1,30 @@
-"""The one exception a user is meant to read."""
+"""The one exception a user is meant to read, and what makes any text fit for one line."""
+
+import unicodedata
+
+_LONGEST = 1000  # characters of an error: a path, a name and what to do
 
 
 class InputError(Exception):
     """Bad input: one clear line saying what was wrong, where (file, row, tensor) and what to do.
 
     Raised at entry points only (files, command-line values, shapes handed to a model); the command
-    line prints it on standard error and exits 2.
+    line prints it on standard error and exits 2. Whatever a file or a library put into the message,
+    it is one line: see `one_line`.
     """
+
+    def __init__(self, message: object = ""):
+        super().__init__(one_line(str(message)))
+
+
+def one_line(text: str) -> str:
+    """`text` without line ends, which become spaces. Other characters that steer a terminal, and
+    halves of surrogate pairs, are shown as Python writes them; the middle of a long text is left out.
+
+    >>> one_line("a name\\nin two lines, \\x1b[31m red")
+    'a name in two lines, \\\\x1b[31m red'
+    """
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
+    line = " ".join(part for part in map(str.strip, text.splitlines()) if part)
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") else c for c in line)

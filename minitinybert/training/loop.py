@@ -36,7 +36,7 @@ from ..progress import log, progress
 from .cut import rank_share_of
 from .optim import PRESETS, SCHEDULES, Adam
 from .shares import Learner
-from .state import load_state, read_state, save_state
+from .state import is_count, load_state, read_state, save_state
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,26 @@ class Progress:
     best: float | None = None
     window: dict[str, float] = field(default_factory=dict)  # sums of the losses since the last line of metrics
     window_steps: int = 0
+
+    @classmethod
+    def read(cls, raw: Any, path: Path) -> Progress:
+        """From a checkpoint's JSON; InputError where it is not what one holds."""
+        kinds: dict[str, Callable[[Any], bool]] = {
+            "step": is_count,
+            "best": lambda value: value is None or _is_number(value),
+            "window": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+            "window_steps": is_count,
+        }
+        if not isinstance(raw, dict) or raw.keys() != kinds.keys():
+            raise InputError(f"{path}: does not hold how far a run has come; remove it to start again")
+        for name, fits in kinds.items():
+            if not fits(raw[name]):
+                raise InputError(f"{path}: {name} is not what a run left there; remove it to start again")
+        return cls(**raw)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf
 
 
 def train(
@@ -153,8 +173,10 @@ class _Run:
         path = self.out / "checkpoint" / "last.safetensors"
         if resume and path.exists():
             state = load_state(path, self.adam)
-            _same_run(state["settings"], self.settings, path)
-            self.at = Progress(**state["progress"])
+            _same_run(state.get("settings"), self.settings, path)
+            self.at = Progress.read(state.get("progress"), path)
+            if self.at.step > self.total:
+                raise InputError(f"{path}: step {self.at.step} of a run of {self.total}; remove it to start again")
             begun, now = state.get("passes", "NumPy"), _passes()
             if begun != now and self.ranks.first:
                 log(f"begun with passes by {begun}, goes on with {now}'s: equal to rounding, no longer bit for bit")
@@ -279,7 +301,7 @@ def finished(out: Path, examples: TrainingExamples, options: Options) -> bool:
     path = Path(out) / "checkpoint" / "last.safetensors"
     if not path.exists():
         return False
-    return read_state(path)["progress"]["step"] >= total_steps(len(examples), options)
+    return Progress.read(read_state(path).get("progress"), path).step >= total_steps(len(examples), options)
 
 
 def total_steps(examples: int, options: Options) -> int:
@@ -292,7 +314,9 @@ def digest(weights: np.ndarray) -> str:
     return hashlib.blake2b(np.ascontiguousarray(weights).view(np.uint8).data, digest_size=6).hexdigest()
 
 
-def _same_run(then: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+def _same_run(then: Any, now: dict[str, Any], path: Path) -> None:
+    if not isinstance(then, dict):
+        raise InputError(f"{path}: does not hold a run's settings; remove it to start again")
     for name, value in json.loads(json.dumps(now)).items():
         if then.get(name) != value:
             raise InputError(f"{path}: --resume needs the same {name}: {then.get(name)} when the run began, {value} now")
