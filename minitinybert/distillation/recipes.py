@@ -48,7 +48,7 @@ class Recipe:
                 raise InputError(f"recipe: {name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
         if not 0 < self.temperature < math.inf:
             raise InputError(f"recipe: temperature is {self.temperature!r}; a number above 0 is needed")
-        if self.layers not in ("uniform", "top", "bottom") and not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", self.layers, re.ASCII):
+        if self.layers not in ("uniform", "top", "bottom") and not re.fullmatch(r"\s*\d{1,4}\s*(,\s*\d{1,4}\s*)*", self.layers, re.ASCII):
             raise InputError(f"recipe: layers is {self.layers!r}; choose uniform, top, bottom, or teacher layers such as 3,6,9,12")
 
     @property

@@ -28,7 +28,7 @@ from ...data.tokenizer import Tokenizer
 from ...distillation.distill import Intermediate, layer_map
 from ...distillation.recipes import DEFAULT, Recipe
 from ...errors import InputError
-from ...files import write_json
+from ...files import read_json, write_json
 from ...machine import Machine
 from ...model.bert import Bert
 from ...model.config import Config
@@ -179,7 +179,7 @@ class _Study:
         path = self.out / "settings.json"
         now = json.loads(json.dumps(self._settings()))
         if resume and path.exists():
-            then = json.loads(path.read_text(encoding="utf-8"))
+            then = read_json(path)
             for name, value in now.items():
                 if then.get(name) != value:
                     raise InputError(f"{path}: --resume needs the same {name}: {then.get(name)} when the study began, {value} now")
@@ -226,7 +226,11 @@ class _Study:
                 answers=self.answers,
             )  # fmt: skip
 
-        return _once(place, work)
+        results = _once(place, work)
+        for metrics in results.values() or [None]:
+            if not isinstance(metrics, dict) or type(metrics.get(self.task.main_metric)) not in (int, float):
+                raise InputError(f"{place / 'result.json'}: has no {self.task.main_metric}; remove {place}, and --resume makes it anew")
+        return results
 
     def _intermediate(self, p: Procedure, seed: int) -> Path:
         """The student after TD's first step; what the second one learns from makes no difference to
@@ -275,4 +279,4 @@ def _once(place: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         result = work()
         shutil.rmtree(place / "checkpoint", ignore_errors=True)
         write_json(path, result)
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
