@@ -2,6 +2,7 @@
 
 import unicodedata
 
+CRASHED = 70  # the exit status of an error that nobody foresaw (EX_SOFTWARE of sysexits.h)
 _LONGEST = 1000  # characters of an error: a path, a name and what to do
 
 
@@ -15,6 +16,12 @@ class InputError(Exception):
 
     def __init__(self, message: object = ""):
         super().__init__(one_line(str(message)))
+
+
+def out_of_memory(error: MemoryError) -> str:
+    """One line for the user: NumPy and CuPy say how much was asked for."""
+    asked = f" ({error})" if str(error) else ""
+    return one_line(f"not enough memory{asked}; try a smaller --batch-size or --max-length, or fewer --threads or --processes")
 
 
 def one_line(text: str) -> str:

@@ -16,7 +16,7 @@ _SECONDS = 30.0  # between plain lines
 
 
 def _quiet() -> bool:
-    return os.environ.get("MINITINYBERT_QUIET", "") not in ("", "0")
+    return sys.stderr is None or os.environ.get("MINITINYBERT_QUIET", "") not in ("", "0")
 
 
 def log(line: str) -> None:
@@ -38,7 +38,7 @@ class Progress(Generic[T]):
         self.iterable, self.total, self.description, self.done, self.quiet = iterable, total, description, initial, quiet
         self.values = ""
         self.bar: tqdm | None = None
-        if sys.stderr.isatty() and not quiet:
+        if not quiet and sys.stderr.isatty():
             self.bar = tqdm(total=total, initial=initial, desc=description, dynamic_ncols=True, file=sys.stderr)
 
     def set(self, **values: float) -> None:

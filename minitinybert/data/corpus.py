@@ -298,7 +298,7 @@ def _write_index(directory: Path, shards: int, plan: dict[str, Any]) -> None:
     """sentences.npy and documents.npy of all shards, then the manifest."""
     load = lambda name: (read_array(_part(directory, k, name), _DTYPES[name]) for k in range(shards))
     for number, (tokens, lengths, documents) in enumerate(zip(load("tokens"), load("lengths"), load("documents"), strict=True)):
-        breaks = not len(documents) or (0 <= documents[0] and documents[-1] <= len(lengths) and bool((np.diff(documents) > 0).all()))
+        breaks = not len(documents) or (documents[0] >= 0 and documents[-1] <= len(lengths) and bool((np.diff(documents) > 0).all()))
         if not breaks or lengths.sum(dtype=np.int64) != len(tokens):
             raise InputError(f"{_part(directory, number, 'lengths')}: not of the same shard as its neighbours, or damaged; {_ANEW}")
     n = sum(len(lengths) for lengths in load("lengths"))
