@@ -1,7 +1,5 @@
 """The one exception a user is meant to read, and what makes any text fit for one line."""
 
-import unicodedata
-
 CRASHED = 70  # the exit status of an error that nobody foresaw (EX_SOFTWARE of sysexits.h)
 _LONGEST = 1000  # characters of an error: a path, a name and what to do
 
@@ -31,7 +29,6 @@ def one_line(text: str) -> str:
     >>> one_line("a name\\nin two lines, \\x1b[31m red")
     'a name in two lines, \\\\x1b[31m red'
     """
-    if len(text) > _LONGEST:
-        text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
-    line = " ".join(part for part in map(str.strip, text.splitlines()) if part)
-    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") else c for c in line)
+    joined = " ".join(part for part in map(str.strip, text.splitlines()) if part)
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in joined)
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"

@@ -88,7 +88,7 @@ class Progress:
         kinds: dict[str, Callable[[Any], bool]] = {
             "step": is_count,
             "best": lambda value: value is None or _is_number(value),
-            "window": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+            "window": _are_numbers,
             "window_steps": is_count,
         }
         if not isinstance(raw, dict) or raw.keys() != kinds.keys():
@@ -101,6 +101,10 @@ class Progress:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < math.inf
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, dict) and all(map(_is_number, values.values()))
 
 
 def train(
@@ -323,12 +327,36 @@ def _same_run(then: Any, now: dict[str, Any], path: Path) -> None:
 
 
 def _keep_lines(path: Path, step: int) -> None:
-    """Drop the lines of steps after `step`: they will be written again."""
+    """Drop the lines of steps after `step`, which will be written again, and what a killed process
+    or a power cut has left of a line."""
     if not path.exists():
         return
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and json.loads(line)["step"] <= step]
+    there = [line for line in path.read_bytes().splitlines(keepends=True) if line.strip()]
+    steps = [_step_of(line) for line in there]
+    if torn := steps.count(None):
+        log(f"warning: {path}: {torn} lines are none of a run's, torn or damaged; they are dropped")
     with replacing(path) as beside:
-        beside.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        beside.write_bytes(b"".join(line for line, at in zip(there, steps, strict=True) if at is not None and at <= step))
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a whole line of metrics; None of anything else."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = row.get("step") if isinstance(row, dict) and line.endswith(b"\n") else None
+    return step if isinstance(step, int) else None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl that are whole: {"step", "losses": {name: value}} or
+    {"step", "dev": {name: value}}. InputError where it cannot be read."""
+    try:
+        rows = [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if _step_of(line) is not None]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return [row for row in rows if all(_are_numbers(row.get(name, {})) for name in ("losses", "dev"))]
 
 
 class _StopSignals:

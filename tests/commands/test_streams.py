@@ -70,7 +70,7 @@ def test_a_full_disk_under_the_output_is_one_line(lines):
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(closed):
     script = PRINTS.format(lines=3, status=1)
-    done = subprocess.run(["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, script], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    done = subprocess.run(["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, script], capture_output=True)
     assert (done.returncode, done.stderr) == (1, b"")
 
 
