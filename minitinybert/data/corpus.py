@@ -34,6 +34,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
+from ..engine.batch import check_range
 from ..engine.ranks import ALONE, Ranks
 from ..errors import InputError
 from ..files import read_array, read_json, replacing, write_json
@@ -113,10 +114,15 @@ class Corpus:
         return self.tokens(int(self.starts[i]), int(self.starts[i + 1]))
 
     def counts(self, sentences: int, vocab_size: int) -> np.ndarray:
-        """How often each word piece stands in the first `sentences`, (V,) int64."""
+        """How often each word piece stands in the first `sentences`, (V,) int64. InputError where
+        an id is none of the vocabulary's."""
         end, step = int(self.starts[sentences]), 1 << 22  # 16 MiB of tokens at once
-        parts = (np.bincount(self.tokens(at, min(end, at + step)), minlength=vocab_size) for at in range(0, end, step))
-        return sum(parts, np.zeros(vocab_size, np.int64))
+        counts = np.zeros(vocab_size, np.int64)
+        for at in range(0, end, step):
+            tokens = self.tokens(at, min(end, at + step))
+            check_range(f"{self.directory}: the corpus", tokens, vocab_size)
+            counts += np.bincount(tokens, minlength=vocab_size)
+        return counts
 
 
 def _rises(places: np.ndarray, end: int) -> bool:
