@@ -94,7 +94,8 @@ def test_what_a_pickle_made_is_neither_hashed_nor_printed(tmp_path, write, data)
         b"ccollections\nOrderedDict\nq\x00](" + b"".join(b"(" + TEXT(str(i)) + b"Nl" for i in range(50_000)) + b"eq\x010"
         + b"h\x00h\x01\x85R0" * 50_000 + b"}.",
         # a shape of 100,000 sizes, and as many tensors of it
-        b"(" + b"K\x01" * 100_000 + b"tq\x010ctorch._utils\n_rebuild_tensor_v2\nq\x000" + STORAGE + b"q\x020" + b"h\x00(h\x02K\x00h\x01h\x01\x89NtR0" * 40_000,
+        b"(" + b"K\x01" * 100_000 + b"tq\x010ctorch._utils\n_rebuild_tensor_v2\nq\x000" + STORAGE + b"q\x020"
+        + b"h\x00(h\x02K\x00h\x01h\x01\x89NtR0" * 40_000,
         b"I" + b"9" * 1_000_000 + b"\n.",
         b"\x8b\xff\xff\xff\x7f.",
         b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
@@ -174,7 +175,7 @@ HEADER = (0, b"", b"\x08\x01")
         (index([HEADER, *((0, b"bert/b%d" % i, tensor()) for i in range(1500))], 2000), "damaged"),
         (index([HEADER, (0, b"b" * 500_000, tensor()), *((500_000, b"%d" % i, b"") for i in range(5000))]), "damaged"),
     ],
-    ids="files no-files text-of-files file far-file size offset dims varint blocks names".split(),
+    ids=["files", "no-files", "text-of-files", "file", "far-file", "size", "offset", "dims", "varint", "blocks", "names"],
 )
 def test_tensorflow_s_header_is_held_against_the_files(tmp_path, content, message):
     (tmp_path / "x.ckpt.index").write_bytes(content)
@@ -277,8 +278,8 @@ def test_members_of_an_archive(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("step", None), ("step", True), ("step", -1), ("step", 1.0), ("step", float("nan")), ("step", 2**60), ("best", ""), ("best", float("nan")),
-        ("window", "1"), ("window", {"a": "1"}), ("window", {"a": float("inf")}), ("window_steps", {"0": [[1]]}), ("extra", 0),
+        ("step", None), ("step", True), ("step", -1), ("step", 1.0), ("step", float("nan")), ("step", 2**60), ("best", ""),
+        ("best", float("nan")), ("window", "1"), ("window", {"a": "1"}), ("window", {"a": float("inf")}), ("window_steps", {"0": [[1]]}), ("extra", 0),
     ],
 )  # fmt: skip
 def test_how_far_a_run_has_come(name, value):
