@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import warnings
@@ -209,6 +210,8 @@ def main() -> int:
     if state["seed"] != args.seed:
         parser.error(f"{args.state} is of --seed {state['seed']}")
 
+    noting = threading.Lock()
+
     def campaign(loader: str) -> tuple[str, Counter[str]]:
         ends = Counter(state["ends"].get(loader, {}))
         worker = Worker()
@@ -219,11 +222,12 @@ def main() -> int:
                     print(f"{loader} {number}: {verdict}", flush=True)
                     if args.keep:
                         _keep(args.keep, loader, args.seed, number)
-            state["ends"][loader] = dict(ends)
-            if args.state:
-                beside = args.state.with_suffix(f".{loader}")
-                beside.write_text(json.dumps(state, indent=1))
-                beside.replace(args.state)
+            with noting:
+                state["ends"][loader] = dict(ends)
+                if args.state:
+                    beside = args.state.with_suffix(".partial")
+                    beside.write_text(json.dumps(state, indent=1))
+                    beside.replace(args.state)
         worker.close()
         return loader, ends
 

@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minitinybert.augmentation import files as augmentation
+from minitinybert.commands.ablation import study
 from minitinybert.commands.recipe_file import load_recipe
 from minitinybert.data.corpus import Corpus
+from minitinybert.data.glue import TASKS
 from minitinybert.errors import InputError
 from minitinybert.files import open_zip, read_array, read_member
 from minitinybert.training.loop import Progress
@@ -278,8 +281,9 @@ def test_members_of_an_archive(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("step", None), ("step", True), ("step", -1), ("step", 1.0), ("step", float("nan")), ("step", 2**60), ("best", ""),
-        ("best", float("nan")), ("window", "1"), ("window", {"a": "1"}), ("window", {"a": float("inf")}), ("window_steps", {"0": [[1]]}), ("extra", 0),
+        ("step", None), ("step", True), ("step", -1), ("step", 1.0), ("step", float("nan")), ("step", 2**60), ("extra", 0),
+        ("best", ""), ("best", float("nan")), ("window", "1"), ("window", {"a": "1"}), ("window", {"a": float("inf")}),
+        ("window_steps", {"0": [[1]]}),
     ],
 )  # fmt: skip
 def test_how_far_a_run_has_come(name, value):
@@ -315,6 +319,34 @@ def test_an_index_that_is_of_no_corpus(tmp_path, file, change):
     change(tmp_path / "shards" / file)
     with pytest.raises(InputError, match="shards"):
         Corpus(tmp_path / "shards")
+
+
+def test_a_study_s_results():
+    good = {"dev": {"accuracy": 0.5}}
+    assert study.checked(good, TASKS["rte"], Path("a/result.json")) is good
+    for bad in ({}, {"dev": 1}, {"dev": {}}, {"dev": {"accuracy": "x"}}, {"dev": {"accuracy": True}}, {**good, "test": None}):
+        with pytest.raises(InputError, match=r"^a/result\.json: has no accuracy; remove a, and --resume"):
+            study.checked(bad, TASKS["rte"], Path("a/result.json"))
+
+
+SUMMARY = {"train": "t", "examples": 1, "rows": 2, "words": 3, "bert": 4, "glove": 5}
+
+
+@pytest.mark.parametrize("value", [None, "1", [1], 1.0, True, -1, 2**60])
+@pytest.mark.parametrize("name", ["examples", "glove"])
+def test_what_augment_left(tmp_path, name, value):
+    path = tmp_path / "augment.json"
+    path.write_text(json.dumps({"plan": {"seed": 0}, "summary": SUMMARY}))
+    assert augmentation._finished(tmp_path, {"seed": 0}) == SUMMARY
+    for written, message in [
+        ({"plan": {"seed": 0}, "summary": {**SUMMARY, name: value}}, f"{name} is not a count"),
+        ({"plan": {"seed": 0}, "summary": value}, "does not hold what a run has done"),
+        ({"plan": value, "summary": SUMMARY}, "another choice of seed"),
+        ({}, "another choice of seed"),
+    ]:
+        path.write_text(json.dumps(written))
+        with pytest.raises(InputError, match=message):
+            augmentation._finished(tmp_path, {"seed": 0})
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from .campaign import Worker, good
 from .loaders import LOADERS
 
-COUNT = 200
+COUNT = 300  # `python -m tests.faults.campaign` tries more
 
 
 @pytest.fixture(scope="module")
