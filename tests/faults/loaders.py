@@ -317,9 +317,9 @@ def kumo_wheel(directory: Path) -> None:
 
 def nearest(name: str) -> Callable[[Path], object]:
     def use(directory: Path) -> None:
-        from minitinybert.augmentation.vectors import load_vectors
+        from minitinybert.augmentation import files
 
-        load_vectors(directory / name).nearest(WORDS[:5] + ["nothing"], 3)
+        files._neighbours(dict.fromkeys(WORDS, False), directory / name, files.Settings())
 
     return use
 
