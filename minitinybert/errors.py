@@ -25,9 +25,6 @@ def out_of_memory(error: MemoryError) -> str:
 def one_line(text: str) -> str:
     """`text` without line ends, which become spaces. Other characters that steer a terminal, and
     halves of surrogate pairs, are shown as Python writes them; the middle of a long text is left out.
-
-    >>> one_line("a name\\nin two lines, \\x1b[31m red")
-    'a name in two lines, \\\\x1b[31m red'
     """
     joined = " ".join(part for part in map(str.strip, text.splitlines()) if part)
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in joined)
