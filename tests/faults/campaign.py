@@ -107,16 +107,16 @@ def _where(error: BaseException) -> str:
     return f" at {Path(ours[-1].filename).name}:{ours[-1].lineno}"
 
 
+def _too_slow(*_: object) -> None:
+    raise TooSlow
+
+
 def work() -> None:
     """Requests [loader, seed, first, last] on standard input, a line [number, verdict] each on what was standard output."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     warnings.simplefilter("ignore")
-
-    def too_slow(*_: object) -> None:
-        raise TooSlow
-
-    signal.signal(signal.SIGPROF, too_slow)
+    signal.signal(signal.SIGPROF, _too_slow)
     benches: dict[str, Bench] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for request in sys.stdin:
@@ -124,8 +124,9 @@ def work() -> None:
             if name not in benches:
                 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
                 benches[name] = Bench(name, Path(temporary) / name)
-                now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-                resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, resource.RLIM_INFINITY))
+                if (now := Path("/proc/self/statm")).exists():
+                    pages = int(now.read_text().split()[0])
+                    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, resource.RLIM_INFINITY))
             for number in range(first, last):
                 answers.write(json.dumps([number, benches[name].verdict(seed, number)]) + "\n")
 
