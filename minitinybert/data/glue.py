@@ -320,7 +320,7 @@ def _labels_in(task: Task, directory: Path, may_be_numbers: bool) -> list[str] |
         lines.setdefault(_label_text(fields[place]), line)
     if "" in lines:
         raise InputError(f"{table.path}, line {lines['']}: no label in column {name!r}")
-    whole = all(re.fullmatch("-?[0-9]+", text) for text in lines)
+    whole = all(re.fullmatch("-?[0-9]{1,300}", text) for text in lines)  # what int() takes
     numbers = {text: math.isfinite(_number(text)) for text in lines}
     if may_be_numbers and not whole and any(numbers[text] and not _number(text).is_integer() for text in lines):
         odd = next((text for text in lines if not numbers[text]), None)
