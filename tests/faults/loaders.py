@@ -65,7 +65,7 @@ def model(directory: Path, head: str = "classifier") -> Bert:
     """A model's directory: config.json, model.safetensors, vocab.txt, tokenizer_config.json."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
-    (directory / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "tokenizer_class": "BertTokenizer"}))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
     config = Config(vocab_size=len(VOCABULARY), **SIZES, head=head, pooler=head == "classifier", id2label={0: "bad", 1: "good"})
     made = Bert.new(config, 1)
     made.save(directory)
@@ -153,10 +153,19 @@ def forward(directory: Path) -> None:
     Bert.load(directory / "saved")
 
 
-def tokenizer_json(directory: Path) -> None:
+def vocabulary(directory: Path) -> None:
+    """vocab.txt and a tokenizer_config.json as the hub's models have it."""
     model(directory)
-    Tokenizer.load(directory).tokenizer.save(str(directory / "tokenizer.json"))
+    tokens = {str(id): {"content": piece, "special": True, "lstrip": False} for id, piece in enumerate(VOCABULARY[:5])}
+    settings = {"do_lower_case": True, "tokenizer_class": "BertTokenizer", "model_max_length": 512, "strip_accents": None}
+    special = {"cls_token": "[CLS]", "mask_token": {"content": "[MASK]", "__type": "AddedToken"}}
+    (directory / "tokenizer_config.json").write_text(json.dumps({**settings, **special, "added_tokens_decoder": tokens}))
     (directory / "special_tokens_map.json").write_text(json.dumps({"unk_token": "[UNK]", "mask_token": {"content": "[MASK]"}}))
+
+
+def tokenizer_json(directory: Path) -> None:
+    vocabulary(directory)
+    Tokenizer.load(directory).tokenizer.save(str(directory / "tokenizer.json"))
 
 
 def tokenize(directory: Path) -> None:
@@ -469,7 +478,7 @@ def augment(directory: Path) -> None:
         )  # fmt: skip
 
 
-_ON_MODEL = {"vocab.txt": "text", "tokenizer_config.json": "json"}
+_TOKENIZER = {"vocab.txt": "text", "tokenizer_config.json": "json", "special_tokens_map.json": "json"}
 
 LOADERS: dict[str, Loader] = {
     "config": Loader(model, {"config.json": "json"}, forward),
@@ -480,8 +489,8 @@ LOADERS: dict[str, Loader] = {
     "bin_legacy": Loader(torch_legacy, {"pytorch_model.bin": "pickles"}, forward),
     "tf_index": Loader(tensorflow, {"model.ckpt-7.index": "bundle"}, forward),
     "tf_data": Loader(tensorflow, {"model.ckpt-7.data-00000-of-00001": "bytes", "bert_config.json": "json"}, forward),
-    "vocab": Loader(model, _ON_MODEL, tokenize),
-    "tokenizer_json": Loader(tokenizer_json, {"tokenizer.json": "json", "special_tokens_map.json": "json", **_ON_MODEL}, tokenize),
+    "vocab": Loader(vocabulary, _TOKENIZER, tokenize),
+    "tokenizer_json": Loader(tokenizer_json, {"tokenizer.json": "json", **_TOKENIZER}, tokenize),
     "tsv": Loader(functools.partial(rows, ending=".tsv"), {"train.tsv": "text"}, read_rows),
     "csv": Loader(functools.partial(rows, ending=".csv"), {"train.csv": "text"}, read_rows),
     "jsonl": Loader(functools.partial(rows, ending=".jsonl"), {"train.jsonl": "text"}, read_rows),
