@@ -27,6 +27,7 @@ _VALUES: list[Any] = [
     None, True, False, "", "a", "1", "\ud800", "\x00", "é\u2028\n", "x" * 3000, "../../x", "/etc/passwd", [], {}, [1], [[1]], {"a": 1},
     {"0": ["a"], "1": "b"}, float("nan"), float("inf"), -float("inf"), *_NUMBERS,
 ]  # fmt: skip
+_KEYS = ["", "extra", "\ud800", "x" * 300, "0", "-1", "7", "99999", str(2**31), "9" * 30, "9" * 5000, "٣", "²", "1_0", " 1"]
 _PIECES = [
     b"", b"\x00", b"\xff", b"\n", b"\r\n", b"\t", b" ", b'"', b",", b"{", b"}", b"[", b"]", b"(", b")", b"\xef\xbb\xbf", b"\xff\xfe",
     b"\x80\x80", b"\xe2\x80\xa8", b"\x1a", b"NaN", b"inf", b"-", b"_", b"1e999", b"9" * 40, b"9" * 5000, b"-1", b"0.0", b"null",
@@ -120,12 +121,12 @@ def changed(tree: Any, random: Random) -> Any:
     if choice == 0 and isinstance(container, dict):
         del container[key]
     elif choice == 1 and isinstance(container, dict):
-        container[random.choice(["", "extra", "\ud800", "x" * 300, str(key).upper()])] = container.pop(key)
+        container[random.choice([*_KEYS, str(key).upper()])] = container.pop(key)
     elif choice == 2:
         other, place = random.choice(places)
         container[key] = json.loads(json.dumps(other[place]))
     elif choice == 3 and isinstance(value, dict):
-        value[random.choice(["extra", "0", ""])] = random.choice(_VALUES)
+        value[random.choice(_KEYS)] = random.choice(_VALUES)
     elif choice == 4:
         for _ in range(random.choice((1, 40))):
             value = random.choice(([value], {"a": value}))
