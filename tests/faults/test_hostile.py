@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from minitinybert.augmentation import files as augmentation
+from minitinybert.commands import demo
 from minitinybert.commands.ablation import study
 from minitinybert.commands.recipe_file import load_recipe
 from minitinybert.data.corpus import Corpus
@@ -349,6 +350,18 @@ def test_a_study_s_results():
     for bad in ({}, {"dev": 1}, {"dev": {}}, {"dev": {"accuracy": "x"}}, {"dev": {"accuracy": True}}, {**good, "test": None}):
         with pytest.raises(InputError, match=r"^a/result\.json: has no accuracy; remove a, and --resume"):
             study.checked(bad, TASKS["rte"], Path("a/result.json"))
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"replacements": [1]}', "[" * 100_000, "\xff", "null"])
+def test_a_demo_s_provenance(tmp_path, line):
+    (tmp_path / "train.tsv").write_text("sentence\tlabel\na b\t1\na c\t0\n")
+    both = [{"source": "bert"}, {"source": "glove"}]
+    good = json.dumps({"replacements": [], "copy": 0}) + "\n" + json.dumps({"replacements": both, "copy": 1}) + "\n"
+    (tmp_path / "provenance.jsonl").write_text(good)
+    assert demo._example(tmp_path) == {"sentence": "a b", "augmented": "a c"}
+    (tmp_path / "provenance.jsonl").write_text(line + "\n" + good, encoding="latin-1")
+    with pytest.raises(InputError, match=r"provenance\.jsonl: not what augment wrote"):
+        demo._example(tmp_path)
 
 
 SUMMARY = {"train": "t", "examples": 1, "rows": 2, "words": 3, "bert": 4, "glove": 5}
