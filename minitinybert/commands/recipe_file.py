@@ -63,5 +63,8 @@ def change(recipe: Recipe, switches: dict[str, Any], where: str) -> Recipe:
 
 
 def _shown(value: Any) -> str:
-    """A value of TOML, but for lists and tables, which may be nested without end."""
-    return repr(value) if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
+    """A value of TOML, whose tables may be nested without end."""
+    try:
+        return repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__}"
