@@ -36,7 +36,7 @@ from . import mutators
 ROOT = Path(__file__).parents[2]
 SECONDS = 5.0
 MEMORY = 1 << 30
-_SILENCE = 90.0  # seconds: libraries that never come back to Python cannot be stopped from within
+_SILENCE = 600.0  # seconds: what never comes back to Python cannot be stopped from within; a busy machine may take long
 _LONGEST = 1100  # characters of a line
 _BATCH = 100
 
