@@ -1,5 +1,5 @@
-"""Files and directories that appear whole or not at all, JSON, and one line for what cannot be
-written.
+"""Files and directories that appear whole or not at all, and one line for what cannot be written;
+JSON, NumPy's arrays and zip archives, read with the sizes that they claim held against the file.
 
     replacing, building ─▶ written beside ─▶ fsync ─▶ renamed ─▶ fsync of the directory: the name counts
 
@@ -15,15 +15,17 @@ import math
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 AGAIN = "copy or download it again"
 _PARTIAL = re.compile(r"\.(.+)\.\d+\.partial")  # the name of what is written beside; see `_beside`
@@ -90,6 +92,8 @@ def writing(path: Path, beside: Path | None = None) -> Iterator[None]:
             raise
         raise InputError(str(error).replace(str(beside), str(path))) from None
     except Exception as error:
+        from safetensors import SafetensorError
+
         # safetensors and tokenizers raise an exception of their own, or a bare one
         if _number(error) is None and not isinstance(error, (OSError, SafetensorError)):
             raise
@@ -217,6 +221,66 @@ def parse_json(text: str | bytes) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return parsed
+
+
+def read_array(path: Path, dtype: str) -> np.ndarray:
+    """The one-dimensional array of a .npy file, memory-mapped and read-only: nothing is allocated
+    for a header that lies. dtype: those that may be in it, as "<u2 <u4".
+
+    InputError where it is no such file, cut short, or of another dtype or shape.
+    """
+    import numpy as np
+
+    try:
+        values = np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # NumPy parses the header as Python: whatever a parser and mmap raise
+        raise InputError(f"{path}: not an array of NumPy's, or cut short ({error}); {AGAIN}") from None
+    if values.ndim != 1 or values.dtype.str not in dtype.split():
+        raise InputError(f"{path}: holds {values.dtype.str} of shape {values.shape}, one row of {dtype} is needed; {AGAIN}")
+    return values.view(np.ndarray)
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """A zip archive; InputError where it is none, or its entries claim more bytes than the file
+    has."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except OSError:
+        raise
+    except Exception:  # a damaged directory of entries may end in any error
+        raise InputError(f"{path}: cut short or damaged, not a whole zip archive; {AGAIN}") from None
+    if sum(info.compress_size for info in archive.infolist()) > path.stat().st_size:
+        archive.close()
+        raise InputError(f"{path}: its entries claim more bytes than the file has; {AGAIN}")
+    return archive
+
+
+def read_member(archive: zipfile.ZipFile, name: str, most: int, stored: bool = False) -> bytes:
+    """The bytes of an archive's entry, of which there may be `most`; its CRC-32 is checked. stored:
+    compressed ones are refused too.
+
+    InputError where it is not there, larger, encrypted, compressed by an unusual method, or damaged.
+    """
+    where = f"{archive.filename}: {name}"
+    try:
+        info = archive.getinfo(name)
+    except KeyError:
+        raise InputError(f"{where} is not in the archive; {AGAIN}") from None
+    if info.file_size > most:
+        raise InputError(f"{where} has {info.file_size} bytes, more than the {most} that are read")
+    if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(f"{where} is encrypted, or compressed by a method that is not read; pack it anew")
+    if stored and info.compress_type != zipfile.ZIP_STORED:
+        raise InputError(f"{where} is compressed, which is not read here; pack it anew without compression")
+    try:
+        data = archive.read(info)
+    except Exception as error:  # zipfile, zlib and struct have their own, and none has one for all
+        raise InputError(f"{where} is damaged ({error or type(error).__name__}); {AGAIN}") from None
+    if len(data) != info.file_size:
+        raise InputError(f"{where} is cut short; {AGAIN}")
+    return data
 
 
 def check_apart(out: Path, *inputs: str | Path) -> None:

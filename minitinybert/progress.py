@@ -7,21 +7,24 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 T = TypeVar("T")
 _SECONDS = 30.0  # between plain lines
 
 
 def _quiet() -> bool:
-    return os.environ.get("MINITINYBERT_QUIET", "") not in ("", "0")
+    return sys.stderr is None or os.environ.get("MINITINYBERT_QUIET", "") not in ("", "0")
 
 
 def log(line: str) -> None:
     """A plain line, above a bar where there is one. Nothing with MINITINYBERT_QUIET=1."""
     if not _quiet():
+        from tqdm import tqdm
+
         tqdm.write(line, file=sys.stderr)
 
 
@@ -38,7 +41,9 @@ class Progress(Generic[T]):
         self.iterable, self.total, self.description, self.done, self.quiet = iterable, total, description, initial, quiet
         self.values = ""
         self.bar: tqdm | None = None
-        if sys.stderr.isatty() and not quiet:
+        if not quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
             self.bar = tqdm(total=total, initial=initial, desc=description, dynamic_ncols=True, file=sys.stderr)
 
     def set(self, **values: float) -> None:

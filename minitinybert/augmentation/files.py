@@ -43,6 +43,7 @@ from .words import WordReader
 _FORMAT = 1
 _EXAMPLES = 128  # a shard
 _SPLIT_AT_ONCE = 4096  # texts
+_COUNTS = ("rows", "words", "bert", "glove")  # of a shard and, added up, of the whole
 
 
 class Job(NamedTuple):
@@ -300,14 +301,26 @@ def _finished(out: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
     """What a finished run of this plan returned; InputError where one of another plan is."""
     if not (out / "augment.json").exists():
         return None
-    then = read_json(out / "augment.json")
-    _check_same(then["plan"], plan, out)
-    return then["summary"]
+    path = out / "augment.json"
+    then = read_json(path)
+    _check_same(then.get("plan"), plan, out)
+    summary = then.get("summary")
+    if not isinstance(summary, dict) or summary.keys() != {"train", "examples", *_COUNTS} or not isinstance(summary["train"], str):
+        raise InputError(f"{path}: does not hold what a run has done; remove it, and --resume makes it anew")
+    return {"train": summary["train"], **_counts(summary, ("examples", *_COUNTS), path)}
 
 
-def _check_same(then: Mapping[str, Any], plan: Mapping[str, Any], out: Path) -> None:
+def _counts(raw: Mapping[str, Any], names: Sequence[str], path: Path) -> dict[str, int]:
+    """The counts of a file of ours; InputError where one is not a whole number."""
+    bad = [name for name in names if type(raw.get(name)) is not int or not 0 <= raw[name] < 2**53]
+    if bad:
+        raise InputError(f"{path}: {bad[0]} is not a count; remove it, and --resume makes it anew")
+    return {name: raw[name] for name in names}
+
+
+def _check_same(then: Any, plan: Mapping[str, Any], out: Path) -> None:
     for name, value in plan.items():
-        if then.get(name) != value:
+        if not isinstance(then, dict) or then.get(name) != value:
             raise InputError(f"{out}: was begun with another choice of {name}; go on with the same, or begin anew without --resume")
 
 
@@ -331,9 +344,9 @@ def _assemble(out: Path, shards: Shards, jobs: Sequence[Job], task: Task, proven
                 file.write(shards.part(job.number, "jsonl").read_bytes())
     else:
         (out / "provenance.jsonl").unlink(missing_ok=True)
-    counts = [read_json(shards.part(job.number, "json")) for job in jobs]
+    counts = [_counts(read_json(path), _COUNTS, path) for path in (shards.part(job.number, "json") for job in jobs)]
     summary: dict[str, Any] = {"train": str(out / "train.tsv"), "examples": sum(len(job.examples) for job in jobs)}
-    return {**summary, **{name: sum(count[name] for count in counts) for name in ("rows", "words", "bert", "glove")}}
+    return {**summary, **{name: sum(count[name] for count in counts) for name in _COUNTS}}
 
 
 def _joined(parts: Sequence[Path], task: Task) -> Iterator[bytes]:

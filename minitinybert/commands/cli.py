@@ -1,14 +1,16 @@
 """The command line: arguments.py says what each command takes, task.py, corpus.py, answer.py,
 demo.py, ablation/ … do it.
 
-Exit status: 0 success, 1 a failed audit, 2 a usage error or bad input (one line on standard error),
-128+n stopped by signal n.
+Exit status: 0 success, 1 a failed audit, 2 a usage error, bad input or not enough of memory or disk
+(one line on standard error), 70 an error in the program (a traceback), 128+n stopped by signal n,
+among them 141: nobody reads what is printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -17,30 +19,54 @@ from pathlib import Path
 from typing import Any
 
 from ..claims import claimed
-from ..errors import InputError
+from ..errors import CRASHED, InputError, one_line, out_of_memory
 from ..files import cause, json_text
+from . import streams
 from .arguments import build_parser
 from .recipe_file import load_recipe
 
+_UNREAD = 141  # 128 + SIGPIPE
+
 
 def main(argv: Sequence[str] | None = None) -> int:
+    streams.prepare()
+    try:
+        try:
+            return _answer(argv)
+        finally:
+            sys.stdout.flush()  # here, where what goes wrong is told
+    except BrokenPipeError:
+        streams.hush()
+        return _UNREAD
+    except OSError as error:
+        streams.hush()
+        return _complain(f"standard output: {error.strerror or error}", 2)
+
+
+def _answer(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # what overflows shows in the loss, which is looked at
             return _run(args)
     except InputError as error:
-        print(f"minitinybert: {error}", file=sys.stderr)
-        return 2
+        return _complain(str(error), 2)
+    except MemoryError as error:
+        return _complain(out_of_memory(error), 2)
     except KeyboardInterrupt:
-        print("minitinybert: interrupted", file=sys.stderr)
-        return 130
+        return _complain("interrupted", 130)
     except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        raise
     except OSError as error:
-        print(f"minitinybert: {error.filename or 'a file'}: {cause(error)}; check the path and its permissions", file=sys.stderr)
-        return 2
+        return _complain(f"{error.filename or 'a file'}: {cause(error)}; check the path and its permissions", 2)
+    except Exception:
+        traceback.print_exc()
+        return _complain("an error in the program, not in its input: please report the lines above", CRASHED)
+
+
+def _complain(line: str, status: int) -> int:
+    print(f"minitinybert: {one_line(line)}", file=sys.stderr)
+    return status
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -9,7 +9,6 @@ General distillation has no prediction loss (paper, section 3.2).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +34,7 @@ from ..machine import Machine
 from ..model.bert import Bert
 from ..model.config import Config
 from ..progress import log
-from ..training.loop import Options, digest, train
+from ..training.loop import Options, digest, read_metrics, train
 from ..training.plan import GENERAL_LENGTH, Given, general_options
 from ..training.shares import Learner
 from ..training.teacher import Running
@@ -251,5 +250,5 @@ def _corruption(recipe: Recipe, tokenizer: Tokenizer) -> Masking | None:
 
 
 def _last_losses(out: Path) -> dict[str, float]:
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = read_metrics(out / "metrics.jsonl")
     return next((row["losses"] for row in reversed(rows) if "losses" in row), {})

@@ -156,12 +156,15 @@ def _report(out: Path, data: Path, machine: Machine, started: float) -> dict[str
 def _example(augmented: Path) -> dict[str, str]:
     """A sentence of some ten words and what augmentation made of it: the first in which BERT and
     GloVe both replaced something."""
-    rows = read_split(TASK, augmented, "train").texts
-    with (augmented / "provenance.jsonl").open(encoding="utf-8") as file:
-        for row, line in enumerate(map(json.loads, file)):
-            origins = {change["source"] for change in line["replacements"]}
-            if len(origins) == 2 and len(rows[row].split()) < 15:
-                return {"sentence": rows[row - line["copy"]], "augmented": rows[row]}
+    rows, path = read_split(TASK, augmented, "train").texts, augmented / "provenance.jsonl"
+    try:
+        with path.open("rb") as file:
+            for row, line in enumerate(map(json.loads, file)):
+                origins = {change["source"] for change in line["replacements"]}
+                if len(origins) == 2 and len(rows[row].split()) < 15:
+                    return {"sentence": rows[row - line["copy"]], "augmented": rows[row]}
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        raise InputError(f"{path}: not what augment wrote; remove {augmented}, and --resume makes it anew") from None
     return {}
 
 

@@ -3,7 +3,6 @@ sentence."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ..files import replacing
+from ..training import loop
 
 _COLUMNS = 3
 
@@ -23,13 +23,12 @@ def read_metrics(path: Path) -> tuple[dict[str, tuple[list[int], list[float]]], 
     """A run's metrics.jsonl as {loss: (steps, values)} and (steps, dev metric)."""
     losses: dict[str, tuple[list[int], list[float]]] = {}
     dev: tuple[list[int], list[float]] = ([], [])
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in loop.read_metrics(path):
         for name, value in row.get("losses", {}).items():
             steps, values = losses.setdefault(name, ([], []))
             steps.append(row["step"])
             values.append(value)
-        if "dev" in row:
+        if row.get("dev"):
             dev[0].append(row["step"])
             dev[1].append(next(iter(row["dev"].values())))
     return losses, dev

@@ -7,6 +7,7 @@ of its teacher.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,6 @@ def random_model(shape: str, tokenizer: Path | Mapping[str, Path] | None, seed: 
 def _layers(student: str, N: int) -> list[int]:
     """The numbers of `teacher:3,6,9,12`, from 1 to the teacher's N layers."""
     numbers = student.removeprefix(_LAYERS).split(",")
-    if not all(n.strip().isdecimal() and 1 <= int(n) <= N for n in numbers):
+    if not all(re.fullmatch(r"\s*[0-9]{1,4}\s*", n) and 1 <= int(n) <= N for n in numbers):
         raise InputError(f"--student {student}: needs numbers of the teacher's layers, 1 to {N}, such as teacher:1,{N}")
     return [int(n) for n in numbers]

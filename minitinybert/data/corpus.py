@@ -35,10 +35,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..claims import claimed
+from ..engine.batch import check_range
 from ..engine.parallel import end_with_parent
 from ..engine.ranks import ALONE, Ranks
 from ..errors import InputError
-from ..files import read_json, replacing, write_json
+from ..files import read_array, read_json, replacing, write_json
 from ..progress import progress
 from .text import read_corpus
 
@@ -46,6 +47,10 @@ _FORMAT = 1
 _SHARD_BYTES = 32 << 20  # of text
 _BATCH_BYTES = 1 << 18  # characters handed to the tokenizer at once
 _SENTENCE_END = re.compile(r"""(?:(?<=[.!?])|(?<=[.!?]["'”’)\]]))\s+(?=["'“‘(\[]?[A-ZÀ-Þ0-9])""")
+
+
+_DTYPES = {"tokens": "<u2 <u4", "lengths": "<u4", "documents": "<i8"}
+_ANEW = "remove the directory, and it is made anew"
 
 
 class Job(NamedTuple):
@@ -75,10 +80,17 @@ class Corpus:
         if not (self.directory / "manifest.json").is_file():
             raise InputError(f"{directory}: no manifest.json; not a directory of corpus shards, or one that is not finished")
         self.manifest = read_json(self.directory / "manifest.json")
-        self.starts = np.load(self.directory / "sentences.npy", mmap_mode="r")
-        self.documents = np.load(self.directory / "documents.npy", mmap_mode="r")
-        self._shards = [np.load(_part(self.directory, k, "tokens"), mmap_mode="r") for k in range(self.manifest["shards"])]
+        shards = self.manifest.get("shards")
+        if type(shards) is not int or shards < 1:
+            raise InputError(f"{self.directory / 'manifest.json'}: does not say how many shards there are; {_ANEW}")
+        self.starts = read_array(self.directory / "sentences.npy", "<i8")
+        self.documents = read_array(self.directory / "documents.npy", "<i8")
+        self._shards: list[np.ndarray] = []
+        while len(self._shards) < shards:  # ends at the first that is not there, whatever number the manifest says
+            self._shards.append(read_array(_part(self.directory, len(self._shards), "tokens"), _DTYPES["tokens"]))
         self._ends = np.cumsum([len(tokens) for tokens in self._shards]).tolist()
+        if not (_rises(self.starts, self._ends[-1]) and _rises(self.documents, len(self.starts) - 1)):
+            raise InputError(f"{directory}: its shards and their index are not of one corpus, or damaged; {_ANEW}")
 
     def __len__(self) -> int:
         """n, the number of sentences."""
@@ -104,10 +116,22 @@ class Corpus:
         return self.tokens(int(self.starts[i]), int(self.starts[i + 1]))
 
     def counts(self, sentences: int, vocab_size: int) -> np.ndarray:
-        """How often each word piece stands in the first `sentences`, (V,) int64."""
+        """How often each word piece stands in the first `sentences`, (V,) int64. InputError where
+        an id is none of the vocabulary's."""
         end, step = int(self.starts[sentences]), 1 << 22  # 16 MiB of tokens at once
-        parts = (np.bincount(self.tokens(at, min(end, at + step)), minlength=vocab_size) for at in range(0, end, step))
-        return sum(parts, np.zeros(vocab_size, np.int64))
+        counts = np.zeros(vocab_size, np.int64)
+        for at in range(0, end, step):
+            tokens = self.tokens(at, min(end, at + step))
+            check_range(f"{self.directory}: the corpus", tokens, vocab_size)
+            counts += np.bincount(tokens, minlength=vocab_size)
+        return counts
+
+
+def _rises(places: np.ndarray, end: int) -> bool:
+    """Whether `places` go from 0 to `end`, each after the one before it."""
+    step = 1 << 20
+    blocks = (places[at : at + step + 1] for at in range(0, len(places), step))
+    return len(places) > 0 and places[0] == 0 and places[-1] == end and all(bool((block[1:] > block[:-1]).all()) for block in blocks)
 
 
 # --------------------------------------------------------------------------------------------------------------------- making
@@ -178,9 +202,9 @@ def _finished(directory: Path, plan: dict[str, Any]) -> bool:
     plan is."""
     if not (directory / "manifest.json").exists():
         return False
-    then = read_json(directory / "manifest.json")["plan"]
+    then = read_json(directory / "manifest.json").get("plan")
     for name, value in plan.items():
-        if then.get(name) != value:
+        if not isinstance(then, dict) or then.get(name) != value:
             what = {"tokenizer": "by another tokenizer", "sources": "from other files, or from these before they were changed"}
             raise InputError(f"{directory}: holds shards made {what.get(name, 'with another ' + name)}; remove it, or name another")
     return True
@@ -255,13 +279,17 @@ def _batches(job: Job) -> Iterator[list[str]]:
 
 def _write_index(directory: Path, shards: int, plan: dict[str, Any]) -> None:
     """sentences.npy and documents.npy of all shards, then the manifest."""
-    load = lambda name: (np.load(_part(directory, k, name)) for k in range(shards))
+    load = lambda name: (read_array(_part(directory, k, name), _DTYPES[name]) for k in range(shards))
+    for number, (words, lengths, firsts) in enumerate(zip(load("tokens"), load("lengths"), load("documents"), strict=True)):
+        breaks = not len(firsts) or (firsts[0] >= 0 and firsts[-1] <= len(lengths) and bool((np.diff(firsts) > 0).all()))
+        if not breaks or lengths.sum(dtype=np.int64) != len(words):
+            raise InputError(f"{_part(directory, number, 'lengths')}: not of the same shard as its neighbours, or damaged; {_ANEW}")
     n = sum(len(lengths) for lengths in load("lengths"))
     if not n:
         raise InputError(f"{', '.join(source['name'] for source in plan['sources'])}: no text; every line is empty")
     _save(directory / "sentences.npy", (n + 1,), _starts(load("lengths")))
-    firsts = accumulate((len(lengths) for lengths in load("lengths")), initial=0)
-    documents = np.unique(np.concatenate([*(part + first for part, first in zip(load("documents"), firsts, strict=False)), [n]]))
+    before = accumulate((len(lengths) for lengths in load("lengths")), initial=0)
+    documents = np.unique(np.concatenate([*(part + first for part, first in zip(load("documents"), before, strict=False)), [n]]))
     _save(directory / "documents.npy", documents.shape, [documents])
     tokens = sum(int(lengths.sum(dtype=np.int64)) for lengths in load("lengths"))
     counts = {"shards": shards, "documents": len(documents) - 1, "sentences": n, "tokens": tokens}

@@ -214,16 +214,25 @@ def _split(labelled: list[tuple[str, str]], seed: int) -> dict[str, list[tuple[s
 
 
 def _read_reviews(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
-    """(sentence, label) without doubles, and the long reviews."""
+    """(sentence, label) without doubles, and the long reviews. InputError names the line that is
+    none of the file's."""
     labelled: dict[str, tuple[str, str]] = {}
     reviews = []
     with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            text = " ".join(row["text"].split())
-            if row["source"] == "rotten_tomatoes":
-                labelled.setdefault(_normal(text), (text, row["label"]))
-            else:
-                reviews.append(text)
+        reader = csv.DictReader(file)
+        try:
+            for row in reader:
+                text, source, label = (row.get(name) for name in ("text", "source", "label"))
+                if text is None or source is None or label is None:
+                    raise InputError(f"{path}, line {reader.line_num}: no text, source or label; remove the file, and it is fetched anew")
+                text = " ".join(text.split())
+                if source == "rotten_tomatoes":
+                    labelled.setdefault(_normal(text), (text, label))
+                else:
+                    reviews.append(text)
+        except (csv.Error, UnicodeDecodeError) as error:
+            after = f"{path}, after line {reader.line_num}"
+            raise InputError(f"{after}: not CSV in UTF-8 ({error}); remove the file, and it is fetched anew") from None
     return list(labelled.values()), reviews
 
 

@@ -17,6 +17,8 @@ from ..weights.hf import tokenizer_files
 
 _MUCH = 0.1  # of the pieces; emoji and rare signs are less
 
+_MOST_IDS = 1 << 24  # the largest vocabularies have a million
+
 
 class Encoded(NamedTuple):
     input_ids: np.ndarray  # (L,) int32: [CLS] A [SEP], or [CLS] A [SEP] B [SEP]
@@ -36,6 +38,8 @@ class Tokenizer:
         # Not the number of entries: a vocabulary that holds a piece twice has fewer entries than
         # ids. The empty piece, of empty lines at a vocab.txt's end, is in no text.
         self.vocab_size = max(id for piece, id in vocabulary.items() if piece) + 1
+        if self.vocab_size > _MOST_IDS:
+            raise InputError(f"{where}: a piece has the id {self.vocab_size - 1}, which no model has a row for; is the file damaged?")
 
     @classmethod
     def load(cls, source: str | Path | Mapping[str, Path]) -> Tokenizer:
@@ -75,6 +79,8 @@ class Tokenizer:
             encodings = self.tokenizer.encode_batch(list(texts) if pairs is None else list(zip(texts, pairs, strict=True)))
         except TypeError:
             raise _not_unicode([*texts, *(pairs or ())]) from None
+        except Exception as error:  # the library raises a bare one, such as for a vocabulary without its own unknown piece
+            raise InputError(f"{self.where}: texts cannot be split with it ({error}); is the file damaged?") from None
         finally:
             self.tokenizer.no_truncation()
         return [Encoded(np.array(e.ids, np.int32), np.array(e.type_ids, np.int32)) for e in encodings]

@@ -31,8 +31,12 @@ class WordVectors:
     """Words and their directions. words: n different ones; vectors (n, d)."""
 
     def __init__(self, words: Sequence[str], vectors: np.ndarray, where: str = "the vectors"):
-        """InputError where the table is empty, not one row a word, or holds NaN or infinity."""
-        vectors = np.asarray(vectors, np.float32)
+        """InputError where the table is empty, not of numbers, not one row a word, or holds NaN or
+        infinity."""
+        vectors = np.asarray(vectors)
+        if vectors.dtype.kind not in "fiu":
+            raise InputError(f"{where}: its elements are {vectors.dtype}, and no numbers; make the file anew")
+        vectors = vectors.astype(np.float32, copy=False)
         if vectors.ndim != 2 or not vectors.size or len(vectors) != len(words):
             raise InputError(f"{where}: {len(words)} words and vectors of shape {vectors.shape}; one row a word is needed")
         with np.errstate(over="ignore", invalid="ignore"):

@@ -69,7 +69,9 @@ class Recipe:
         for name in ("hidden_weights", "attention_weights"):
             if not re.fullmatch(rf"\s*{_NUMBER}\s*(,\s*{_NUMBER}\s*)*", getattr(self, name), re.ASCII):
                 raise InputError(f"recipe: {name} is {getattr(self, name)!r}; a number of 0 or more is needed, or one a layer: 1,0.5,1,2")
-        if self.layers not in ("uniform", "top", "bottom") and not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", self.layers, re.ASCII):
+        if self.layers not in ("uniform", "top", "bottom") and not re.fullmatch(
+            r"\s*\d{1,4}\s*(,\s*\d{1,4}\s*)*", self.layers, re.ASCII
+        ):
             raise InputError(f"recipe: layers is {self.layers!r}; choose uniform, top, bottom, or teacher layers such as 3,6,9,12")
 
     @property

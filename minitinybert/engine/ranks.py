@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .. import extras
-from ..errors import InputError
+from ..errors import CRASHED, InputError, out_of_memory
 from ..progress import log
 from .device import Array, to_host
 
@@ -188,10 +188,12 @@ def run(command: str, work: Callable[[Ranks], int]) -> int:
         return work(ranks)
     except InputError as error:
         _end(ranks, str(error), 2)
+    except MemoryError as error:
+        _end(ranks, f"rank {ranks.rank} of {ranks.size}: {out_of_memory(error)}", 2)
     except Exception as error:
         what = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-        _end(ranks, f"rank {ranks.rank} of {ranks.size} failed ({what}); --resume goes on from the last checkpoint", 1)
-    return 1
+        _end(ranks, f"rank {ranks.rank} of {ranks.size} failed ({what}); --resume goes on from the last checkpoint", CRASHED)
+    return CRASHED
 
 
 def _end(ranks: Any, line: str, status: int) -> None:

@@ -36,7 +36,7 @@ from ..progress import log, progress
 from .cut import rank_share_of
 from .optim import PRESETS, SCHEDULES, Adam
 from .shares import Learner
-from .state import load_state, read_state, save_state
+from .state import is_count, load_state, read_state, save_state
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,30 @@ class Progress:
     best: float | None = None
     window: dict[str, float] = field(default_factory=dict)  # sums of the losses since the last line of metrics
     window_steps: int = 0
+
+    @classmethod
+    def read(cls, raw: Any, path: Path) -> Progress:
+        """From a checkpoint's JSON; InputError where it is not what one holds."""
+        kinds: dict[str, Callable[[Any], bool]] = {
+            "step": is_count,
+            "best": lambda value: value is None or _is_number(value),
+            "window": _are_numbers,
+            "window_steps": is_count,
+        }
+        if not isinstance(raw, dict) or raw.keys() != kinds.keys():
+            raise InputError(f"{path}: does not hold how far a run has come; remove it to start again")
+        for name, fits in kinds.items():
+            if not fits(raw[name]):
+                raise InputError(f"{path}: {name} is not what a run left there; remove it to start again")
+        return cls(**raw)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, dict) and all(map(_is_number, values.values()))
 
 
 def train(
@@ -169,8 +193,10 @@ class _Run:
         if resume and path.exists():
             state = load_state(path, self.adam)
             self._check_state(str(path))
-            _same_run(state["settings"], self.settings, path)
-            self.at = Progress(**state["progress"])
+            _same_run(state.get("settings"), self.settings, path)
+            self.at = Progress.read(state.get("progress"), path)
+            if self.at.step > self.total:
+                raise InputError(f"{path}: step {self.at.step} of a run of {self.total}; remove it to start again")
             if self.ranks.first:
                 _say_whose_bits(state, self.bits)
                 _keep_lines(self.metrics, self.at.step)
@@ -314,7 +340,7 @@ def finished(out: Path, examples: TrainingExamples, options: Options) -> bool:
     path = Path(out) / "checkpoint" / "last.safetensors"
     if not path.exists():
         return False
-    return read_state(path)["progress"]["step"] >= total_steps(len(examples), options)
+    return Progress.read(read_state(path).get("progress"), path).step >= total_steps(len(examples), options)
 
 
 def steps_of_epoch(examples: int, options: Options) -> int:
@@ -336,7 +362,9 @@ def digest(weights: np.ndarray) -> str:
     return hashlib.blake2b(np.ascontiguousarray(weights).view(np.uint8).data, digest_size=6).hexdigest()
 
 
-def _same_run(then: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+def _same_run(then: Any, now: dict[str, Any], path: Path) -> None:
+    if not isinstance(then, dict):
+        raise InputError(f"{path}: does not hold a run's settings; remove it to start again")
     for name, value in json.loads(json.dumps(now)).items():
         if then.get(name) != value:
             raise InputError(f"{path}: --resume needs the same {name}: {then.get(name)} when the run began, {value} now")
@@ -372,6 +400,16 @@ def _step_of(line: bytes) -> int | None:
         return None
     step = row.get("step") if isinstance(row, dict) and line.endswith(b"\n") else None
     return step if isinstance(step, int) else None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl that are whole: {"step", "losses": {name: value}} or
+    {"step", "dev": {name: value}}. InputError where it cannot be read."""
+    try:
+        rows = [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if _step_of(line) is not None]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return [row for row in rows if all(_are_numbers(row.get(name, {})) for name in ("losses", "dev"))]
 
 
 class _StopSignals:

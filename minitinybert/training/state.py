@@ -29,9 +29,12 @@ def save_state(path: Path, adam: Adam, state: dict[str, Any]) -> None:
 def load_state(path: Path, adam: Adam) -> dict[str, Any]:
     """Fill `adam`'s parameters and moments in place; returns the state. InputError names a tensor
     that does not fit."""
+    state = read_state(path)
+    t = state.pop("t", None)
+    if not is_count(t):
+        raise _unreadable(path, f"t is {type(t).__name__}, not a number of steps")
     try:
         with safe_open(path, framework="numpy") as file:
-            state = json.loads(file.metadata()["state"])
             names = set(file.keys())
             for part, values in _parts(adam).items():
                 for name in values:
@@ -40,10 +43,13 @@ def load_state(path: Path, adam: Adam) -> dict[str, Any]:
                     tensor = file.get_tensor(f"{part}/{name}")
                     if tensor.shape != values[name].shape:
                         raise InputError(f"{path}: tensor {part}/{name} is {tensor.shape}, the model's {values[name].shape}")
+                    if tensor.dtype != values[name].dtype:
+                        raise InputError(f"{path}: tensor {part}/{name} is {tensor.dtype}, the model's {values[name].dtype}")
                     values[name][...] = array_module(values.flat).asarray(tensor)
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    # the library asks NumPy for a dtype by whatever name stands there: AttributeError
+    except (SafetensorError, AttributeError, TypeError, ValueError, OSError) as error:
         raise _unreadable(path, error) from None
-    adam.t = state.pop("t")
+    adam.t = t
     return state
 
 
@@ -52,12 +58,20 @@ def read_state(path: Path) -> dict[str, Any]:
     read."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return json.loads(file.metadata()["state"])
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            state = json.loads(file.metadata()["state"])
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
         raise _unreadable(path, error) from None
+    if not isinstance(state, dict):
+        raise _unreadable(path, f"its state is a JSON {type(state).__name__}")
+    return state
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
+def is_count(value: Any) -> bool:
+    """Whether what a file says can be a number of steps."""
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _unreadable(path: Path, error: Exception | str) -> InputError:
     return InputError(f"{path}: not a checkpoint that can be read ({error}); remove it to start again")
 
 

@@ -84,10 +84,10 @@ def _explained(path: Path, error: SafetensorError) -> InputError:
     try:
         header, start = _header(path)
         by_place = sorted((entry["data_offsets"][1], name) for name, entry in header.items())
-    except (ValueError, struct.error, KeyError, TypeError, IndexError, AttributeError):
+        there = path.stat().st_size - start
+        missing = [name for end, name in by_place if end > there]
+    except (ValueError, struct.error, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return _headless(path)
-    there = path.stat().st_size - start
-    missing = [name for end, name in by_place if end > there]
     if not missing:
         return InputError(f"{path}: a damaged safetensors file ({error}); {AGAIN}")
     more = f" and of {len(missing) - 1} more" if missing[1:] else ""

@@ -16,6 +16,7 @@ cased checkpoints do, their case is kept; transformers would lower-case.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -310,7 +311,7 @@ def _noted(settings: dict[str, Any], files: Mapping[str, Path], found: tokenizer
     do, and special_tokens_map.json goes before it in `settings`, which is changed."""
     if "added_tokens_decoder" in settings:
         entries = settings["added_tokens_decoder"]
-        if not isinstance(entries, dict) or not all(key.isdecimal() and isinstance(value, dict) for key, value in entries.items()):
+        if not isinstance(entries, dict) or not all(re.fullmatch(r"[0-9]{1,9}", key) and isinstance(value, dict) for key, value in entries.items()):
             raise InputError(f"{files['tokenizer_config.json']}: added_tokens_decoder does not give a token for each id; download it again")
         yield from ((int(key), _token(value, "added_tokens_decoder", files)) for key, value in entries.items())
         return

@@ -12,6 +12,7 @@ Sources: tensorflow/core/lib/io/format.cc, tensorflow/core/protobuf/tensor_bundl
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ from ..files import AGAIN
 from .files import widened
 
 _FOOTER, _TABLE_MAGIC = 48, 0xDB4775248B80FB57
+_INDEX_BYTES = 16 << 20  # BERT-large's, with its optimiser's tensors, has 50 kB
+_NAME_BYTES = 4096  # the longest name; each may share its front with the one before
 _BFLOAT16 = 14
 _FLOATS = {1: "<f4", 2: "<f8", 19: "<f2", _BFLOAT16: "<u2"}  # DataType of tensorflow/core/framework/types.proto
 _INTEGERS = {3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 9: "<i8", 17: "<u2", 22: "<u4", 23: "<u8"}
@@ -47,14 +50,17 @@ def read(prefix: Path) -> dict[str, np.ndarray]:
     where a file is missing, damaged or cut short (naming the tensor), compressed, or not a BERT's.
     """
     shards, entries = _bundle(Path(f"{prefix}.index"))
-    paths = [Path(f"{prefix}.data-{i:05d}-of-{shards:05d}") for i in range(shards)]
-    for path in paths:
-        if not path.is_file():
-            raise InputError(f"{path}: missing; {prefix}.index needs it; {AGAIN}")
+    paths: list[Path] = []
+    while len(paths) < shards:  # ends at the first that is not there, whatever number the header says
+        paths.append(Path(f"{prefix}.data-{len(paths):05d}-of-{shards:05d}"))
+        if not paths[-1].is_file():
+            raise InputError(f"{paths[-1]}: missing; {prefix}.index says that there are {shards} of them; {AGAIN}")
     data = [np.memmap(path, np.uint8, "r").view(np.ndarray) if path.stat().st_size else np.empty(0, np.uint8) for path in paths]
     for name, entry in entries.items():  # the optimiser's too: a shard that lacks them was not copied whole
-        if entry.shard >= shards or entry.offset + entry.size > len(data[entry.shard]):
-            raise InputError(f"{paths[min(entry.shard, shards - 1)]}: cut short; bytes of tensor {name} are missing; {AGAIN}")
+        if entry.shard >= shards:
+            raise InputError(f"{prefix}.index: tensor {name} is in file {entry.shard} of {shards}; {AGAIN}")
+        if entry.offset + entry.size > len(data[entry.shard]):
+            raise InputError(f"{paths[entry.shard]}: cut short; bytes of tensor {name} are missing; {AGAIN}")
     model = {name: entry for name, entry in entries.items() if _MODEL_S.fullmatch(name)}
     if not any("bert/" in name for name in model):
         there = ", ".join(list(entries)[:4])
@@ -104,6 +110,8 @@ def _converted(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
 
 def _bundle(path: Path) -> tuple[int, dict[str, _Entry]]:
     """The number of shards, and each tensor's entry."""
+    if path.stat().st_size > _INDEX_BYTES:
+        raise InputError(f"{path}: {path.stat().st_size} bytes, too many for an index of tensors; {AGAIN}")
     table = path.read_bytes()
     if len(table) < _FOOTER or int.from_bytes(table[-8:], "little") != _TABLE_MAGIC:
         raise InputError(f"{path}: cut short, or not the index of a TensorFlow checkpoint; {AGAIN}")
@@ -115,16 +123,23 @@ def _bundle(path: Path) -> tuple[int, dict[str, _Entry]]:
     except (IndexError, KeyError, ValueError, TypeError):
         raise InputError(f"{path}: damaged; {AGAIN}") from None
     shards, big_endian = header.get(1, 0), header.get(2, 0)
-    if big_endian or not isinstance(shards, int):
+    if big_endian:
         raise InputError(f"{path}: written on a big-endian machine; save it on a little-endian one")
+    if not isinstance(shards, int) or not shards:
+        raise InputError(f"{path}: does not say in how many files its tensors are; {AGAIN}")
     return shards, parsed
 
 
 def _table(table: bytes, path: Path) -> Iterator[tuple[bytes, bytes]]:
     _, _, position = _handle(table, len(table) - _FOOTER)  # that of the meta-index, which is empty
     begin, length, _ = _handle(table, position)
+    left = len(table)
     for _, handle in _block(table, begin, length, path):
-        yield from _block(table, *_handle(handle, 0)[:2], path)
+        begin, length, _ = _handle(handle, 0)
+        left -= length
+        if left < 0:
+            raise ValueError("blocks that lie over one another")
+        yield from _block(table, begin, length, path)
 
 
 def _handle(data: bytes, position: int) -> tuple[int, int, int]:
@@ -148,6 +163,8 @@ def _block(table: bytes, begin: int, length: int, path: Path) -> Iterator[tuple[
         shared, position = _varint(table, position)
         fresh, position = _varint(table, position)
         size, position = _varint(table, position)
+        if shared + fresh > _NAME_BYTES:
+            raise ValueError("a name of no length")
         key = key[:shared] + table[position : position + fresh]
         position += fresh + size
         yield key, table[position - size : position]
@@ -155,14 +172,15 @@ def _block(table: bytes, begin: int, length: int, path: Path) -> Iterator[tuple[
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
     """Seven bits a byte, the lowest first, the eighth bit on all but the last. IndexError beyond
-    the data."""
+    the data, ValueError beyond 64 bits."""
     value = shift = 0
-    while True:
+    while shift < 70:
         byte = data[position]
         value |= (byte & 0x7F) << shift
         position, shift = position + 1, shift + 7
         if byte < 0x80:
             return value, position
+    raise ValueError("a number of more than 64 bits")
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
@@ -185,14 +203,14 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _entry(message: bytes) -> _Entry:
-    """A field that is 0 is left out of the message."""
+    """A field that is 0 is left out of the message. TypeError where a size is no number."""
     fields = list(_fields(message))
     numbers = {number: value for number, value in fields if isinstance(value, int)}
     parts = {number: value for number, value in fields if isinstance(value, bytes)}
     dims = [dict(_fields(dim)) for number, dim in _fields(parts.get(2, b"")) if number == 2 and isinstance(dim, bytes)]
     return _Entry(
         dtype=numbers.get(1, 0),
-        shape=tuple(int(dim.get(1, 0)) for dim in dims),
+        shape=tuple(operator.index(dim.get(1, 0)) for dim in dims),  # type: ignore[arg-type]
         shard=numbers.get(3, 0),
         offset=numbers.get(4, 0),
         size=numbers.get(5, 0),

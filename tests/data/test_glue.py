@@ -534,3 +534,12 @@ def test_two_files_of_one_split_are_not_chosen_between(tmp_path):
         (tmp_path / name).write_text("sentence\tlabel\ngood\t1\n")
     with pytest.raises(InputError, match="train.tsv and train.csv; keep the one"):
         read_split(TASKS["sst-2"], tmp_path, "train")
+
+
+def test_a_label_of_thousands_of_digits_is_text(tmp_path):
+    """int() refuses more than 4,300 of them."""
+    long = "9" * 5000
+    (tmp_path / "train.tsv").write_text(f"text\tlabel\na\t{long}\nb\t10\nc\t9\n")
+    assert custom_task(tmp_path, ["text"], "label").labels == ("10", "9", long)
+    (tmp_path / "train.tsv").write_text("text\tlabel\na\t-1\nb\t10\nc\t9\n")
+    assert custom_task(tmp_path, ["text"], "label").labels == ("-1", "9", "10")

@@ -165,3 +165,17 @@ def test_no_sentence_is_in_two_splits_nor_a_held_out_one_in_the_corpus(tmp_path)
     assert before["train.tsv"].startswith(fewer.pop("train.tsv")) and all(before[name] == rest for name, rest in fewer.items())
     movie_review_splits(tmp_path / "reviews.csv", tmp_path / "data", seed=4)
     assert before["test.tsv"] != (tmp_path / "data" / "test.tsv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"text,label,source\ngood,1,rotten_tomatoes\nbad\n", "line 3: no text, source or label"),
+        (b"text,source\ngood,rotten_tomatoes\n", "line 2: no text, source or label"),
+        (b"text,label,source\n\xff,1,imdb\n", "not CSV in UTF-8"),
+    ],
+)
+def test_reviews_that_are_none(tmp_path, content, message):
+    (tmp_path / "reviews.csv").write_bytes(content)
+    with pytest.raises(InputError, match=rf"reviews\.csv, .*{message}"):
+        movie_review_splits(tmp_path / "reviews.csv", tmp_path / "data", 0)

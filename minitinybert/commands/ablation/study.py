@@ -100,6 +100,14 @@ def run(
     return report
 
 
+def checked(results: dict[str, Any], task: Task, path: Path) -> dict[str, Any]:
+    """Results as they were kept; InputError where they are none of the task's."""
+    for metrics in results.values() or [None]:
+        if not isinstance(metrics, dict) or type(metrics.get(task.main_metric)) not in (int, float):
+            raise InputError(f"{path}: has no {task.main_metric}; remove {path.parent}, and --resume makes it anew")
+    return results
+
+
 def _main(results: Mapping[str, Mapping[str, float]], task: Task) -> float:
     """The main metric, a mean over the dev files (MNLI has two)."""
     return statistics.fmean(metrics[task.main_metric] for metrics in results.values())
@@ -240,7 +248,7 @@ class _Study:
                 answers=self.answers,
             )  # fmt: skip
 
-        return _once(place, work)
+        return checked(_once(place, work), self.task, place / "result.json")
 
     def _intermediate(self, p: Procedure, seed: int) -> Path:
         """The student after TD's first step; what the second one learns from makes no difference to
