@@ -311,7 +311,8 @@ def _noted(settings: dict[str, Any], files: Mapping[str, Path], found: tokenizer
     do, and special_tokens_map.json goes before it in `settings`, which is changed."""
     if "added_tokens_decoder" in settings:
         entries = settings["added_tokens_decoder"]
-        if not isinstance(entries, dict) or not all(re.fullmatch(r"[0-9]{1,9}", key) and isinstance(value, dict) for key, value in entries.items()):
+        ids = isinstance(entries, dict) and all(re.fullmatch(r"[0-9]{1,9}", key) for key in entries)
+        if not ids or not all(isinstance(value, dict) for value in entries.values()):
             raise InputError(f"{files['tokenizer_config.json']}: added_tokens_decoder does not give a token for each id; download it again")
         yield from ((int(key), _token(value, "added_tokens_decoder", files)) for key, value in entries.items())
         return
