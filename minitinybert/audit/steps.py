@@ -375,7 +375,7 @@ STEP_CASES = (
         declared=_layers_declared,
     ),
     _step("distill.intermediate", "Σ_m L_embd, L_hidn + L_attn, through W_e, W_h and the student", "intermediate", _HEAD),
-    _step("distill.prediction", "L_pred through the student, or the square of numbers' differences", "prediction", _KEY_BIAS),
+    _step("distill.prediction", "L_pred through the student", "prediction", _KEY_BIAS),
     _step("train.supervised", "cross-entropy with classes, or the square of numbers' differences", "supervised", _KEY_BIAS),
     _step("train.mlm", "cross-entropy with the masked words", "mlm", _KEY_BIAS),
 )
