@@ -95,6 +95,7 @@ _NAMES = {
 }
 
 _NO_RESULT = ("copy", "strict")  # keywords that save a copy, or are a check
+_NO_ORDER = ("swapaxes", "min", "max", "minimum", "maximum")  # of their arguments none is the first
 
 
 def changes(node: ast.AST) -> Iterator[ast.AST | None]:
@@ -124,8 +125,8 @@ def changes(node: ast.AST) -> Iterator[ast.AST | None]:
             yield other(lower=one if lower is None else ast.BinOp(lower, ast.Add(), one))
             yield other(upper=ast.UnaryOp(ast.USub(), one) if upper is None else ast.BinOp(upper, ast.Sub(), one))
         case ast.Call(function, arguments, keywords):
-            axes = isinstance(function, ast.Attribute) and function.attr == "swapaxes"  # of which neither is the first
-            if len(arguments) > 1 and not axes and not any(isinstance(a, ast.Starred) for a in arguments[:2]):
+            name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+            if len(arguments) > 1 and name not in _NO_ORDER and not any(isinstance(a, ast.Starred) for a in arguments[:2]):
                 yield other(args=[arguments[1], arguments[0], *arguments[2:]])
             if len(arguments) > 1:
                 yield other(args=arguments[:-1])
@@ -228,8 +229,8 @@ _BODIES = ("body", "orelse", "finalbody", "handlers")
 
 def _places(node: Any) -> Iterator[tuple[Any, Callable[[Any], None]]]:
     """The expressions of a statement and how to exchange each. Those of its bodies are of statements of their own; annotations and
-    messages say nothing."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("InputError", "TypeVar", "cast"):
+    messages say nothing, and of which array the library is asked does not matter."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("InputError", "TypeVar", "cast", "array_module"):
         return
     for field, value in ast.iter_fields(node):
         if field == "annotation" or (isinstance(node, ast.stmt) and field in _BODIES):
@@ -284,7 +285,8 @@ def warm() -> None:
 
 
 def in_a_fork(work: Callable[[], Any], patience: float = PATIENCE) -> Any:
-    """What `work` gives, pickled, from a process of its own; the exception it raises; or None where it took too long or died."""
+    """What `work` gives, pickled, from a process of its own; a RuntimeError that says what it raised (an exception of the package's
+    would bring the package here, and with it the unchanged code to all that are forked later); or None where it took too long or died."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -296,19 +298,17 @@ def in_a_fork(work: Callable[[], Any], patience: float = PATIENCE) -> Any:
         try:
             answer = work()
         except BaseException as error:
-            answer = error
-        try:
-            kept = pickle.dumps(answer)
-        except Exception:
-            kept = pickle.dumps(RuntimeError(str(answer)))
+            answer = RuntimeError(type(error).__name__)
         with os.fdopen(write, "wb") as pipe:
-            pipe.write(kept)
+            pickle.dump(answer, pipe)
         os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
         said = pipe.read()
     os.waitpid(child, 0)
-    return pickle.loads(said) if said else None
+    answer = pickle.loads(said) if said else None
+    assert not any(name.startswith("minitinybert") for name in sys.modules)
+    return answer
 
 
 # ---------------------------------------------------------------------------------------------------------------- the audit as a judge
@@ -398,7 +398,7 @@ def killer(mutant: Mutant, code: CodeType, through: dict[str, tuple[float, set[t
         return ""
 
     answer = in_a_fork(work)
-    return answer if isinstance(answer, str) else f"{type(answer).__name__}"
+    return answer if isinstance(answer, str) else str(answer or "no end")
 
 
 # ---------------------------------------------------------------------------------------------------------------- the tests as a judge
@@ -421,7 +421,7 @@ def killed_by_tests(mutant: Mutant, code: CodeType) -> str:
         return "tests" if pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests_of(mutant.file)]) else ""
 
     answer = in_a_fork(work, patience=1200)
-    return answer if isinstance(answer, str) else f"{type(answer).__name__}"
+    return answer if isinstance(answer, str) else str(answer or "no end")
 
 
 # ---------------------------------------------------------------------------------------------------------------- the score
