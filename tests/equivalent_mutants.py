@@ -5,11 +5,15 @@ _NOBODY = "more of the trace is worked out, which nobody looks at"
 
 EQUIVALENT: dict[tuple[str, str, str, str], str] = {
     ("model/bert.py", "Bert.forward_batch", "with_head = logits and (c.pooler or c.head == 'mlm')", "with_head = logits"): _NOBODY,
+    ("model/encoder.py", "Keep", "cache: bool = True", "cache: bool = False"): "whoever asks says which",
     ("distillation/objectives.py", "View", "logits: bool = False", "logits: bool = True"): _NOBODY,
     ("training/shares.py", "Learner._of_share", "return _Result(losses, *dlookups[0])", "return _Result(losses, *dlookups[-1])"): (
         "the list has one entry"
     ),
-    ("training/shares.py", "Learner._clear_tables", "if self.workers.ranks.size > 1:", "if self.workers.ranks.size >= 1:"): (
-        "the whole table is cleared where the looked-up rows would do"
-    ),
+    **{
+        ("training/shares.py", "Learner._clear_tables", "if self.workers.ranks.size > 1:", f"if self.workers.ranks.size {larger}:"): (
+            "the whole table is cleared where the looked-up rows would do"
+        )
+        for larger in (">= 1", "> 0")
+    },
 }
