@@ -12,6 +12,7 @@ import numpy as np
 
 from ..engine.batch import Run
 from ..engine.device import Array, array_module
+from ..engine.random import bits16
 from ..losses import attention as attention_loss
 from ..losses import cross_entropy, hidden, mlm, mse, prediction
 from ..losses import embedding as embedding_loss
@@ -182,8 +183,11 @@ def _softmax_backward(dy: Array, cache: Weights) -> Array:
 def _dropout(draw: Draw) -> Inputs:
     rows = draw.rows()
     x = {"x": draw.normal(*rows, draw.integer(1, 9))}
-    keys = {"keys": draw.keys(*rows)} if draw.option("keys", (True, False)) else {}
-    return Inputs(x | keys, {"p": draw.option("dropout", (0.5, 0.1, 0.9, 0.0))})
+    keys = draw.keys(*rows)
+    p = draw.option("dropout", (0.5, 0.1, 0.9, 0.0, "a number that is drawn"))
+    if isinstance(p, str):  # the first of the row's: what is just as large stays
+        p = float(bits16(keys, 1).flat[0]) / 65536
+    return Inputs(x | ({"keys": keys} if draw.option("keys", (True, False)) else {}), {"p": min(p, 0.9)})
 
 
 def _dropout_forward(x: Array, p: float, keys: Array | None = None) -> tuple[Array, dropout.Cache]:
