@@ -12,6 +12,7 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         for deeper in (("", 0), (_LOOKED_AT, 1))
     },
     ("ops/embedding.py", "add_rows", "order = xp.argsort(ids, kind='stable')", "order = xp.argsort(ids)"): "the same sums in another order",
+    ("model/parameters.py", "Layout.__init__", "end = 0", "end = 1"): "where the first tensor lies is nobody's business",
     ("model/encoder.py", "Keep", "cache: bool = True", "cache: bool = False"): "whoever asks says which",
     ("distillation/objectives.py", "View", "logits: bool = False", "logits: bool = True"): _NOBODY,
     ("training/shares.py", "Learner._of_share", "return _Result(losses, *dlookups[0])", "return _Result(losses, *dlookups[-1])"): (

@@ -380,11 +380,16 @@ def gone_through() -> dict[str, tuple[float, set[tuple[str, int]]]]:
     return found
 
 
+def _at_import(mutant: Mutant) -> bool:
+    """Whether the statement stands in a module or a class: no case goes through it, and any may see it."""
+    return mutant.function.rpartition(".")[2].lstrip("_")[:1].isupper() or not mutant.function
+
+
 def killer(mutant: Mutant, code: CodeType, through: dict[str, tuple[float, set[tuple[str, int]]]]) -> str:
     """Which judge of the audit says no first, of which case; "" where none does."""
     first, last = mutant.lines
     touched = [name for name, (_, seen) in through.items() if any((mutant.file, line) in seen for line in range(first, last + 1))]
-    if not touched and mutant.function and "lambda" not in mutant.was:
+    if not touched and not _at_import(mutant):
         return ""  # no case comes this way
     order = sorted(touched if touched else through, key=lambda name: through[name][0])
 
