@@ -13,6 +13,7 @@ when it is asked for: the page does without.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,19 @@ def twins() -> dict[str, Callable[..., Any]]:
         "losses.attention": twin.attention_loss,
         "losses.embedding": twin.hidden,
         **{f"bert.{head}": twin.bert for head in ("none", "classifier", "classifier-relu", "mlm")},
+        "distill.layers": step.layers,
         "distill.intermediate": step.intermediate,
         "distill.prediction": step.prediction,
+        "train.supervised": step.supervised,
+        "train.mlm": step.mlm,
+        **{f"optim.{name}": partial(_optimiser, name) for name in ("adamw", "bert", "bert-adam")},
     }
+
+
+def _optimiser(name: str, preset: str, **inputs: Any) -> dict[str, Any]:
+    from .step import optimiser
+
+    return optimiser(name, **inputs)
 
 
 def differentiate(
@@ -59,6 +70,8 @@ def differentiate(
 
     tensors = {key: tensor(a).requires_grad_(key in wanted) for key, a in arrays.items()}
     outputs = twins()[name](**tensors, **settings, **given)
+    if not wanted:
+        return {key: y.detach().numpy() for key, y in outputs.items()}, {}
     seen = list(doutputs)
     grads = torch.autograd.grad(
         [outputs[key] for key in seen],
@@ -76,9 +89,15 @@ def differentiate(
 SILENT = {
     "ops.dropout": "ops.dropout: the page has no dropout",
     "bert.classifier-relu": "bert.classifier-relu: the page has no relu before the classifier, as the paper has none",
+    "distill.layers": "distill.layers: the page compares as many heads as there are, and no scores otherwise for being low",
+    "optim.bert-adam": "optim.bert-adam: the page clips the gradient as a whole",
 }
 _NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": None, "hidden_act": "gelu"}
-_PAPER = {"layers": "uniform", "projection": "split", "projection_bias": False, "padding": "exclude", "prediction_mean": "sentences"}
+_NO_RELU = {"classifier_relu": False}
+_PAPER = {
+    "layers": "uniform", "projection": "split", "projection_bias": False, "project_equal_widths": True, "padding": "exclude",
+    "prediction_mean": "sentences", "teacher_dropout": False,
+}
 
 
 def page(name: str, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Answer:
@@ -88,17 +107,19 @@ def page(name: str, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any
 
 def taken(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A case's drawn arrays and settings without what the page does not know. Teacher and student
-    have as many heads, and one ε."""
+    have as many heads, and one ε; all of a trace is asked for, and a step taken with the whole batch."""
     plain = {"p": 0.0, "rate": 0.0, "approximate": "none"}
-    settings = {name: plain.get(name, value) for name, value in settings.items() if name != "count"}
+    settings = {name: plain.get(name, value) for name, value in settings.items() if name not in ("count", "call")}
     for model in {"config", "student", "teacher"} & settings.keys():
-        settings[model] = {**settings[model], **_NO_DROPOUT}
+        settings[model] = {**settings[model], **_NO_DROPOUT, **(_NO_RELU if model != "config" else {})}
     arrays = {name: a for name, a in arrays.items() if name != "keys"}
     if "recipe" in settings:
         same = ("num_attention_heads", "layer_norm_eps")
         settings["teacher"] |= {name: settings["student"][name] for name in same}
         settings["recipe"] = {name: _PAPER.get(name, value) for name, value in settings["recipe"].items()}
+    if "projection" in settings.get("recipe", {}):
         fits = [name for name in arrays if name.startswith("student.fit_dense") and name.endswith(".weight")]
+        fits = fits or [name for name in arrays if name.startswith("student.") and name.endswith("attention.output.dense.weight")]
         split = dict(zip(("embedding", "hidden"), (fits * 2)[:2], strict=False))  # of one, two; of one a layer, the first two
         split = {f"student.fit_dense_{term}.weight": arrays[fit].copy() for term, fit in split.items()}
         arrays = {name: a for name, a in arrays.items() if not name.startswith("student.fit_dense")} | split
@@ -201,15 +222,15 @@ def _attention(q, kv, runs, heads, p, attention_mask=None) -> Answer:
     return outputs, backward
 
 
-def _feed_forward(x, W1, b1, W2, approximate) -> Answer:
+def _feed_forward(x, W1, b1, W2, approximate, b2=None) -> Answer:
     u, to_x = _linear(x, W1, b1)
     a, to_u = _gelu(u["y"], approximate)
-    y, to_a = _linear(a["y"], W2)
+    y, to_a = _linear(a["y"], W2, b2)
 
     def backward(dy):
         down = to_a(dy)
         up = to_x({"y": to_u({"y": down["x"]})["x"]})
-        return {"x": up["x"], "W1": up["W"], "b1": up["b"], "W2": down["W"]}
+        return {"x": up["x"], "W1": up["W"], "b1": up["b"], "W2": down["W"], "b2": down["b"]}
 
     return y, backward
 
@@ -309,15 +330,18 @@ def _bert(config, is_packed, input_ids, token_type_ids, attention_mask, position
 def _step(lesson: Callable[..., Any]) -> Callable[..., Answer]:
     """A step's losses; the gradient of each is its weight in the total."""
 
-    def step(student, teacher, recipe, is_packed, input_ids, token_type_ids, attention_mask, **tensors) -> Answer:
-        P, c = model(student, tensors, "student.")
-        T, _ = model(teacher, tensors, "teacher.")
+    def step(student, input_ids, token_type_ids, attention_mask, is_packed, **rest) -> Answer:
+        P, c = model(student, rest, "student.")
         batch, _ = rectangle(input_ids, token_type_ids, attention_mask, is_packed)
-        g = tinybert.layer_map(student["num_hidden_layers"], teacher["num_hidden_layers"])
-        losses, _ = lesson(P, batch, c, T, g, recipe, {})
+        order = np.argsort(attention_mask.sum(1), kind="stable") if is_packed else np.arange(len(attention_mask))
+        if "labels" in rest:
+            batch["labels"] = rest["labels"][order]
+        if "asked" in rest:
+            batch["labels"] = np.where(rest["asked"], rest["words"], -100)[order]
+        losses, _ = lesson(P, batch, c, rest, {})
 
         def backward(dy):
-            G = lesson(P, batch, c, T, g, recipe, dy)[1]
+            G = lesson(P, batch, c, rest, dy)[1]
             named = {f"student.{name}": gradient for name, gradient in G.items()}
             return named | {f"student.bert.{name}": gradient for name, gradient in G.items()}
 
@@ -326,13 +350,60 @@ def _step(lesson: Callable[..., Any]) -> Callable[..., Answer]:
     return step
 
 
-def _intermediate(P, batch, c, T, g, recipe, dy):
-    return tinybert.intermediate(P, batch, c, T, g, tuple(dy.get(term, 0.0) for term in ("embedding", "hidden", "attention")))
+def _teacher(rest):
+    return model(rest["teacher"], rest, "teacher.")[0]
 
 
-def _prediction(P, batch, c, T, g, recipe, dy):
-    losses, G = tinybert.prediction(P, batch, c, T, recipe["temperature"])
-    return losses, {name: dy.get("prediction", 0.0) * gradient for name, gradient in G.items()}
+def _intermediate(P, batch, c, rest, dy):
+    teacher = _teacher(rest)
+    λ = {"embedding": 1.0, "hidden": 1.0, "attention": 1.0} | (rest["weights"] or {})
+    depths = (len({name.split(".")[2] for name in model if name.startswith("encoder.layer.")}) for model in (P, teacher))
+    weights = tuple(λ[term] * dy.get(term, 0.0) for term in λ)
+    losses, G = tinybert.intermediate(P, batch, c, teacher, tinybert.layer_map(*depths), weights)
+    return {term: λ[term] * loss for term, loss in losses.items() if λ[term]}, G
+
+
+def _prediction(P, batch, c, rest, dy):
+    dloss = dy.get("prediction", 0.0)
+    if rest["regression"]:
+        target = batch["labels"][:, None]
+        if rest["recipe"]["regression_target"] == "teacher":
+            target = tinybert.bert(_teacher(rest), c, batch)[0]["logits"]
+        return _numbers(P, batch, c, target, "prediction", dloss)
+    losses, G = tinybert.prediction(P, batch, c, _teacher(rest), rest["recipe"]["temperature"])
+    return losses, {name: dloss * gradient for name, gradient in G.items()}
+
+
+def _numbers(P, batch, c, target, term, dloss):
+    """The page's mean squared error, of the model's numbers."""
+    trace, cache = tinybert.bert(P, c, batch)
+    loss, dlogits = tinybert.mse(trace["logits"], target, True)
+    tinybert.bert_backward({"logits": dloss * dlogits}, cache, P, c, G := _zeros(P))
+    return {term: loss}, G
+
+
+def _supervised(P, batch, c, rest, dy):
+    if rest["regression"]:
+        return _numbers(P, batch, c, batch["labels"][:, None], "mse", dy.get("mse", 0.0))
+    losses, G = tinybert.supervised(P, batch, c)
+    return {"cross_entropy": losses["cross-entropy"]}, {name: dy.get("cross_entropy", 0.0) * gradient for name, gradient in G.items()}
+
+
+def _mlm(P, batch, c, rest, dy):
+    losses, G = tinybert.supervised(P, batch, c)
+    return {"mlm": losses["cross-entropy"]}, {name: dy.get("mlm", 0.0) * gradient for name, gradient in G.items()}
+
+
+def _adam(preset, schedule, lr, total, warmup, threads, copies, **tensors) -> Answer:
+    P = {name: np.tile(tensors[name], n) for name, n in copies.items()}
+    state = {"t": 0, "m": _zeros(P), "v": _zeros(P)}
+    for i in range(total):
+        G = {name: np.tile(tensors[f"gradient of {name}"][i], copies[name]) for name in P}
+        rate = 1.0 if schedule == "constant" else i / warmup if i < warmup else (total - i) / (total - warmup)
+        tinybert.adamw(P, G, state, lr * rate, **({"eps": 1e-8, "correct": True} if preset == "adamw" else {}))
+    kinds = {"θ": P, "m": state["m"], "√v": {name: np.sqrt(v) for name, v in state["v"].items()}}
+    by_copy = {f"{kind} of {name}": a.reshape(copies[name], -1) for kind, of in kinds.items() for name, a in of.items()}
+    return {name: np.stack([a.max(0), a.min(0)]) for name, a in by_copy.items()}, lambda dy: {}
 
 
 _PAGE: dict[str, Callable[..., Answer]] = {
@@ -357,4 +428,8 @@ _PAGE: dict[str, Callable[..., Answer]] = {
     "bert.mlm": _bert,
     "distill.intermediate": _step(_intermediate),
     "distill.prediction": _step(_prediction),
+    "train.supervised": _step(_supervised),
+    "train.mlm": _step(_mlm),
+    "optim.adamw": _adam,
+    "optim.bert": _adam,
 }

@@ -97,5 +97,5 @@ def imitate(stage: str, student: Any, teacher: Any, batch: Any, seed: int, rates
             T = forward(fixed, teacher.config.to_hf(), batch, keeps[1], is_student=False)
         return STAGES[stage](forward(own, student.config.to_hf(), batch, keeps[0], is_student=True), T, labels)
 
-    history, last = step.train(step_losses, learned, "bert-adam", rates)
+    history, last, _ = step.train(step_losses, learned, "bert-adam", rates)
     return history, {name: p.detach().numpy() for name, p in own.items()}, {name: g.numpy() for name, g in last.items()}

@@ -3,6 +3,7 @@ the two optimisers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,42 +12,83 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minitinybert.audit.models import dropout_masks
-from minitinybert.distillation.distill import Intermediate
-from minitinybert.distillation.recipes import Recipe
 from minitinybert.engine.random import key
 
 from . import twin
 
 
-def intermediate(student, teacher, recipe, batch, keep, map: Sequence[int], **tensors: Any) -> twin.Outputs:
-    """L_embd, Σ L_hidn, Σ L_attn (eqs. 7–9), the student under given dropout masks, the teacher
-    without."""
-    S, T = _traces(student, teacher, batch, keep, tensors)
-    own = _part(tensors, "student.")
-    layers = range(1, student["num_hidden_layers"] + 1)
+def intermediate(student, teacher, recipe, batch, keep, weights=None, teacher_keep=None, **tensors: Any) -> twin.Outputs:
+    """λ_embd L_embd, λ_hidn Σ L_hidn, λ_attn Σ L_attn (eqs. 7–9), the student under given dropout
+    masks, the teacher without or under its own."""
+    S, T = _traces(student, teacher, batch, keep, teacher_keep, tensors)
     heads = student["num_attention_heads"], teacher["num_attention_heads"]
-    counts = recipe["padding"] == "count"
-    project = lambda x, m: F.linear(x, *_projection(own, recipe["projection"], m))
-    return {
-        "embedding": _rows_mse(project(S["embedding"], 0), T["embedding"], batch, counts),
-        "hidden": sum(_rows_mse(project(S[f"hidden.{m}"], m), T[f"hidden.{map[m - 1]}"], batch, counts) for m in layers),
-        "attention": sum(_scores_mse(S[f"scores.{m - 1}"], T[f"scores.{map[m - 1] - 1}"], batch, heads, counts) for m in layers),
+    return _compared(S, T, _part(tensors, "student."), heads, teacher["num_hidden_layers"], recipe, weights, batch)
+
+
+def layers(width, heads, recipe, weights, is_packed, share, batch, **tensors: Any) -> twin.Outputs:
+    """The same of two traces that are given."""
+    S = {name.replace("_S.", "."): a for name, a in tensors.items() if "_S." in name} | {"embedding": tensors["hidden_S.0"]}
+    T = {name.replace("_T.", "."): a for name, a in tensors.items() if "_T." in name} | {"embedding": tensors["hidden_T.0"]}
+    return _compared(S, T, tensors, (heads, 2), 3, recipe, weights, batch)
+
+
+def _compared(S, T, own, heads: tuple[int, int], N: int, recipe, weights, batch) -> twin.Outputs:
+    """The terms by name, but for those whose λ is 0, and attention where unequal heads drop it."""
+    M = sum("scores." in name for name in S)
+    map, counts = layer_map(recipe["layers"], M, N), recipe["padding"] == "count"
+    project = lambda x, m: _project(x, own, recipe["projection"], m)
+    λ = {"embedding": 1.0, "hidden": 1.0, "attention": 1.0} | (weights or {})
+    if heads[0] != heads[1] and recipe["heads"] == "drop":
+        λ["attention"] = 0.0
+    terms = {
+        "embedding": lambda: _rows_mse(project(S["embedding"], 0), T["embedding"], batch, counts),
+        "hidden": lambda: sum(_rows_mse(project(S[f"hidden.{m}"], m), T[f"hidden.{n}"], batch, counts) for m, n in enumerate(map, 1)),
+        "attention": lambda: sum(_scores_mse(S[f"scores.{m}"], T[f"scores.{n - 1}"], batch, heads, counts) for m, n in enumerate(map)),
     }
+    return {name: λ[name] * term() for name, term in terms.items() if λ[name]}
 
 
-def prediction(student, teacher, recipe, batch, keep, map: Sequence[int], **tensors: Any) -> twin.Outputs:
-    """L_pred (eq. 10): a mean over sentences, or with the released code over sentences × classes."""
-    S, T = _traces(student, teacher, batch, keep, tensors)
-    count = batch.totals.sentences * (S["logits"].shape[-1] if recipe["prediction_mean"] == "elements" else 1)
+def layer_map(layers: str, M: int, N: int) -> list[int]:
+    """Which of the teacher's layers 1 … N each of the student's learns from."""
+    if "," in layers:
+        return [int(n) for n in layers.split(",")]
+    return {"uniform": [math.floor(m * N / M + 0.5) for m in range(1, M + 1)], "top": list(range(N - M + 1, N + 1))}.get(
+        layers, list(range(1, M + 1))
+    )
+
+
+def prediction(student, teacher, recipe, batch, keep, regression=False, teacher_keep=None, **tensors: Any) -> twin.Outputs:
+    """L_pred (eq. 10): a mean over sentences, or with the released code over sentences × classes.
+    Of numbers the mean squared difference from the teacher's, or from the labels."""
+    S, T = _traces(student, teacher, batch, keep, teacher_keep, tensors)
+    sentences = batch.totals.sentences
+    if regression:
+        target = twin.tensor(batch.labels)[:, None] if recipe["regression_target"] == "labels" else T["logits"]
+        return {"prediction": F.mse_loss(S["logits"], target, reduction="sum") / sentences}
+    count = sentences * (S["logits"].shape[-1] if recipe["prediction_mean"] == "elements" else 1)
     return {"prediction": twin.prediction(S["logits"], T["logits"], recipe["temperature"], count)["loss"]}
 
 
-def _traces(student, teacher, batch, keep, tensors) -> tuple[twin.Outputs, twin.Outputs]:
-    nothing = {"embedding": None, "classifier": None}
-    runs = [None] * len(batch.runs)
-    teacher_keep = {**nothing, "layers": [{"probabilities": runs} for _ in range(teacher["num_hidden_layers"])]}
+def supervised(student, batch, keep, regression, **tensors: Any) -> twin.Outputs:
+    logits, labels = twin.bert_batch(_part(tensors, "student."), student, batch, keep)["logits"], twin.tensor(batch.labels)
+    if regression:
+        return {"mse": F.mse_loss(logits[:, 0], labels)}
+    return {"cross_entropy": F.cross_entropy(logits, labels)}
+
+
+def mlm(student, batch, keep, **tensors: Any) -> twin.Outputs:
+    """A mean over the masked rows; 0 where there are none."""
+    own = _part(tensors, "student.")
+    last = twin.bert_batch(own, student, batch, keep)[f"hidden.{student['num_hidden_layers']}"]
+    logits = twin.mlm_logits(own, student, last[twin.tensor(batch.masked.rows)])
+    total = F.cross_entropy(logits, twin.tensor(batch.masked.labels), reduction="sum")
+    return {"mlm": total / max(len(batch.masked.rows), 1)}
+
+
+def _traces(student, teacher, batch, keep, teacher_keep, tensors) -> tuple[twin.Outputs, twin.Outputs]:
+    nothing = {"embedding": None, "classifier": None, "layers": []}
     with torch.no_grad():
-        T = twin.bert_batch(_part(tensors, "teacher."), teacher, batch, teacher_keep)
+        T = twin.bert_batch(_part(tensors, "teacher."), teacher, batch, teacher_keep or nothing)
     return twin.bert_batch(_part(tensors, "student."), student, batch, keep), T
 
 
@@ -54,9 +96,11 @@ def _part(tensors: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _projection(own: Mapping[str, Tensor], kind: str, m: int) -> tuple[Tensor, Tensor | None]:
+def _project(x: Tensor, own: Mapping[str, Tensor], kind: str, m: int) -> Tensor:
+    if kind == "none":
+        return x
     name = {"split": "fit_dense_hidden" if m else "fit_dense_embedding", "shared": "fit_dense", "layer": f"fit_denses.{m}"}[kind]
-    return own[name + ".weight"], own.get(name + ".bias")
+    return F.linear(x, own[name + ".weight"], own.get(name + ".bias"))
 
 
 def _rows_mse(x: Tensor, y: Tensor, batch: Any, counts: bool) -> Tensor:
@@ -124,14 +168,31 @@ class BertAdam:
             p.sub_(lr * update)
 
 
+def optimiser(
+    name: str, schedule: str, lr: float, total: int, warmup: int, threads: int, copies: Mapping[str, int], **tensors: Tensor
+) -> twin.Outputs:
+    """`total` steps of the optimiser `name` on given gradients, each tensor so many times over. The
+    rate is lr; or goes up to it in a straight line, over `warmup` steps, and down to 0 at `total`."""
+    own = {key: tensors[key].repeat(n) for key, n in copies.items()}
+    up, down = (lambda i: i / warmup), (lambda i: (total - i) / (total - warmup))
+    rates = [lr * (1.0 if schedule == "constant" else up(i) if i < warmup else down(i)) for i in range(total)]
+    parameters = {key: p.clone().requires_grad_() for key, p in own.items()}
+    # What has these gradients: the sum of the parameters times them.
+    losses = lambda i: {"": sum((p * tensors[f"gradient of {key}"][i].repeat(copies[key])).sum() for key, p in parameters.items())}
+    _, _, (m, v) = train(losses, parameters, name, rates)
+    kinds = {"θ": parameters, "m": m, "√v": {key: a.sqrt() for key, a in v.items()}}
+    by_copy = {f"{kind} of {key}": a.reshape(copies[key], -1) for kind, of in kinds.items() for key, a in of.items()}
+    return {key: torch.stack([a.amax(0), a.amin(0)]) for key, a in by_copy.items()}
+
+
 def train(
     step_losses: Any, parameters: Mapping[str, Tensor], optimizer: str, rates: Iterable[float]
-) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+) -> tuple[list[dict[str, float]], dict[str, Tensor], tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """A step for each learning rate, in place: step_losses(i) -> losses by name. "adamw" and "bert"
     clip the whole gradient at 1 (as BERT does), "bert-adam" each tensor's (as the released code
     does).
 
-    Returns the losses of each step, and the last step's gradients before they are clipped.
+    Returns the losses of each step, the last step's gradients before they are clipped, and m and v.
     """
     adam, bert_adam = adamw(parameters), BertAdam(parameters)
     history: list[dict[str, float]] = []
@@ -153,7 +214,9 @@ def train(
         else:
             bert_adam.step(rate)
         history.append({name: float(loss.detach()) for name, loss in losses.items()})
-    return history, last
+    state = {name: (adam.state[p]["exp_avg"], adam.state[p]["exp_avg_sq"]) for name, p in parameters.items() if optimizer == "adamw"}
+    state = state or bert_adam.state
+    return history, last, ({name: m for name, (m, _) in state.items()}, {name: v for name, (_, v) in state.items()})
 
 
 def imitate(student: Any, teacher: Any, recipe: Mapping[str, Any], batch: Any, seed: int, optimizer: str, rates: Sequence[float]):
@@ -163,9 +226,7 @@ def imitate(student: Any, teacher: Any, recipe: Mapping[str, Any], batch: Any, s
     student, teacher: minitinybert models, left as they are; dropout's masks are taken from the
     student, the rest is PyTorch. recipe: switches, as the audit's distillation cases have them.
     """
-    in_between = "projection" in recipe
-    losses_of = intermediate if in_between else prediction
-    layers = Intermediate(student.config, teacher.config, Recipe(**recipe)).map if in_between else ()
+    losses_of = intermediate if "projection" in recipe else prediction
     own = {name: twin.tensor(student.parameters[name]).requires_grad_() for name in student.parameters}
     fixed = {f"teacher.{name}": twin.tensor(teacher.parameters[name]) for name in teacher.parameters}
     s, t = (model.config.to_hf() for model in (student, teacher))
@@ -173,7 +234,7 @@ def imitate(student: Any, teacher: Any, recipe: Mapping[str, Any], batch: Any, s
     def step_losses(i: int) -> twin.Outputs:
         _, cache = student.forward_batch(batch, key(seed, i))
         named = {f"student.{name}": p for name, p in own.items()} | fixed
-        return losses_of(s, t, recipe, batch, dropout_masks(cache), layers, **named)
+        return losses_of(s, t, recipe, batch, dropout_masks(cache), **named)
 
-    history, last = train(step_losses, own, optimizer, rates)
+    history, last, _ = train(step_losses, own, optimizer, rates)
     return history, {name: p.detach().numpy() for name, p in own.items()}, {name: g.numpy() for name, g in last.items()}

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from minitinybert.audit import CASES, MODEL_CASES, Case, Draw, upstream
-from minitinybert.audit.models import distillation
+from minitinybert.audit import CASES, MODEL_CASES, OPTIMISER_CASES, Case, Draw, upstream
+from minitinybert.audit.steps import PLAIN, distillation
 from minitinybert.engine.random import generator
 from minitinybert.training.optim import PRESETS
 
@@ -34,38 +34,41 @@ LEARNING_RATE = 1e-2
 def main() -> None:
     torch.set_num_threads(1)
     FOLDER.mkdir(exist_ok=True)
-    for case in CASES:
-        write(FOLDER / f"{case.name}.npz", examples(case, case.draws))
-    for case in MODEL_CASES:
-        write(FOLDER / f"{case.name}.npz", examples(case, 3))
+    for case in (*CASES, *MODEL_CASES, *OPTIMISER_CASES):
+        write(FOLDER / f"{case.name}.npz", examples(case))
     write(FOLDER / "steps.npz", steps())
     made_by = {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__, "seed": SEED}
     (FOLDER / "versions.json").write_text(json.dumps(made_by, indent=2) + "\n", encoding="utf-8")
     print(f"{sum(path.stat().st_size for path in FOLDER.iterdir()) / 1e6:.2f} MB in {FOLDER}")
 
 
-def examples(case: Case, count: int) -> dict[str, np.ndarray]:
-    """number/in/…, number/settings/json, number/dout/…, number/out/…, number/grad/…, each with the
-    array's name."""
-    entries: dict[str, np.ndarray] = {}
-    for number in range(count):
-        draw = Draw(generator(SEED, *case.name.encode(), number), large=number == 0)
+def examples(case: Case) -> dict[str, np.ndarray]:
+    """Of every draw of the audit's matrix what goes in, the upstream gradients, what comes out and
+    its gradients, one after the other: all numbers of a dtype in one array, by its name, and where
+    each array lies, with the settings, in `json`. (Thousands of small files in one would weigh more
+    than the numbers.)"""
+    flat: dict[str, list[np.ndarray]] = {}
+    listed: list[dict[str, Any]] = []
+    for draw in case.sources(SEED):
         inputs = case.draw(draw).cast(np.float32).cast(np.float64)  # float32's values, exact in float64
         outputs, cache = case.run(inputs)
-        dy = {name: a.astype(np.float32).astype(np.float64) for name, a in upstream(draw, outputs).items()}
+        dy = {} if case.backward is None else upstream(draw, outputs)
+        dy = {name: a.astype(np.float32).astype(np.float64) for name, a in dy.items()}
         wanted = list(case.gradients(inputs, dy, cache))
         answers = judge.differentiate(case.name, inputs.arrays, inputs.settings, case.given(cache), dy, wanted)
-        for kind, arrays in zip(("in", "dout", "out", "grad"), (inputs.arrays, dy, *answers), strict=True):
-            entries |= {f"{number}/{kind}/{name}": small(a) for name, a in arrays.items()}
-        entries[f"{number}/settings/json"] = np.array(json.dumps(inputs.settings))
-    return entries
+        listed.append({"settings": inputs.settings, "arrays": []})
+        for part, arrays in zip(("in", "dout", "out", "grad"), (inputs.arrays, dy, *answers), strict=True):
+            for name, array in arrays.items():
+                listed[-1]["arrays"].append((part, name, small(array).dtype.name, array.shape))
+                flat.setdefault(small(array).dtype.name, []).append(small(array).reshape(-1))
+    return {dtype: np.concatenate(parts) for dtype, parts in flat.items()} | {"json": np.array(json.dumps(listed))}
 
 
 def steps() -> dict[str, np.ndarray]:
     """Ten distillation steps, dropout on, in float64 from float32 weights:
     <optimizer>/losses/<term> (10,), <optimizer>/weights/<name>."""
     case = next(case for case in MODEL_CASES if case.name == "distill.intermediate")
-    inputs = case.draw(Draw(generator(SEED, 1))).cast(np.float32).cast(np.float64)
+    inputs = case.draw(Draw(generator(SEED, 1), row=PLAIN)).cast(np.float32).cast(np.float64)
     entries = {f"in/{name}": small(a) for name, a in inputs.arrays.items()}
     entries["settings/json"] = np.array(json.dumps(inputs.settings))
     for optimizer in PRESETS:

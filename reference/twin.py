@@ -121,8 +121,8 @@ def attend(
     return torch.einsum("bhij,bhjd->bhid", P, split(v)).transpose(1, 2).flatten(2), A
 
 
-def feed_forward(x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, approximate: str) -> Outputs:
-    return {"y": F.linear(F.gelu(F.linear(x, W1, b1), approximate=approximate), W2)}
+def feed_forward(x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, approximate: str, b2: Tensor | None = None) -> Outputs:
+    return {"y": F.linear(F.gelu(F.linear(x, W1, b1), approximate=approximate), W2, b2)}
 
 
 def _dropped(x: Tensor, keep: np.ndarray | None, scale: float) -> Tensor:
@@ -239,15 +239,17 @@ def dropout_scale(p: float) -> float:
 
 def bert_batch(tensors: Mapping[str, Tensor], config: Mapping[str, Any], batch: Any, keep: Mapping[str, Any]) -> Outputs:
     """A minitinybert Batch: each run of equally long sentences is a rectangle of its own; rows and
-    flat scores one after another."""
+    flat scores one after another. Layers without masks drop nothing."""
     pieces: list[Outputs] = []
+    nothing = {"probabilities": [None] * len(batch.runs)}
+    layers = [*keep["layers"], *[nothing] * (config["num_hidden_layers"] - len(keep["layers"]))]
     for i, (start, n, L) in enumerate(batch.runs):
         rows, sentences = slice(start, start + n * L), slice(sum(run.n for run in batch.runs[:i]), None)
         part = lambda a, rows=rows, n=n, L=L: None if a is None else tensor(a[rows]).reshape(n, L)
         kept = {
             "embedding": _cut(keep["embedding"], rows),
             "classifier": _cut(_cut(keep["classifier"], sentences), slice(0, n)),
-            "layers": [{name: a[i] if name == "probabilities" else _cut(a, rows) for name, a in layer.items()} for layer in keep["layers"]],
+            "layers": [{name: a[i] if name == "probabilities" else _cut(a, rows) for name, a in layer.items()} for layer in layers],
         }
         ids, types, mask = (part(a) for a in (batch.input_ids, batch.token_type_ids, batch.attention_mask))
         pieces.append(bert_trace(tensors, config, ids, mask, types, kept))
@@ -259,11 +261,27 @@ def _cut(keep: np.ndarray | None, rows: slice) -> np.ndarray | None:
     return None if keep is None else keep[rows]
 
 
-def bert(config: Mapping[str, Any], batch: Any, keep: Mapping[str, Any], positions: Tensor | None = None, **tensors: Any) -> Outputs:
-    """The audit's case: the batch lies as `given` says, so the drawn rectangle is not looked at."""
+def bert(
+    config: Mapping[str, Any], batch: Any, keep: Mapping[str, Any], call: Mapping[str, Any], positions: Tensor | None = None, **tensors: Any
+) -> Outputs:
+    """The audit's case: the batch lies as `given` says, so the drawn rectangle is not looked at. Of
+    the trace what the call asks for."""
     weights = {name: t for name, t in tensors.items() if name.endswith((".weight", ".bias"))}
-    parts = bert_batch(weights, config, batch, keep)
+    layers = range(config["num_hidden_layers"])
+    parts = bert_batch(weights, config, batch, keep if call["dropout"] else {"embedding": None, "classifier": None, "layers": []})
     if config["head"] == "mlm":
         last = parts[f"hidden.{config['num_hidden_layers']}"]
         parts["logits"] = mlm_logits(weights, config, last if positions is None else last[positions])
-    return parts
+    hidden = [*layers, len(layers)] if call["hidden"] is None else call["hidden"]
+    asked = {f"hidden.{m}" for m in hidden} | {f"scores.{l}" for l in (layers if call["scores"] is None else call["scores"])}
+    asked |= {"embedding"} if 0 in hidden else set()
+    parts = {name: a for name, a in parts.items() if name in asked or (name in ("pooled", "logits") and call["logits"])}
+    return {name: _in_rectangle(a, name, batch) for name, a in parts.items()} if call["rectangle"] else parts
+
+
+def _in_rectangle(a: Tensor, name: str, batch: Any) -> Tensor:
+    """As `Bert.forward` shapes a trace: rows (B, L, d), scores (B, h, L, L)."""
+    ((_, B, L),) = batch.runs
+    if "scores" in name:
+        return a.reshape(B, -1, L, L)
+    return a if len(a) == B != B * L else a.reshape(B, L, -1)

@@ -1,4 +1,5 @@
-"""For every test: examples that are the same at each run, one BLAS thread (the arrays are small), no transformers telemetry."""
+"""For every test: examples that are the same at each run (of HYPOTHESIS_PROFILE=afresh those of --hypothesis-seed), one BLAS thread
+(the arrays are small), no transformers telemetry."""
 
 import os
 
@@ -22,5 +23,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.register_profile("few", parent=settings.get_profile("deterministic"), max_examples=5)
+settings.register_profile("afresh", parent=settings.get_profile("deterministic"), derandomize=False, database=None)
 settings.register_profile("thorough", parent=settings.get_profile("deterministic"), derandomize=False, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "deterministic"))

@@ -30,7 +30,7 @@ from minitinybert.distillation.objectives import MaskedLM, Objective, Supervised
 from minitinybert.distillation.recipes import Recipe
 from minitinybert.engine.batch import Batch, Masked, packed, padded
 from minitinybert.engine.parallel import Workers
-from minitinybert.engine.random import generator, key
+from minitinybert.engine.random import key
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
 from minitinybert.model.trace import Trace
@@ -631,7 +631,7 @@ MUTANTS = [
         ("heads // self.pairs, L, L).mean(axis=2)", "heads // self.pairs, L, L)[:, :, 0]"),
         ("self.pairs, heads // self.pairs, L, L).mean(axis=2)", "heads // self.pairs, self.pairs, L, L).mean(axis=1)"),
     ),
-    *_of(  # no student of the audit has more heads than its teacher
+    *_of(
         "losses/attention.py",
         "HeadPairs.spread",
         "own.intermediate",
@@ -671,8 +671,8 @@ MUTANTS = [
         "distillation/objectives.py",
         "MaskedLM.__call__",
         "own.mlm",
-        ("batch.masked.labels, batch.totals.masked)", "batch.masked.labels)"),
-        ("batch.masked.labels, batch.totals.masked)", "batch.masked.labels, batch.totals.sentences)"),
+        ("batch.masked.labels, max(batch.totals.masked, 1))", "batch.masked.labels)"),
+        ("batch.masked.labels, max(batch.totals.masked, 1))", "batch.masked.labels, batch.totals.sentences)"),
         ('"mlm": entropy}, Trace(logits=cross_entropy.backward(1.0, c))', '"mlm": entropy}, Trace(logits=cross_entropy.backward(0.5, c))'),
     ),
     *_of(
@@ -796,10 +796,10 @@ MUTANTS = [
 
 
 # ---------------------------------------------------------------------------------------------------------------- cases of our own
-# What the audit's cases do not reach: the objectives of labels, numbers and masked words; attention scores of −100 and less; a student
-# with more heads than its teacher; and padding in each of its two ways, of which the audit draws one or the other. Each is the objective
-# on drawn logits or traces, as a share of a larger batch, so that a mean over the share is not the batch's. Their judges: finite
-# differences as for any case, and the loss written out in NumPy.
+# What the audit's cases come to through whole models only, or among much else, by itself: the objectives of labels, numbers and masked
+# words; attention scores of −100 and less; a student with more heads than its teacher; padding in each of its two ways. Each is the
+# objective on drawn logits or traces, as a share of a larger batch, so that a mean over the share is not the batch's. Their judges:
+# finite differences as for any case, and the loss written out in NumPy.
 
 WHOLE = {"sentences": 9, "tokens": 20, "pairs": 50, "rows": 30, "row_pairs": 90, "masked": 11}  # of the batch of which 4 sentences are here
 
@@ -1046,25 +1046,20 @@ def killers(cases: list[Case], all_judges: bool = True, asked: Iterable[str] = (
     return found
 
 
-def _draws(case: Case) -> Iterator[Draw]:
-    for number in range(case.draws):
-        yield Draw(generator(0, *case.name.encode(), number), large=number == 0)
-
-
 def _by_differences(case: Case) -> Iterator[audit.Deviation]:
-    for draw in _draws(case):
-        yield from audit.check_vjp(case, case.draw(draw).cast(np.float64), draw, {})
+    for number, draw in enumerate(case.sources(0)):
+        yield from audit.check_vjp(case, case.draw(draw).cast(np.float64), draw, {}, apart=number < case.apart)
 
 
 def _by_twin(case: Case) -> Iterator[audit.Deviation]:
     twin, _ = audit.reference_twin()
-    for draw in _draws(case) if twin is not None and case.name not in FORMULAS else ():
+    for draw in case.sources(0) if twin is not None and case.name not in FORMULAS else ():
         yield from audit.check_twin(case, case.draw(draw).cast(np.float64), draw, twin)
 
 
 def _by_page(case: Case) -> Iterator[audit.Deviation]:
     page, _ = audit.reference_page()
-    for draw in _draws(case) if page is not None and case.name not in (*FORMULAS, *page.SILENT) else ():
+    for draw in case.sources(0) if page is not None and case.name not in (*FORMULAS, *page.SILENT) else ():
         yield from audit.check_page(case, case.draw(draw).cast(np.float64), draw, page)
 
 
@@ -1074,7 +1069,7 @@ def _by_store(case: Case) -> Iterator[audit.Deviation]:
 
 
 def _by_formula(case: Case) -> Iterator[audit.Deviation]:
-    for draw in _draws(case) if case.name in FORMULAS else ():
+    for draw in case.sources(0) if case.name in FORMULAS else ():
         inputs = case.draw(draw).cast(np.float64)
         yield audit.compare("loss", case.run(inputs)[0]["loss"], FORMULAS[case.name](**inputs.arrays))
 

@@ -225,7 +225,7 @@ def audit(quick: bool) -> int:
     from minitinybert.machine import select
 
     results = []
-    for case in audit.CASES[:3] if quick else (*audit.CASES, *audit.MODEL_CASES):
+    for case in audit.CASES[:3] if quick else (*audit.CASES, *audit.MODEL_CASES, *audit.OPTIMISER_CASES):
         results += audit.run(select("cuda"), cases=[case])
         print(f"{case.name}: {'ok' if results[-1].passed else 'FAILED'}", flush=True)
     print(audit.format_table(results))

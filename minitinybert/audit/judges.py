@@ -27,10 +27,12 @@ from tabulate import tabulate
 
 from .. import extras
 from ..engine.device import Array, on_host, to_host
-from ..engine.random import generator
 from .case import Case, Draw, Inputs
-from .models import MODEL_CASES
+from .models import BERT_CASES
 from .operations import CASES
+from .steps import OPTIMISER_CASES, STEP_CASES
+
+MODEL_CASES = (*BERT_CASES, *STEP_CASES)
 
 TOLERANCES = {"finite differences": 1e-6, "PyTorch": 1e-10, "the page": 1e-10, "stored": 1e-5}
 # A gradient smaller than this share of its upstream gradient's norm is judged as if it were that
@@ -84,34 +86,48 @@ def upstream(draw: Draw, outputs: dict[str, Array], xp: Any = np) -> dict[str, A
     return {name: xp.asarray(draw.normal(*outputs[name].shape)) for name in kept}
 
 
-def check_vjp(case: Case, inputs: Inputs, draw: Draw, norms: dict[str, float], xp: Any = np) -> Iterator[Deviation]:
-    """⟨dy, J t⟩ against ⟨Jᵀ dy, t⟩, for each differentiable argument by itself. inputs: float64, in
-    `xp`.
+def _upstream(case: Case, draw: Draw, outputs: dict[str, Array], xp: Any) -> dict[str, Array]:
+    """None where there is no way back."""
+    return {} if case.backward is None else upstream(draw, outputs, xp)
+
+
+def check_vjp(
+    case: Case, inputs: Inputs, draw: Draw, norms: dict[str, float], xp: Any = np, apart: bool = True
+) -> Iterator[Deviation]:
+    """⟨dy, J t⟩ against ⟨Jᵀ dy, t⟩, for each differentiable argument by itself; or, not apart, for
+    one t of them all. inputs: float64, in `xp`.
 
     Errors are relative to ‖Jᵀ dy‖, which is what ⟨Jᵀ dy, t⟩ is worth for a random t. `norms` is
     told each argument's ‖Jᵀ dy‖/‖dy‖.
     """
     outputs, cache = case.run(inputs)
-    dy = upstream(draw, outputs, xp)
+    dy = _upstream(case, draw, outputs, xp)
+    values = case.values or (lambda **inputs: case.forward(**inputs)[0])
+    if case.values is not None:
+        yield from (compare(name, outputs.get(name, np.nan), y) for name, y in case.values(**inputs.arrays, **inputs.settings).items())
+    upstream_length, gradients = norm(dy.values()), {}
     for name, gradient in case.gradients(inputs, dy, cache).items():
-        x = inputs.arrays[name]
-        if gradient.shape != x.shape:
-            yield Deviation(f"d {name}", math.inf, f"shape {gradient.shape}, expected {x.shape}")
-            continue
-        direction = draw.normal(*x.shape)
-        t = xp.asarray(direction / max(np.linalg.norm(direction), 1e-3))
+        if gradient.shape == inputs.arrays[name].shape:
+            gradients[name] = gradient
+            norms[name] = norm([gradient]) / upstream_length
+        else:
+            yield Deviation(f"d {name}", math.inf, f"shape {gradient.shape}, expected {inputs.arrays[name].shape}")
+    for names in [[name] for name in gradients] if apart else [list(gradients)] if gradients else []:
+        t, square = {}, 0.0
+        for name in names:
+            direction = draw.normal(*gradients[name].shape)
+            t[name] = xp.asarray(direction / max(np.linalg.norm(direction), 1e-3) / math.sqrt(len(names)))
+            square += (max(norms[name], FLOOR) * upstream_length) ** 2 / max(direction.size, 1) / len(names)
 
-        def difference(h: float, name: str = name, x: Array = x, t: Array = t) -> float:
-            above, _ = case.run(Inputs({**inputs.arrays, name: x + h * t}, inputs.settings))
-            below, _ = case.run(Inputs({**inputs.arrays, name: x - h * t}, inputs.settings))
+        def difference(h: float, t: dict[str, Array] = t) -> float:
+            moved = lambda h: inputs.arrays | {name: inputs.arrays[name] + h * t[name] for name in t}
+            above, below = (values(**moved(side), **inputs.settings) for side in (h, -h))
             return sum(float((dy[out] * (above[out] - below[out])).sum()) for out in dy) / (2 * h)
 
-        expected, answer = extrapolated(difference), float((gradient * t).sum())
-        length, upstream_length = norm([gradient]), norm(dy.values())
-        scale = max(length, FLOOR * upstream_length) / math.sqrt(max(x.size, 1))
-        error = abs(answer - expected) / max(abs(expected), scale)
-        norms[name] = length / upstream_length
-        yield Deviation(f"⟨d {name}, t⟩", _finite(error), f"shape {x.shape}: {answer:.9g}, expected {expected:.9g}")
+        expected, answer = extrapolated(difference), sum(float((gradients[name] * t[name]).sum()) for name in names)
+        error = abs(answer - expected) / max(math.sqrt(square), abs(expected))
+        what, shape = (names[0], gradients[names[0]].shape) if len(names) == 1 else (f"{len(names)} arguments", "of each")
+        yield Deviation(f"⟨d {what}, t⟩", _finite(error), f"shape {shape}: {answer:.9g}, expected {expected:.9g}")
 
 
 def unproven(case: Case, norms: dict[str, float]) -> list[Deviation]:
@@ -140,7 +156,7 @@ def extrapolated(difference: Callable[[float], float], h: float = 2.0**-6, level
 def check_twin(case: Case, inputs: Inputs, draw: Draw, judge: Any, xp: Any = np) -> list[Deviation]:
     """Outputs and gradients against PyTorch's, in the inputs' dtype."""
     outputs, cache = case.run(inputs)
-    dy = upstream(draw, outputs, xp)
+    dy = _upstream(case, draw, outputs, xp)
     gradients = case.gradients(inputs, dy, cache)
     host, given, dy_host = on_host(inputs.arrays), on_host(case.given(cache)), on_host(dy)
     their_outputs, theirs = judge.differentiate(case.name, host, inputs.settings, given, dy_host, list(gradients))
@@ -153,7 +169,7 @@ def check_page(case: Case, inputs: Inputs, draw: Draw, judge: Any, xp: Any = np)
     inputs = Inputs(*judge.taken(*inputs))
     outputs, cache = case.run(inputs)
     their_outputs, backward = judge.page(case.name, on_host(inputs.arrays), inputs.settings)
-    dy = upstream(draw, {name: outputs[name] for name in their_outputs if name in outputs}, xp)
+    dy = _upstream(case, draw, {name: outputs[name] for name in their_outputs if name in outputs}, xp)
     gradients, theirs = case.gradients(inputs, dy, cache), backward(on_host(dy))
     return compare_all(outputs, their_outputs, gradients, {name: theirs.get(name, np.nan) for name in gradients}, dy)
 
@@ -193,20 +209,19 @@ def stored(name: str) -> list[Example]:
     """The examples of one case in `minitinybert_reference/stored`; FileNotFoundError,
     ModuleNotFoundError where there are none."""
     with (stored_folder() / f"{name}.npz").open("rb") as file, np.load(file) as data:
-        groups: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-        for entry in data.files:
-            number, kind, tensor = entry.split("/", 2)
-            groups.setdefault(number, {}).setdefault(kind, {})[tensor] = data[entry]
-    return [_example(groups[number]) for number in sorted(groups)]
+        flat, listed = {kind: data[kind] for kind in data.files if kind != "json"}, json.loads(str(data["json"]))
+    at, examples = dict.fromkeys(flat, 0), []
+    for example in listed:
+        parts: dict[str, dict[str, np.ndarray]] = {part: {} for part in ("in", "dout", "out", "grad")}
+        for part, tensor, kind, shape in example["arrays"]:
+            start, at[kind] = at[kind], at[kind] + math.prod(shape)
+            parts[part][tensor] = flat[kind][start : at[kind]].reshape(shape)
+        examples.append(Example(Inputs(parts["in"], example["settings"]), parts["dout"], parts["out"], parts["grad"]))
+    return examples
 
 
 def stored_folder() -> Any:
     return importlib.resources.files("minitinybert_reference") / "stored"
-
-
-def _example(group: dict[str, dict[str, np.ndarray]]) -> Example:
-    settings = json.loads(str(group["settings"]["json"]))
-    return Example(Inputs(group["in"], settings), group["dout"], group["out"], group["grad"])
 
 
 # ---------------------------------------------------------------------------------------------------------------- the whole audit
@@ -243,7 +258,7 @@ def run(xp: Any = np, seed: int = 0, cases: Iterable[Case] | None = None) -> lis
     """The audit on one device, `xp` numpy or cupy: a Result for each case, whose verdicts are by
     judge."""
     if cases is None:
-        cases = (*CASES, *MODEL_CASES)
+        cases = (*CASES, *MODEL_CASES, *OPTIMISER_CASES)
     judges = reference_twin(), reference_page()
     return [_audit(case, xp, seed, *judges) for case in cases]
 
@@ -271,15 +286,17 @@ def reference_page() -> Judge:
 
 
 def _audit(case: Case, xp: Any, seed: int, twin: Judge, page: Judge) -> Result:
-    draws = [Draw(generator(seed, *case.name.encode(), number), large=number == 0) for number in range(case.draws)]
+    draws = case.sources(seed)
     inputs = [case.draw(draw).cast(np.float64, xp) for draw in draws]
     norms: list[dict[str, float]] = [{} for _ in draws]
     found: dict[str, list[Deviation]] = {judge: [] for judge in TOLERANCES}
     reasons = dict.fromkeys(TOLERANCES, "")
     reasons["PyTorch"] = twin[1]
     reasons["the page"] = page[1] or page[0].SILENT.get(case.name, "")  # type: ignore[union-attr]
-    for draw, drawn, seen in zip(draws, inputs, norms, strict=True):
-        found["finite differences"] += check_vjp(case, drawn, draw, seen, xp)
+    if case.backward is None:
+        reasons["finite differences"] = f"{case.name}: a step of an optimiser is no function with a gradient"
+    for number, (draw, drawn, seen) in enumerate(zip(draws, inputs, norms, strict=True)):
+        found["finite differences"] += check_vjp(case, drawn, draw, seen, xp, apart=number < case.apart)
         found["PyTorch"] += [] if reasons["PyTorch"] else check_twin(case, drawn, draw, twin[0], xp)
         found["the page"] += [] if reasons["the page"] else check_page(case, drawn, draw, page[0], xp)
     found["finite differences"] += unproven(case, norms[0])

@@ -1,5 +1,5 @@
-"""Whole models for the audit: BERT with each head, padded and packed, dropout on, a random gradient
-at every place of its trace; and the distillation objectives through teacher and student."""
+"""Whole models for the audit: BERT with each head, padded and packed, with dropout and without, a
+random gradient at every place of its trace that is asked for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..distillation.distill import Intermediate, Prediction
-from ..distillation.recipes import Recipe
 from ..engine.batch import Batch, packed, padded
 from ..engine.device import Array, array_module, to_host
 from ..model import encoder
@@ -17,16 +15,15 @@ from ..model.bert import Cache as BertCache
 from ..model.config import Config
 from ..model.parameters import Layout, Parameters
 from ..model.trace import Trace
-from ..training.step import terms_of
 from .case import Case, Draw, Inputs
 
 _DROPOUT_KEY = 0x5EED
 
 
-def draw_config(draw: Draw, head: str, **fixed: Any) -> dict[str, Any]:
+def draw_config(draw: Draw, head: str, of: str = "", **fixed: Any) -> dict[str, Any]:
     """The arguments of a small Config: odd head sizes, both GELUs, one or two segments. Neither
     very narrow nor with a tiny ε: where a row is nearly constant, layer norm bends faster than
-    difference quotients can follow."""
+    difference quotients can follow. of: whose it is, where there are two."""
     heads, d_k = draw.choice([(1, 5), (5, 1), (2, 3), (1, 7), (4, 2), (3, 3)])
     config = {
         "vocab_size": draw.integer(3, 11),
@@ -34,10 +31,10 @@ def draw_config(draw: Draw, head: str, **fixed: Any) -> dict[str, Any]:
         "num_hidden_layers": draw.integer(1, 3),
         "num_attention_heads": heads,
         "intermediate_size": draw.integer(1, 9),
-        "hidden_act": draw.choice(["gelu", "gelu_new"]),
+        "hidden_act": draw.option(of + "GELU", ("gelu", "gelu_new")),
         "hidden_dropout_prob": draw.choice([0.1, 0.3]),
         "attention_probs_dropout_prob": draw.choice([0.1, 0.3]),
-        "classifier_dropout": draw.choice([None, 0.4]),
+        "classifier_dropout": draw.option(of + "dropout of the classifier", (None, 0.4)),
         "max_position_embeddings": 7,
         "type_vocab_size": draw.integer(1, 2),
         "layer_norm_eps": draw.choice([1e-3, 1e-2]),
@@ -70,24 +67,29 @@ def draw_parameters(draw: Draw, table: Layout, prefix: str = "") -> dict[str, np
 
 
 def draw_batch(draw: Draw, vocab_size: int, segments: int) -> tuple[dict[str, np.ndarray], bool]:
-    """A rectangle of ids with its mask, and whether it is to be packed; padding may lie anywhere
-    but at the first token, unless so."""
-    B, L, is_packed = draw.integer(1, 4), draw.integer(1, 6), draw.yes()
-    mask = draw.mask(B, L)
-    if is_packed:
-        lengths = np.array([draw.integer(1, L) for _ in range(B)])
-        mask = np.arange(L) < lengths[:, None]
-    mask[:, 0] = True
+    """A rectangle of ids with its mask, and whether it is to be packed. Padding lies anywhere but
+    at the first token; or at the ends, to be packed; or nowhere."""
+    lies = draw.option("batch", ("padded, with holes", "packed", "a rectangle without padding"), whole=True)
+    B, L = draw.integer(2, 4), draw.integer(2, 6)
+    mask = np.ones((B, L), bool)
+    if lies == "packed":
+        mask = np.arange(L) < np.array([L, *(draw.integer(1, L) for _ in range(B - 1))])[:, None]
+    if lies == "padded, with holes":
+        mask = draw.mask(B, L)
+        mask[:, 0] = True
+        mask[draw.integer(0, B - 1), draw.integer(1, L - 1)] = False
     ids = {"input_ids": draw.ids(vocab_size, B, L), "token_type_ids": draw.ids(segments, B, L)}
-    return {**ids, "attention_mask": mask}, is_packed
+    return {**ids, "attention_mask": mask}, lies == "packed"
 
 
-def make_batch(input_ids: Array, token_type_ids: Array, attention_mask: Array, is_packed: bool) -> Batch:
+def make_batch(input_ids: Array, token_type_ids: Array, attention_mask: Array, is_packed: bool, labels: Array | None = None) -> Batch:
     ids, types, mask = (to_host(a) for a in (input_ids, token_type_ids, attention_mask))
+    labels = None if labels is None else to_host(labels)
     if not is_packed:
-        return padded(ids, mask, types)
+        return padded(ids, mask, types, labels=labels)
     lengths = mask.sum(1)
-    return packed([row[:n] for row, n in zip(ids, lengths, strict=True)], [row[:n] for row, n in zip(types, lengths, strict=True)])
+    cut = lambda a: [row[:n] for row, n in zip(a, lengths, strict=True)]
+    return packed(cut(ids), cut(types), labels=labels)
 
 
 def make_model(config: Config, tensors: dict[str, Array], table: Layout | None = None) -> Bert:
@@ -157,137 +159,82 @@ def _all_queries(keep: Array | None) -> Array | None:
 class _ModelCache(NamedTuple):
     model: Bert
     cache: BertCache
+    is_rectangle: bool
+    out: bool
 
 
 def _draw_bert(draw: Draw, head: str, relu: bool) -> Inputs:
-    raw = draw_config(draw, head, classifier_relu=relu)
+    pooler = head == "classifier" or (head == "none" and draw.option("pooler", (False, True)))
+    raw = draw_config(draw, head, classifier_relu=relu, pooler=pooler)
     batch, is_packed = draw_batch(draw, raw["vocab_size"], raw["type_vocab_size"])
-    settings = {"config": raw, "is_packed": is_packed}
-    if head == "mlm" and draw.yes():
+    call = _draw_call(draw, raw, is_packed)
+    settings = {"config": raw, "is_packed": is_packed, "call": call}
+    if head == "mlm" and draw.option("positions", (False, True)) and not call["rectangle"]:
         rows = batch["attention_mask"].sum() if is_packed else batch["input_ids"].size
         batch["positions"] = draw.ids(int(rows), draw.integer(1, 4))
     return Inputs({**batch, **draw_parameters(draw, layout(make_config(raw)))}, settings)
 
 
+def _draw_call(draw: Draw, config: dict[str, Any], is_packed: bool) -> dict[str, Any]:
+    """Which parts of the trace are asked for (of hidden and scores None: all), whether by
+    `Bert.forward`, which has no dropout; dropout; and whether the gradient is written into arrays that hold
+    something else."""
+    M = config["num_hidden_layers"]
+    views = {
+        "all": (None, None, True),
+        "the last layer's scores": ([], [M - 1], True),
+        "the last hidden state": ([M], [], config["head"] == "mlm"),
+        "the first layer": ([0, 1], [0], False),
+        "the head alone": ([], [], True),
+    }
+    if config["head"] == "none":
+        views["the head alone"] = ([0], [], config["pooler"])
+    hidden, scores, logits = views[draw.option("view", tuple(views))]
+    way, out = draw.option("call", ("with dropout", "without", "Bert.forward")), draw.option("out", (True, False))
+    if way == "Bert.forward" and not is_packed:
+        hidden, scores, logits = views["all"]
+    rectangle = way == "Bert.forward" and not is_packed
+    return {"hidden": hidden, "scores": scores, "logits": logits, "rectangle": rectangle, "dropout": way == "with dropout", "out": out}
+
+
 def _bert_forward(
-    config: dict[str, Any], is_packed: bool, input_ids, token_type_ids, attention_mask, positions=None, **tensors: Array
+    config: dict[str, Any], is_packed: bool, input_ids, token_type_ids, attention_mask, positions=None, call=None, **tensors: Array
 ) -> tuple[dict[str, Array], _ModelCache]:
-    model = make_model(make_config(config), tensors)
-    batch = make_batch(input_ids, token_type_ids, attention_mask, is_packed).to(array_module(model.parameters.flat))
-    trace, cache = model.forward_batch(batch, _DROPOUT_KEY, positions=positions)
-    return trace_parts(trace), _ModelCache(model, cache)
+    call = call or {}
+    model, asked = make_model(make_config(config), tensors), {name: call[name] for name in ("hidden", "scores", "logits") if name in call}
+    if call.get("rectangle"):
+        trace, cache = model.forward(input_ids, attention_mask, token_type_ids)
+    else:
+        batch = make_batch(input_ids, token_type_ids, attention_mask, is_packed).to(array_module(model.parameters.flat))
+        key = _DROPOUT_KEY if call.get("dropout") else None
+        trace, cache = model.forward_batch(batch, key, positions=positions, **asked)
+    return trace_parts(trace), _ModelCache(model, cache, call.get("rectangle", False), call.get("out", False))
 
 
 def _bert_backward(dy: dict[str, Array], kept: _ModelCache) -> Parameters:
-    return kept.model.backward(kept.cache, trace_of(dy, kept.model.config.num_hidden_layers))
+    out = kept.model.parameters.zeros_like() if kept.out else None
+    if out is not None:
+        out.flat.fill(7)
+    return kept.model.backward(kept.cache, trace_of(dy, kept.model.config.num_hidden_layers), out)
 
 
 def _bert_given(kept: _ModelCache) -> dict[str, Any]:
     return {"batch": kept.cache.batch.to(np), "keep": dropout_masks(kept.cache)}
 
 
+def weights_of(inputs: Inputs, prefix: str = "") -> list[str]:
+    """The names of a model's own tensors among a case's arrays."""
+    return [name for name in inputs.arrays if name.startswith(prefix) and name.endswith((".weight", ".bias"))]
+
+
 def _bert(name: str, formula: str, relu: bool = False) -> Case:
     draw = lambda source: _draw_bert(source, name.partition("-")[0], relu)
-    return Case(f"bert.{name}", formula, draw, _bert_forward, _bert_backward, _bert_given, draws=4)
+    return Case(f"bert.{name}", formula, draw, _bert_forward, _bert_backward, _bert_given, draws=4, declared=weights_of, apart=1)
 
 
-# ---------------------------------------------------------------------------------------------------------------- distillation
-
-
-class _StepCache(NamedTuple):
-    student: Bert
-    cache: BertCache
-    teacher_trace: Trace
-    batch: Batch
-    objective: Any  # weights by term -> Objective
-
-
-def _draw_step(draw: Draw, intermediate: bool) -> Inputs:
-    student = draw_config(draw, "classifier", num_hidden_layers=draw.integer(1, 2))
-    shared = {name: student[name] for name in ("vocab_size", "type_vocab_size", "labels")}
-    heads = student["num_attention_heads"] * draw.choice([1, 1, 2])
-    teacher = draw_config(
-        draw, "classifier", **shared, num_attention_heads=heads, hidden_size=heads * draw.choice([3, 4]), num_hidden_layers=3
-    )
-    recipe: dict[str, Any] = {"temperature": draw.choice([1.0, 2.0]), "prediction_mean": draw.choice(["sentences", "elements"])}
-    if intermediate:
-        recipe = {
-            "layers": draw.choice(["uniform", "top", "bottom"]),
-            "projection": draw.choice(["shared", "layer", "split"]),
-            "projection_bias": draw.yes(),
-            "padding": draw.choice(["exclude", "count"]),
-            "heads": "average",
-        }
-    batch, is_packed = draw_batch(draw, student["vocab_size"], student["type_vocab_size"])
-    settings = {"student": student, "teacher": teacher, "recipe": recipe, "is_packed": is_packed}
-    student_tensors = draw_parameters(draw, _student_layout(settings), "student.")
-    return Inputs({**batch, **student_tensors, **draw_parameters(draw, layout(make_config(teacher)), "teacher.")}, settings)
-
-
-def objective_of(settings: dict[str, Any], weights: dict[str, float] | None = None) -> Intermediate | Prediction:
-    """The objective of a drawn step."""
-    recipe = Recipe(**settings["recipe"])
-    if "projection" not in settings["recipe"]:
-        return Prediction(recipe)
-    return Intermediate(make_config(settings["student"]), make_config(settings["teacher"]), recipe, weights)
-
-
-def _student_layout(settings: dict[str, Any]) -> Layout:
-    return layout(make_config(settings["student"]), objective_of(settings).slots)
-
-
-def distillation(inputs: Inputs) -> tuple[Bert, Bert, Batch]:
-    """Student, teacher and batch of a drawn distillation step."""
-    arrays, settings = inputs
-    part = lambda prefix: {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-    student = make_model(make_config(settings["student"]), part("student."), _student_layout(settings))
-    teacher = make_model(make_config(settings["teacher"]), part("teacher."))
-    batch = make_batch(arrays["input_ids"], arrays["token_type_ids"], arrays["attention_mask"], settings["is_packed"])
-    return student, teacher, batch.to(array_module(student.parameters.flat))
-
-
-def _step_forward(student, teacher, recipe, is_packed, **arrays: Array) -> tuple[dict[str, Array], _StepCache]:
-    settings = {"student": student, "teacher": teacher, "recipe": recipe, "is_packed": is_packed}
-    student_model, teacher_model, batch = distillation(Inputs(arrays, settings))
-    objective = objective_of(settings)
-    assert objective.teacher_view is not None
-    teacher_trace, _ = teacher_model.forward_batch(batch, keep_cache=False, **objective.teacher_view.arguments(batch))
-    terms, cache = terms_of(objective, student_model, batch, teacher_trace, _DROPOUT_KEY)
-    return terms.losses, _StepCache(student_model, cache, teacher_trace, batch, lambda weights: objective_of(settings, weights))
-
-
-def _step_backward(dlosses: dict[str, Array], kept: _StepCache) -> dict[str, Array]:
-    """The gradient of a loss is its weight λ in the total: student and objective are asked again,
-    with these."""
-    weights = {name: float(dlosses.get(name, 0.0)) for name in ("embedding", "hidden", "attention", "prediction")}
-    terms, _ = terms_of(kept.objective(weights), kept.student, kept.batch, kept.teacher_trace, _DROPOUT_KEY)
-    dtrace = terms.dtrace
-    if "prediction" in dlosses:
-        dtrace = Trace(logits=weights["prediction"] * dtrace.logits)  # type: ignore[operator]
-    grads = kept.student.backward(kept.cache, dtrace)
-    for name, gradient in terms.dprojections.items():
-        grads[name][...] = gradient
-    return {f"student.{name}": grads[name] for name in grads}
-
-
-def _step_given(kept: _StepCache) -> dict[str, Any]:
-    return {"batch": kept.batch.to(np), "keep": dropout_masks(kept.cache), "map": getattr(kept.objective(None), "map", ())}
-
-
-def _step(name: str, formula: str, intermediate: bool, zero: tuple[str, ...]) -> Case:
-    draw = lambda source: _draw_step(source, intermediate)
-    return Case(name, formula, draw, _step_forward, _step_backward, _step_given, draws=3, zero=zero)
-
-
-_HEAD = ("pooler.dense.weight", "pooler.dense.bias", "classifier.weight", "classifier.bias")  # no intermediate loss contains them
-_KEY_BIAS = ("self.key.bias",)  # adds the same number to a whole row of scores, which softmax does not see
-
-
-MODEL_CASES: tuple[Case, ...] = (
+BERT_CASES = (
     _bert("none", "BERT: E, H_1 … H_M, A_1 … A_M"),
     _bert("classifier", "BERT → tanh(H_M[0] Wₚᵀ + bₚ) → z"),
     _bert("classifier-relu", "BERT → relu(tanh(H_M[0] Wₚᵀ + bₚ)) → z, as the released code has it", relu=True),
     _bert("mlm", "BERT → LayerNorm(GELU(H_M Wᵀ + b)) Eᵀ + c, E tied"),
-    _step("distill.intermediate", "Σ_m L_embd, L_hidn + L_attn, through W_e, W_h and the student", True, _HEAD),
-    _step("distill.prediction", "L_pred through the student", False, _KEY_BIAS),
 )

@@ -4,6 +4,7 @@ called."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from ..engine.batch import Run
 from ..engine.device import Array, array_module
+from ..engine.random import bits16
 from ..losses import attention as attention_loss
 from ..losses import cross_entropy, hidden, mlm, mse, prediction
 from ..losses import embedding as embedding_loss
@@ -44,7 +46,7 @@ def _operation(
         return {"y": y}, cache
 
     named = _named(names, backward or (lambda dy, cache: module.backward(dy, cache)))
-    return Case(module.__name__.removeprefix("minitinybert."), formula, draw, run, named, **more)
+    return Case(module.__name__.removeprefix("minitinybert."), formula, draw, run, named, declared=lambda inputs: names.split(), **more)
 
 
 def _loss(module: ModuleType, formula: str, names: str, draw: Callable[[Draw], Inputs]) -> Case:
@@ -55,7 +57,7 @@ def _loss(module: ModuleType, formula: str, names: str, draw: Callable[[Draw], I
         return {"loss": loss}, cache
 
     backward = _named(names, lambda dloss, cache: module.backward(float(dloss), cache))
-    return Case(module.__name__.removeprefix("minitinybert."), formula, draw, forward, backward)
+    return Case(module.__name__.removeprefix("minitinybert."), formula, draw, forward, backward, declared=lambda inputs: names.split())
 
 
 # ---------------------------------------------------------------------------------------------------------------- operations
@@ -64,7 +66,7 @@ def _loss(module: ModuleType, formula: str, names: str, draw: Callable[[Draw], I
 def _linear(draw: Draw) -> Inputs:
     d_in, d_out = draw.integer(1, 9), draw.integer(1, 9)
     arrays = {"x": draw.normal(*draw.rows(), d_in), "W": draw.normal(d_out, d_in)}
-    return Inputs(arrays | ({"b": draw.normal(d_out)} if draw.yes() else {}), {})
+    return Inputs(arrays | ({"b": draw.normal(d_out)} if draw.option("bias", (True, False)) else {}), {})
 
 
 def _embedding(draw: Draw) -> Inputs:
@@ -87,7 +89,7 @@ def _ramp(draw: Draw, d: int) -> np.ndarray:
 
 
 def _norm(draw: Draw, d: int) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    eps = draw.choice([1e-12, 1e-5, 1e-2]) if d > 1 else 1e-2  # of one number σ = √ε alone: 1/σ would magnify rounding
+    eps = draw.option("eps", (1e-12, 1e-5, 1e-2)) if d > 1 else 1e-2  # of one number σ = √ε alone: 1/σ would magnify rounding
     return {"gain": 1 + draw.normal(d), "bias": draw.normal(d)}, {"eps": eps}
 
 
@@ -98,12 +100,16 @@ def _layer_norm(draw: Draw) -> Inputs:
     return Inputs({"x": x, **arrays}, settings)
 
 
+def _rate(draw: Draw) -> float:
+    return draw.option("dropout", (0.5, 0.1, 0.0))
+
+
 def _embed_norm(draw: Draw) -> Inputs:
     arrays, _ = _embedding(draw)
     d = arrays["W"].shape[1]
     arrays["W"] += 5 * _ramp(draw, d)
     norm, settings = _norm(draw, d)
-    return Inputs({**arrays, **norm, "keys": draw.keys(*arrays["word_ids"].shape)}, {**settings, "p": draw.choice([0.0, 0.1, 0.5])})
+    return Inputs({**arrays, **norm, "keys": draw.keys(*arrays["word_ids"].shape)}, {**settings, "p": _rate(draw)})
 
 
 def _embed_norm_forward(word_ids, position_ids, segment_ids, W, P, S, **more: Any) -> tuple[Array, embed_norm.Cache]:
@@ -117,7 +123,7 @@ def _embed_norm_backward(dy: Array, cache: embed_norm.Cache) -> tuple[Array, ...
 
 
 def _add_norm(draw: Draw) -> Inputs:
-    norm, p = _layer_norm(draw), draw.choice([0.0, 0.1, 0.5])
+    norm, p = _layer_norm(draw), _rate(draw)
     x = norm.arrays["x"].reshape(-1, norm.arrays["x"].shape[-1])
     T, d = x.shape
     arrays = {"a": 0.1 * draw.normal(T, d), "b": 0.1 * draw.normal(d), "x": x, "keys": draw.keys(T)}
@@ -138,7 +144,11 @@ def _add_norm_backward(dy: Array, cache: add_norm.Cache) -> tuple[Array, ...]:
 def _gelu(draw: Draw) -> Inputs:
     f = draw.integer(1, 9)
     arrays = {"x": draw.normal(*draw.rows(), f, scale=2.0)}
-    return Inputs(arrays | ({"b": draw.normal(f)} if draw.yes() else {}), {"approximate": draw.choice(["none", "tanh"])})
+    return Inputs(arrays | ({"b": draw.normal(f)} if draw.option("bias", (True, False)) else {}), {"approximate": _gelus(draw)})
+
+
+def _gelus(draw: Draw) -> str:
+    return draw.option("gelu", ("none", "tanh"))
 
 
 def _gelu_forward(x: Array, approximate: str = "none", b: Array | None = None) -> tuple[Array, gelu.Cache]:
@@ -150,13 +160,18 @@ def _gelu_backward(dy: Array, cache: gelu.Cache) -> tuple[Array, Array]:
     return dx, dx.reshape(-1, dx.shape[-1]).sum(axis=0)
 
 
+def _offset(draw: Draw) -> float:
+    """Which no softmax sees; e to the power of it is no number of float32 or float64."""
+    return draw.option("offset", (0.0, 800.0))
+
+
 def _softmax(draw: Draw) -> Inputs:
     rows, L = draw.rows(), draw.integer(1, 9)
-    s = draw.normal(*rows, L, scale=2.0)
+    s = draw.normal(*rows, L, scale=2.0) + _offset(draw)
     arrays = {"s": s, "keys": draw.keys(*rows)}
-    if draw.yes():
+    if draw.option("mask", (True, False)):
         arrays["bias"] = np.where(draw.mask(rows[0], *[1] * (len(rows) - 1), L), 0.0, -1e9)
-    return Inputs(arrays, {"rate": draw.choice([0.0, 0.1, 0.5])})
+    return Inputs(arrays, {"rate": _rate(draw)})
 
 
 def _softmax_forward(s: Array, keys: Array | None = None, rate: float = 0.0, bias: Array | None = None) -> tuple[Array, Weights]:
@@ -173,7 +188,15 @@ def _softmax_backward(dy: Array, cache: Weights) -> Array:
 def _dropout(draw: Draw) -> Inputs:
     rows = draw.rows()
     x = {"x": draw.normal(*rows, draw.integer(1, 9))}
-    return Inputs(x | {"keys": draw.keys(*rows)}, {"p": draw.choice([0.0, 0.1, 0.5, 0.9])})
+    keys = draw.keys(*rows)
+    p = draw.option("dropout", (0.5, 0.1, 0.9, 0.0, "a number that is drawn"))
+    if isinstance(p, str):  # the first of the row's: what is just as large stays
+        p = float(bits16(keys, 1).flat[0]) / 65536
+    return Inputs(x | ({"keys": keys} if draw.option("keys", (True, False)) else {}), {"p": min(p, 0.9)})
+
+
+def _dropout_forward(x: Array, p: float, keys: Array | None = None) -> tuple[Array, dropout.Cache]:
+    return dropout.forward(x, p, keys)
 
 
 def _attention(draw: Draw) -> Inputs:
@@ -183,13 +206,14 @@ def _attention(draw: Draw) -> Inputs:
         run = Run(start, draw.integer(1, 3), draw.integer(1, 6))
         runs.append(list(run))
         start = run.stop
-    queries = start if draw.yes() else sum(n for _, n, _ in runs)  # every token asks, or the first of each sentence
+    every = draw.option("who asks", ("every token", "the first of each sentence")) == "every token"
+    queries = start if every else sum(n for _, n, _ in runs)
     arrays = {"q": draw.normal(queries, heads * d_k), "kv": draw.normal(start, 2 * heads * d_k)}
-    if draw.yes():
+    if draw.option("mask", (True, False), whole=True):
         arrays["attention_mask"] = np.concatenate([draw.mask(n, L).reshape(-1) for _, n, L in runs])
-    if draw.yes():
+    if draw.option("keys", (True, False), whole=True):
         arrays["keys"] = draw.keys(queries)
-    return Inputs(arrays, {"runs": runs, "heads": heads, "p": draw.choice([0.1, 0.5])})
+    return Inputs(arrays, {"runs": runs, "heads": heads, "p": draw.option("dropout", (0.5, 0.1))})
 
 
 class _Sentences(NamedTuple):
@@ -228,7 +252,8 @@ def _attention_given(cache: _AttentionCache) -> dict[str, Any]:
 def _feed_forward(draw: Draw) -> Inputs:
     d, f = draw.integer(1, 7), draw.integer(1, 9)
     arrays = {"x": draw.normal(*draw.rows(), d), "W1": draw.normal(f, d), "b1": draw.normal(f)}
-    return Inputs(arrays | {"W2": draw.normal(d, f)}, {"approximate": draw.choice(["none", "tanh"])})
+    b2 = {"b2": draw.normal(d)} if draw.option("bias", (True, False)) else {}
+    return Inputs(arrays | {"W2": draw.normal(d, f), **b2}, {"approximate": _gelus(draw)})
 
 
 def _feed_forward_forward(b2: Array | None = None, **inputs: Any) -> tuple[Array, feed_forward.Cache]:
@@ -240,19 +265,20 @@ def _feed_forward_forward(b2: Array | None = None, **inputs: Any) -> tuple[Array
 
 def _count(draw: Draw) -> dict[str, Any]:
     """A whole batch's count, of which these inputs are a part; or none."""
-    return {"count": float(draw.integer(1, 50))} if draw.yes() else {}
+    return {"count": float(draw.integer(1, 50))} if draw.option("count", (True, False)) else {}
 
 
 def _mse(draw: Draw) -> Inputs:
     rows, d = draw.rows(), draw.integer(1, 9)
-    mask = {"mask": draw.mask(*rows, draw.choice([1, d]))} if draw.yes() else {}
+    of_mask = draw.option("mask", ("entries", "rows", "none"))
+    mask = {} if of_mask == "none" else {"mask": draw.mask(*rows, d if of_mask == "entries" else 1)}
     return Inputs({"x": draw.normal(*rows, d), "y": draw.normal(*rows, d), **mask}, _count(draw))
 
 
 def _scores(draw: Draw) -> Inputs:
     n, h, L = draw.integer(1, 3), draw.integer(1, 4), draw.integer(1, 6)
     arrays = {"scores_S": draw.normal(n, h, L, L, scale=3.0), "scores_T": draw.normal(n, h, L, L, scale=3.0)}
-    if draw.yes():
+    if draw.option("mask", (True, False)):
         real = draw.mask(n, 1, L)
         arrays["mask"] = real[..., :, None] & real[..., None, :]
     return Inputs(arrays, _count(draw))
@@ -261,14 +287,14 @@ def _scores(draw: Draw) -> Inputs:
 def _hidden(draw: Draw) -> Inputs:
     """With a projection (with or without its bias), or of equal widths without one."""
     rows, d, d_student = draw.rows(), draw.integer(1, 9), draw.integer(1, 9)
-    projection = draw.integer(0, 2)
-    d_student = d_student if projection else d
+    projection = draw.option("projection", ("with a bias", "without a bias", "none"))
+    d_student = d if projection == "none" else d_student
     arrays = {"H_S": draw.normal(*rows, d_student), "H_T": draw.normal(*rows, d)}
-    if projection:
+    if projection != "none":
         arrays["W"] = draw.normal(d, d_student)
-    if projection == 2:
+    if projection == "with a bias":
         arrays["b"] = draw.normal(d)
-    if draw.yes():
+    if draw.option("mask", (True, False)):
         arrays["mask"] = draw.mask(*rows)
     return Inputs(arrays, _count(draw))
 
@@ -276,23 +302,24 @@ def _hidden(draw: Draw) -> Inputs:
 def _projected(module: ModuleType, formula: str) -> Case:
     case = _loss(module, formula, "H_S W b", _hidden)
     forward = case.forward
-    return Case(case.name, formula, _hidden, lambda W=None, **inputs: forward(W=W, **inputs), case.backward)
+    return replace(case, forward=lambda W=None, **inputs: forward(W=W, **inputs))
 
 
 def _prediction(draw: Draw) -> Inputs:
     B, C = draw.integer(1, 5), draw.integer(1, 5)
     logits = {"z_S": draw.normal(B, C, scale=2.0), "z_T": draw.normal(B, C, scale=2.0)}
-    return Inputs(logits, {"temperature": draw.choice([1.0, 2.0, 0.7]), **_count(draw)})
+    return Inputs(logits, {"temperature": draw.option("temperature", (2.0, 0.7, 1.0)), **_count(draw)})
 
 
 def _cross_entropy(draw: Draw) -> Inputs:
     n, C = draw.integer(1, 6), draw.integer(1, 5)
-    return Inputs({"z": draw.normal(n, C, scale=2.0), "labels": draw.ids(C, n)}, _count(draw))
+    return Inputs({"z": draw.normal(n, C, scale=2.0) + _offset(draw), "labels": draw.ids(C, n)}, _count(draw))
 
 
 def _mlm(draw: Draw) -> Inputs:
     rows, V = draw.rows(), draw.integer(1, 9)
-    labels = np.where(draw.rng.random(rows) < 0.5, draw.ids(V, *rows), mlm.IGNORE)
+    share = draw.option("asked", (0.5, 1.0, 0.0))
+    labels = np.where(draw.rng.random(rows) < share, draw.ids(V, *rows), mlm.IGNORE)
     return Inputs({"z": draw.normal(*rows, V, scale=2.0), "labels": labels}, _count(draw))
 
 
@@ -333,6 +360,7 @@ CASES: tuple[Case, ...] = (
         "y = x m/(1 − p)",
         "x",
         _dropout,
+        _dropout_forward,
         given=lambda cache: {"keep": cache.keep, "scale": cache.scale},
     ),
     Case(
@@ -342,8 +370,9 @@ CASES: tuple[Case, ...] = (
         _attention_forward,
         _attention_backward,
         given=_attention_given,
+        declared=lambda inputs: ["q", "kv"],
     ),
-    _operation(feed_forward, "y = GELU(x W₁ᵀ + b₁) W₂ᵀ", "x W1 b1 W2 b2", _feed_forward, _feed_forward_forward),
+    _operation(feed_forward, "y = GELU(x W₁ᵀ + b₁) W₂ᵀ + b₂", "x W1 b1 W2 b2", _feed_forward, _feed_forward_forward),
     _loss(mse, "L = (1/n) Σ_i m_i (x_i − y_i)²", "x", _mse),
     _loss(attention_loss, "L_attn = (1/h) Σ_i MSE(A_i^S, A_i^T)", "scores_S", _scores),
     _projected(hidden, "L_hidn = MSE(H^S W_h, H^T)"),

@@ -96,7 +96,7 @@ class Supervised(Objective):
 
 class MaskedLM(Objective):
     """Masked language modelling (BERT, section 3.1): cross-entropy with the words at the masked
-    rows; logits exist for these alone.
+    rows; logits exist for these alone. A batch in which none is masked has loss and gradient 0.
 
     losses/mlm.py is the same loss on the logits of all rows.
     """
@@ -109,5 +109,5 @@ class MaskedLM(Objective):
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         assert batch.masked is not None
-        entropy, c = cross_entropy.forward(student.logits, batch.masked.labels, batch.totals.masked)
+        entropy, c = cross_entropy.forward(student.logits, batch.masked.labels, max(batch.totals.masked, 1))
         return Terms({"mlm": entropy}, Trace(logits=cross_entropy.backward(1.0, c)), {})

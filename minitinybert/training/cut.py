@@ -34,12 +34,12 @@ def _bounds(lengths: np.ndarray, count: int) -> list[int]:
     return sorted({0, *cuts.tolist(), len(ends)})
 
 
-def thread_shares(batch: Batch, threads: int) -> list[Batch]:
-    """As many shares as threads, and so many times as many that each has some _ROWS tokens, in
-    turns; on a GPU the whole."""
+def thread_shares(batch: Batch, threads: int, rows: int | None = None) -> list[Batch]:
+    """As many shares as threads, and so many times as many that each has some `rows` tokens (None:
+    _ROWS), in turns; on a GPU the whole."""
     if not isinstance(batch.input_ids, np.ndarray):
         return [batch]
-    return split(batch, threads * max(1, round(len(batch.input_ids) / (threads * _ROWS))))
+    return split(batch, threads * max(1, round(len(batch.input_ids) / (threads * (rows or _ROWS)))))
 
 
 def rank_share(batch: Batch, ranks: Ranks) -> Batch | None:

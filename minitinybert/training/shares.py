@@ -40,7 +40,8 @@ class Learner:
     the gradients.
 
     `projections`: the objective's own parameters at the start, by name; those that are not there,
-    or of another shape, are drawn. Dropout is keyed by (seed, step), so a step's result depends on
+    or of another shape, are drawn. `share_rows`: tokens of a share, about; as cut.py has it where
+    nobody says. Dropout is keyed by (seed, step), so a step's result depends on
     no earlier draw; the shares are summed in their order, so it is the same at every run with as
     many threads.
     """
@@ -53,9 +54,11 @@ class Learner:
         teacher: Teacher = NOBODY,
         seed: int = 0,
         projections: Mapping[str, np.ndarray] | None = None,
+        share_rows: int | None = None,
     ):
         self.student = extended(student, objective, seed, projections or {})
         self.objective, self.workers, self.teacher, self.seed = objective, workers, teacher, seed
+        self.share_rows = share_rows
         self._gradients = [self.student.parameters.zeros_like() for _ in range(workers.threads)]
         self._more: dict[int, Parameters] = {}  # a second one of a thread that has several shares
         self._looked_up: list[Array] = []  # the words whose rows of the gradient are not zero
@@ -91,7 +94,7 @@ class Learner:
         self.teacher.check(batch)
         self.objective.check(batch, self.student.config)
         threads = self.workers.threads
-        shares = thread_shares(self.student.place(batch), threads)
+        shares = thread_shares(self.student.place(batch), threads, self.share_rows)
         turns = [shares[i::threads] for i in range(min(threads, len(shares)))]
         results = [result for own in self.workers.map(lambda job: self._of_thread(*job, number), enumerate(turns)) for result in own]
         total = self._sum(len(turns))

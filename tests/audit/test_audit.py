@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import itertools
 import json
 import math
 import pkgutil
@@ -14,7 +15,7 @@ import pytest
 import minitinybert.losses
 import minitinybert.ops
 from minitinybert import audit
-from minitinybert.audit import CASES, MODEL_CASES, Draw, Inputs, judges
+from minitinybert.audit import CASES, MODEL_CASES, OPTIMISER_CASES, Case, Draw, Inputs, judges
 from minitinybert.commands.cli import main
 from minitinybert.ops import softmax
 
@@ -32,16 +33,16 @@ def backward_modules():
 def test_every_backward_has_a_case_and_stored_outputs():
     names = {case.name for case in CASES}
     assert names == set(backward_modules())
-    for case in (*CASES, *MODEL_CASES):
+    for case in (*CASES, *MODEL_CASES, *OPTIMISER_CASES):
         for example in audit.stored(case.name):
-            assert example.outputs and example.gradients, case.name
+            assert example.outputs and bool(example.gradients) == (case.backward is not None), case.name
 
 
 def test_every_case_has_a_twin():
     pytest.importorskip("torch")
     from minitinybert_reference import judge
 
-    assert set(judge.twins()) == {case.name for case in (*CASES, *MODEL_CASES)}
+    assert set(judge.twins()) == {case.name for case in (*CASES, *MODEL_CASES, *OPTIMISER_CASES)}
 
 
 def test_the_formula_is_the_module_s():
@@ -98,6 +99,7 @@ def test_a_zero_that_need_not_be_proves_nothing():
         QUICK[0],
         forward=lambda x, **rest: ({"y": np.zeros(x.shape)}, x),
         backward=lambda dy, x: {"x": np.zeros(x.shape)},
+        declared=lambda inputs: ["x"],
     )
     draw, norms = Draw(np.random.default_rng(0), large=True), {}
     assert all(d.error == 0 for d in audit.check_vjp(blind, blind.draw(draw), draw, norms))
@@ -140,6 +142,125 @@ def test_deviations_name_tensor_shape_place_and_both_values():
     for bad in (np.zeros(3), np.full((2, 3), np.nan)):
         with pytest.raises(AssertionError):
             audit.assert_close("d W", bad, theirs, 1e3)
+
+
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
+def test_a_gradient_that_does_not_come_is_missed_by_no_judge(case):
+    """None in its place, or no name for it: every judge says so, of each of the declared arguments."""
+    inputs = case.draw(draw := case.sources(0)[0])
+    for name in set(case.declared(inputs)) & set(inputs.arrays):
+        none = lambda dy, cache, name=name: {**case.backward(dy, cache), name: None}
+        absent = lambda dy, cache, name=name: {n: g for n, g in case.backward(dy, cache).items() if n != name}
+        for backward in (none, absent):
+            lacking = wrong(case, backward)
+            example = next(e for e in audit.stored(case.name) if name in e.inputs.arrays)
+            found = [list(audit.check_vjp(lacking, inputs, draw, {})), audit.check_stored(lacking, example)]
+            module, reason = audit.reference_twin()
+            found += [] if reason else [audit.check_twin(lacking, inputs, draw, module)]
+            found += [audit.check_page(lacking, inputs, draw, audit.reference_page()[0])]
+            for judged in found:
+                assert [d.error for d in judged if name in d.name.split(",")[0].split()[-1]] == [math.inf], (name, judged)
+
+
+def test_a_matrix_has_every_pair_and_of_some_every_combination():
+    def draw(draw):
+        a, b = draw.option("a", "xyz", whole=True), draw.option("b", (True, False), whole=True)
+        return Inputs({}, {"a": a, "b": b, "c": draw.option("c", (1, 2, 3, 4)), "d": draw.option("d", (5, 6))})
+
+    case = Case("some", "", draw, None, None)
+    rows = audit.matrix(case)
+    assert rows[0] == {"a": "x", "b": True, "c": 1, "d": 5}
+    options = {"a": "xyz", "b": (True, False), "c": (1, 2, 3, 4), "d": (5, 6)}
+    for (one, values), (other, others) in itertools.combinations(options.items(), 2):
+        assert {(r[one], r[other]) for r in rows} == {*itertools.product(values, others)}, (one, other)
+    assert [case.draw(source).settings for source in case.sources(3)][: len(rows)] == rows and len(case.sources(3)) == max(12, len(rows))
+    assert audit.matrix(dataclasses.replace(case, draw=lambda draw: draw.integer(0, 1))) == [{}]
+    assert audit.matrix(dataclasses.replace(case, draw=lambda draw: draw.option("a", "xyz"))) == [{"a": "x"}, {"a": "y"}, {"a": "z"}]
+
+
+def drawn_by_each_judge(name):
+    """A case's inputs as the judges of the formulas draw them, and as they are stored."""
+    (case,) = [case for case in (*MODEL_CASES, *OPTIMISER_CASES) if case.name == name]
+    return [case.draw(source) for source in case.sources(0)], [example.inputs for example in audit.stored(name)]
+
+
+def lies(inputs):
+    """How a batch lies, and what its padding is."""
+    mask = inputs.arrays["attention_mask"]
+    return "packed" if inputs.settings["is_packed"] else "no padding" if mask.all() else "holes"
+
+
+def heads_of(inputs):
+    settings = inputs.settings
+    S = settings["heads"] if "heads" in settings else settings["student"]["num_attention_heads"]
+    return "fewer" if S < 2 else "as many" if S == 2 else "more"
+
+
+BATCHES, HEADS = ("packed", "holes", "no padding"), ("fewer", "as many", "more")
+
+
+@pytest.mark.parametrize("name", ["distill.layers", "distill.intermediate"])
+def test_each_combination_of_the_first_step_occurs(name):
+    """{padding left out, counted} × {packed, with holes, without padding} × {fewer heads, as many, more} × {every λ 1, others}."""
+    for drawn in drawn_by_each_judge(name):
+        λ = lambda weights: "1" if set((weights or {"": 1.0}).values()) <= {0.0, 1.0} else "others"
+        found = {(i.settings["recipe"]["padding"], lies(i), heads_of(i), λ(i.settings["weights"])) for i in drawn}
+        assert found == {*itertools.product(("exclude", "count"), BATCHES, HEADS, ("1", "others"))}
+        assert {0.0 in (i.settings["weights"] or {}).values() for i in drawn} == {True, False}
+        recipes = [i.settings["recipe"] for i in drawn]
+        assert {r["projection"] for r in recipes} == {"split", "shared", "layer", "none"}
+        assert {r["layers"] for r in recipes} == {"uniform", "top", "bottom", "1,3"}
+        assert {r["heads"] for r in recipes} == {"average", "drop"}
+        assert {(r["projection_bias"], r["teacher_dropout"]) for r in recipes} == {*itertools.product((True, False), repeat=2)}
+
+
+def test_scores_of_minus_100_and_less_occur_wherever_padding_counts():
+    """Of the student and of the teacher, and scores above beside them."""
+    for drawn in drawn_by_each_judge("distill.layers"):
+        for inputs in drawn:
+            for side in ("scores_S.0", "scores_T.2"):
+                low = inputs.arrays[side] <= -100
+                assert (inputs.arrays[side].size < 20 or low.any()) and not low.all()
+
+
+@pytest.mark.parametrize("name", ["distill.prediction", "train.supervised"])
+def test_classes_and_numbers_occur_in_each_batch(name):
+    for drawn in drawn_by_each_judge(name):
+        found = {(lies(i), i.settings["regression"], heads_of(i)) for i in drawn}
+        assert found == {*itertools.product(BATCHES, (True, False), HEADS if name == "distill.prediction" else ("as many",))}
+        if name == "distill.prediction":
+            targets = {(i.settings["regression"], i.settings["recipe"]["regression_target"]) for i in drawn}
+            assert targets == {*itertools.product((True, False), ("teacher", "labels"))}
+
+
+@pytest.mark.parametrize("name", ["distill.intermediate", "distill.prediction", "train.supervised", "train.mlm"])
+def test_every_objective_is_asked_of_a_batch_and_of_its_shares(name):
+    for drawn in drawn_by_each_judge(name):
+        assert {(i.settings["call"]["shares"], lies(i)) for i in drawn} == {*itertools.product(("one", "on threads", "in turns"), BATCHES)}
+        assert name != "train.mlm" or {bool(i.arrays["asked"].any()) for i in drawn} == {True, False}
+
+
+@pytest.mark.parametrize("name", ["bert.none", "bert.classifier", "bert.classifier-relu", "bert.mlm"])
+def test_every_view_of_a_trace_occurs(name):
+    """With dropout and without, into arrays that held something else and into new ones, by both ways to call a model."""
+    for drawn in drawn_by_each_judge(name):
+        calls = [i.settings["call"] for i in drawn]
+        assert {c["logits"] for c in calls} == {True, False} and {c["hidden"] is None for c in calls} == {True, False}
+        assert {(c["out"], c["dropout"]) for c in calls} == {*itertools.product((True, False), repeat=2)}
+        assert any(c["rectangle"] for c in calls) and any(c["hidden"] == [] and c["scores"] == [] for c in calls) is (name != "bert.none")
+        assert any(c["hidden"] == [] and c["scores"] for c in calls)  # scores of the last layer, and not its state
+
+
+def test_each_optimiser_takes_many_numbers_and_few():
+    from minitinybert.training import optim
+
+    assert {case.name for case in OPTIMISER_CASES} == {f"optim.{preset}" for preset in optim.PRESETS}
+    for case in OPTIMISER_CASES:
+        for drawn in drawn_by_each_judge(case.name):
+            size = lambda i, name: i.arrays[name].size * i.settings["copies"][name]
+            sizes = {(size(i, "a.weight") > 2 * optim._CHUNK, size(i, "a.bias") > optim._CHUNK) for i in drawn}
+            assert sizes == {(True, True), (False, False)}
+            assert {(i.settings["schedule"], i.settings["threads"]) for i in drawn} == {*itertools.product(optim.SCHEDULES, (1, 2, 3))}
 
 
 def test_drawn_inputs_reach_the_edges():

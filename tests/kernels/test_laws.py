@@ -1,15 +1,18 @@
 """Every operation and whole models under every law, and against what PyTorch gave, with the CPU's kernels in the formulas' places."""
 
 import laws
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training.test_optim import a_large_model_learns
 
-from minitinybert.audit import CASES, MODEL_CASES
+from minitinybert.audit import CASES, MODEL_CASES, OPTIMISER_CASES
 from minitinybert.engine import device
+from minitinybert.training.optim import PRESETS
 
 pytest.importorskip("numba", reason="needs numba: pip install 'minitinybert[fast]'")
-ALL = [*CASES, *MODEL_CASES]
+ALL = [*CASES, *MODEL_CASES, *OPTIMISER_CASES]
 REPLACED = [case for case in ALL if case.name.startswith("ops.")]
 named = pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 
@@ -36,6 +39,12 @@ def test_stored(case):
     laws.check_stored(case)
 
 
+@pytest.mark.parametrize("threads", [None, 1, 2, 3])
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_number_of_a_large_model_learns(preset, threads):
+    a_large_model_learns(preset, threads, np.float32)
+
+
 def test_each_kernel_was_asked(table, monkeypatch):
     """By what the laws draw: an entry that nothing reaches would be no one's."""
     asked = set()
@@ -50,5 +59,4 @@ def test_each_kernel_was_asked(table, monkeypatch):
         monkeypatch.setitem(device.KERNELS["cpu"], operation, spy)
     for case in ALL:
         laws.check_stored(case)
-    left = {f"{operation.__module__}.{operation.__name__}" for operation in set(table) - asked}
-    assert left == {"minitinybert.training.optim.update"}  # no case has an optimiser: test_cpu.py
+    assert asked == set(table)

@@ -33,7 +33,7 @@ def write(path, config, raw=None, **tensors):
 # -------------------------------------------------------------------------------------------------------------------- heads
 
 
-@pytest.mark.parametrize("said", [..., None, [], ["MyBert"], ["gelu_new"], "TinyBertForSequenceClassification"])
+@pytest.mark.parametrize("said", [..., None, [], ["MyBert"], ["gelu_new"], "MyBertForSequenceClassification"])
 @pytest.mark.parametrize("config", [CONFIG, CLASSIFIER, MLM], ids=["none", "classifier", "mlm"])
 def test_tensors_tell_the_head_where_architectures_does_not(tmp_path, said, config):
     loaded = Bert.load(write(tmp_path / "m", config, {"architectures": said}))

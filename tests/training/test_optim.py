@@ -1,11 +1,17 @@
-"""Schedules and clipping by their definitions. (Adam itself is held against PyTorch over ten steps in test_model.py.)"""
+"""Schedules, clipping and Adam by their definitions. (Adam is held against PyTorch over ten steps in test_model.py, too.)"""
 
+import contextlib
+
+import laws
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitinybert.model.parameters import Layout, Parameters, Slot
+from minitinybert import audit
+from minitinybert.engine.parallel import Workers
+from minitinybert.model.parameters import ALIGN, Layout, Parameters, Slot
+from minitinybert.training import optim
 from minitinybert.training.loop import Options
 from minitinybert.training.optim import PRESETS, Adam, AdamSettings, constant, warmup_linear
 
@@ -93,9 +99,71 @@ def test_what_is_passed_over_stays_and_the_rest_moves_as_ever(preset):
             assert np.array_equal(run[name], decays[name]), name
 
 
-def test_chunks_on_a_pool_give_the_same_bits():
-    from minitinybert.engine.parallel import Workers
+WEIGHTS, BIASES = 200_000, 70_000  # each more than the optimiser takes at a time; the last weight decays, and no gap comes after it
+assert WEIGHTS % ALIGN == 0 and min(WEIGHTS, BIASES) > optim._CHUNK
 
+
+def written_out(preset, theta, gradients, lr):
+    """θ after a step for each gradient, by the formulas, number by number: weights first."""
+    m, v, weight = np.zeros_like(theta), np.zeros_like(theta), np.arange(theta.size) < WEIGHTS
+    eps = 1e-8 if preset == "adamw" else 1e-6
+    for t, gradient in enumerate(gradients, 1):
+        norm = np.sqrt((gradient**2).sum())
+        if preset == "bert-adam":  # each tensor by itself
+            norm = np.where(weight, np.sqrt((gradient[:WEIGHTS] ** 2).sum()), np.sqrt((gradient[WEIGHTS:] ** 2).sum()))
+        g = gradient * np.minimum(1, 1 / (norm + 1e-6))
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        c1, c2 = (1 - 0.9**t, 1 - 0.999**t) if preset == "adamw" else (1, 1)
+        theta = theta - lr * (m / c1 / (np.sqrt(v / c2) + eps) + 0.01 * weight * theta)
+    return theta
+
+
+def taken(preset, theta, gradients, lr, threads, dtype):
+    """The same by Adam, on so many threads; None: without a pool."""
+    parameters = Parameters.zeros(Layout([Slot("a.weight", (WEIGHTS,)), Slot("a.bias", (BIASES,))]), dtype)
+    parts = lambda a: {"a.weight": a[:WEIGHTS], "a.bias": a[WEIGHTS:]}
+    grads = parameters.zeros_like()
+    with contextlib.nullcontext() if threads is None else Workers(threads) as workers:
+        adam = Adam(parameters, PRESETS[preset], workers)
+        for values, into in ((theta, parameters), *((gradient, grads) for gradient in gradients)):
+            for name, part in parts(values).items():
+                into[name][...] = part
+            if into is grads:
+                adam.step(grads, lr)
+    return np.concatenate([parameters["a.weight"], parameters["a.bias"]])
+
+
+def a_large_model_learns(preset, threads, dtype):
+    """Every number, and of those that decay the last; in steps whose gradient is clipped, and is not."""
+    rng = np.random.default_rng(5)
+    theta, gradients = rng.standard_normal(WEIGHTS + BIASES), [rng.standard_normal(WEIGHTS + BIASES) * scale for scale in (1, 1e-4, 3)]
+    theta, gradients = theta.astype(np.float32).astype(float), [g.astype(np.float32).astype(float) for g in gradients]
+    expected, found = written_out(preset, theta, gradients, 0.1), taken(preset, theta, gradients, 0.1, threads, dtype)
+    tolerance = {np.float64: 1e-12, np.float32: 2e-6}[dtype]
+    change = abs(expected - theta)
+    assert (abs(found - expected) <= tolerance * (1 + change)).all()
+    assert (change > 20 * tolerance).mean() > 0.999 and min(change[WEIGHTS - 1], change[-1]) > 20 * tolerance
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("threads", [None, 1, 2, 3])
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_number_of_a_large_model_learns(preset, threads, dtype):
+    a_large_model_learns(preset, threads, dtype)
+
+
+@pytest.mark.parametrize("case", audit.OPTIMISER_CASES, ids=lambda case: case.name)
+def test_the_audit_s_cases_by_pytorch_the_page_and_what_is_stored(case):
+    laws.check_stored(case)
+    for number in (0, 1):
+        inputs = case.draw(draw := case.sources(3)[number]).cast(np.float64)
+        judged = audit.check_twin(case, inputs, draw, laws.twin())
+        if case.name not in laws.page().SILENT:
+            judged += audit.check_page(case, inputs, draw, laws.page())
+        assert judged and max(deviation.error for deviation in judged) <= 1e-10, judged
+
+
+def test_chunks_on_a_pool_give_the_same_bits():
     big = Layout([Slot("w.weight", (700, 700)), Slot("w.bias", (700,))])
     results = []
     for threads in (1, 2):

@@ -78,6 +78,22 @@ def test_the_row_of_pad_gets_what_the_objective_says(objective):
     assert row.any() == (objective.padding_gradient or tied)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_batch_in_which_no_word_is_masked_has_loss_and_gradient_0(threads):
+    """And not 0/0: so says losses/mlm.py, and so do the masked rows alone, in every share."""
+    batch = packed(*sentences(1, 30))
+    batch = replace(batch, masked=Masked(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(24, np.int64)))
+    student = Bert.new(replace(STUDENT, head="mlm", pooler=False), 1)
+    with Workers(threads) as workers:
+        learner = Learner(student, MaskedLM(), workers, share_rows=50)
+        learner.gradients(batch_of(2), 6)
+        losses, gradients = learner.gradients(batch, 7)
+        assert losses["mlm"] == 0 and not gradients.flat.any()
+        gradients = gradients.zeros_like()
+        gradients.flat.fill(7)
+        assert step(learner.student, MaskedLM(), batch, NOBODY, (4, 7), gradients)["mlm"] == 0 and not gradients.flat.any()
+
+
 def test_its_dropout_is_a_function_of_seed_and_step():
     student, objective = Bert.new(STUDENT, 1), Supervised()
     at_hand = lambda seed, number: objective(student.forward_batch(batch_of(1), key(seed, number))[0], batch_of(1), None, {}).losses

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minitinybert.data.batching import EncodedExamples
+from minitinybert.data.batching import EncodedExamples, by_length
 from minitinybert.distillation.distill import Intermediate, Prediction
 from minitinybert.distillation.objectives import View
 from minitinybert.engine.parallel import Workers
@@ -11,7 +11,7 @@ from minitinybert.engine.random import key
 from minitinybert.engine.ranks import ALONE, Ranks
 from minitinybert.errors import InputError
 from minitinybert.model.bert import Bert
-from minitinybert.training import evaluation
+from minitinybert.training import evaluation, kept_traces
 from minitinybert.training.answers import Answers
 from minitinybert.training.kept_traces import KeptTraces, gigabytes
 from minitinybert.training.shares import Learner
@@ -44,7 +44,9 @@ def gradient(objective, teacher, workers):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("kind", ["logits", "traces"])
-def test_what_is_kept_stands_in_for_the_teacher(tmp_path, kind, threads):
+def test_what_is_kept_stands_in_for_the_teacher(tmp_path, monkeypatch, kind, threads):
+    """The teacher is asked in several batches."""
+    monkeypatch.setattr(kept_traces, "_ROWS", 10)
     model = teacher_of()
     objective = Prediction() if kind == "logits" else Intermediate(STUDENT, TEACHER)
     with Workers(threads) as workers:
@@ -159,3 +161,20 @@ def test_logits_are_those_of_an_evaluation(tmp_path):
     with Workers(2) as workers:
         kept = Answers(0.0).of(Running(model), examples(), LOGITS, "here", tmp_path, workers)
         assert np.array_equal(kept.logits, evaluation.logits(model, examples(), workers))
+
+
+@pytest.mark.parametrize("rows, description", [(None, ""), (12, ""), (12, "asked")], ids=["as it is", "in many", "with a bar"])
+def test_an_evaluation_says_of_each_example_what_the_model_says_of_it_alone(monkeypatch, rows, description):
+    """Of more tokens than a batch takes; and of more batches than go by between two signs of progress."""
+    model, rng = Bert.new(TEACHER, 2), np.random.default_rng(9)
+    ids = [rng.integers(0, 500, n).astype(np.int32) for n in (*rng.integers(1, 12, 60), *[64] * 40)]
+    assert sum(map(len, ids[60:])) > evaluation._ROWS
+    if rows:
+        monkeypatch.setattr(evaluation, "_ROWS", rows)
+    asked = []
+    monkeypatch.setattr(evaluation, "by_length", lambda *given: asked.extend(by_length(*given)) or list(asked))
+    with Workers(2) as workers:
+        found = evaluation.logits(model, EncodedExamples(ids, [0 * row for row in ids]), workers, description)
+    assert len(asked) > (evaluation._TOGETHER if rows else 1)
+    alone = np.concatenate([model.forward(row[None])[0].logits for row in ids])
+    assert np.allclose(found, alone, rtol=1e-4, atol=1e-6) and len(np.unique(found.round(6), axis=0)) > 90
