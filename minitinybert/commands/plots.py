@@ -20,11 +20,12 @@ _COLUMNS = 3
 
 
 def read_metrics(path: Path) -> tuple[dict[str, tuple[list[int], list[float]]], tuple[list[int], list[float]]]:
-    """A run's metrics.jsonl as {loss: (steps, values)} and (steps, dev metric)."""
+    """A run's metrics.jsonl as {loss: (steps, values)}, a layer's part of one as "hidden.2", and
+    (steps, dev metric)."""
     losses: dict[str, tuple[list[int], list[float]]] = {}
     dev: tuple[list[int], list[float]] = ([], [])
     for row in loop.read_metrics(path):
-        for name, value in row.get("losses", {}).items():
+        for name, value in {**row.get("losses", {}), **row.get("layers", {})}.items():
             steps, values = losses.setdefault(name, ([], []))
             steps.append(row["step"])
             values.append(value)
@@ -35,8 +36,8 @@ def read_metrics(path: Path) -> tuple[dict[str, tuple[list[int], list[float]]], 
 
 
 def loss_curves(runs: Mapping[str, Path], path: Path) -> None:
-    """A panel a run ({title: metrics.jsonl}): its losses (on a log scale where they span much), the
-    dev metric where there is one.
+    """A panel a run ({title: metrics.jsonl}): its losses (on a log scale where they span much), thin
+    and numbered each layer's part of them, the dev metric where there is one.
 
     Writes a PNG.
     """
@@ -48,8 +49,15 @@ def loss_curves(runs: Mapping[str, Path], path: Path) -> None:
         axis.set_visible(False)
     for axis, (title, metrics) in zip(axes.flat, runs.items(), strict=False):
         losses, dev = read_metrics(metrics)
+        colours: dict[str, Any] = {}
         for name, (steps, values) in losses.items():
-            axis.plot(steps, values, label=name.replace("_", " "), linewidth=1.6)
+            term, _, layer = name.partition(".")
+            if layer:  # thin, in the colour of the loss that it is a part of, with its number at the end
+                axis.plot(steps, values, linewidth=0.7, color=colours[term], alpha=0.8)
+                axis.annotate(layer, (steps[-1], values[-1]), fontsize=6, color=colours[term])
+            else:
+                (line,) = axis.plot(steps, values, label=name.replace("_", " "), linewidth=1.6)
+                colours[term] = line.get_color()
         seen = [value for _, values in losses.values() for value in values]
         axis.set(title=title, xlabel="step", ylabel="loss", yscale="log" if max(seen) > 30 * min(seen) > 0 else "linear")
         if axis.get_yscale() == "linear":

@@ -119,19 +119,20 @@ class Intermediate(Objective):
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         assert teacher is not None
         dtrace = Trace(hidden=[None] * (self.M + 1), scores=[None] * self.M)
-        losses: dict[str, list[Array]] = defaultdict(list)  # the layers' shares of each term
+        losses: dict[str, dict[int, Array]] = defaultdict(dict)  # of each term, by student layer
         dprojections: dict[str, list[Array]] = defaultdict(list)
         for m, n in self.hidden_pairs:
             loss, dtrace.hidden[m], gradients = self._hidden(m, student.hidden[m], teacher.hidden[n], batch, parameters)  # type: ignore[index]
-            losses["hidden" if m else "embedding"].append(loss)
+            losses["hidden" if m else "embedding"][m] = loss
             for name, gradient in gradients.items():
                 dprojections[name].append(gradient)
         compared = compare if self.recipe.attention_target == "scores" else compare_probabilities
         for m, n in self.score_pairs:
             loss, dtrace.scores[m] = compared(student.scores[m], teacher.scores[n], batch, self._comparison(batch, m + 1))  # type: ignore[index]
-            losses["attention"].append(loss)
-        sums = lambda parts: {name: added(*values) for name, values in parts.items()}
-        return Terms(sums(losses), dtrace, sums(dprojections))
+            losses["attention"][m + 1] = loss
+        sums = {term: added(*values.values()) for term, values in losses.items()}
+        by_layer = {f"{term}.{m}": loss for term, values in losses.items() if term != "embedding" for m, loss in values.items()}
+        return Terms(sums, dtrace, {name: added(*values) for name, values in dprojections.items()}, by_layer)
 
     def _hidden(
         self, m: int, H_S: Array, H_T: Array, batch: Batch, parameters: Mapping[str, Array]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,7 @@ class Terms(NamedTuple):
     losses: dict[str, Array]  # by term, each with its λ: their sum is what is learned
     dtrace: Trace  # the gradient of that sum with respect to the student's trace
     dprojections: Mapping[str, Array]  # and with respect to parameters that it uses itself, by name
+    by_layer: Mapping[str, Array] = MappingProxyType({})  # what a term's loss is the sum of, as "hidden.2": only to be looked at
 
 
 class Objective(ABC):

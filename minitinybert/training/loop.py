@@ -254,10 +254,13 @@ class _Run:
     def log(self) -> None:
         """The mean losses since the last line, to metrics.jsonl."""
         self._gather()
-        self.means = {name: total / self.at.window_steps for name, total in self.at.window.items()}
+        means = {name: total / self.at.window_steps for name, total in self.at.window.items()}
+        self.means = {name: mean for name, mean in means.items() if "." not in name}
+        layers = {name: mean for name, mean in means.items() if "." in name}  # as hidden.2
         self.at.window, self.at.window_steps = {}, 0
-        row = {"step": self.at.step, "epoch": round(self.at.step / self.epoch_steps, 4), "lr": self.rate(self.at.step - 1)}
-        self._write({**row, "seconds": round(time.monotonic() - self.started, 1), "losses": self.means})
+        row: dict[str, Any] = {"step": self.at.step, "epoch": round(self.at.step / self.epoch_steps, 4), "lr": self.rate(self.at.step - 1)}
+        row |= {"seconds": round(time.monotonic() - self.started, 1), "losses": self.means}
+        self._write({**row, "layers": layers} if layers else row)
 
     def judge(self) -> None:
         """On dev, where there is one; the model is kept where it is the best so far."""
@@ -403,13 +406,14 @@ def _step_of(line: bytes) -> int | None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl that are whole: {"step", "losses": {name: value}} or
+    """The lines of a run's metrics.jsonl that are whole: {"step", "losses": {name: value}}, perhaps
+    with "layers" ({"hidden.2": value}: what a loss is the sum of), or
     {"step", "dev": {name: value}}. InputError where it cannot be read."""
     try:
         rows = [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if _step_of(line) is not None]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    return [row for row in rows if all(_are_numbers(row.get(name, {})) for name in ("losses", "dev"))]
+    return [row for row in rows if all(_are_numbers(row.get(name, {})) for name in ("losses", "layers", "dev"))]
 
 
 class _StopSignals:

@@ -28,7 +28,8 @@ from .teacher import NOBODY, Teacher
 
 
 class _Result(NamedTuple):
-    """Of a share: its losses, and the gradient of what it looked up in the tables."""
+    """Of a share: its losses, each layer's part of them, and the gradient of what it looked up in
+    the tables."""
 
     losses: dict[str, Array]
     dlookup: Array
@@ -77,10 +78,12 @@ class Learner:
 
         One of several ranks gets the losses of its own share, and everybody's gradients.
         """
-        return self.gradients_of_share(rank_share(batch, self.workers.ranks), number)
+        losses, gradients = self.gradients_of_share(rank_share(batch, self.workers.ranks), number)
+        return {name: loss for name, loss in losses.items() if "." not in name}, gradients
 
     def gradients_of_share(self, share: Batch | None, number: int) -> tuple[dict[str, Array], Parameters]:
-        """As `gradients`, of what this rank has of the batch."""
+        """As `gradients`, of what this rank has of the batch; beside the losses what those of several
+        layers are sums of, as "hidden.2"."""
         if share is None:
             losses: dict[str, Array] = {}
             total = self._gradients[0]
@@ -127,8 +130,9 @@ class Learner:
             grads.flat[self._first :] = 0
             dlookups.append((student.backward_to_look_up(cache, dtrace, grads), cache.embedding.lookup))
 
-        losses = step(self.student, self.objective, share, self.teacher, (self.seed, number), grads, backward)
-        return _Result(losses, *dlookups[0])
+        by_layer: dict[str, Array] = {}
+        losses = step(self.student, self.objective, share, self.teacher, (self.seed, number), grads, backward, by_layer)
+        return _Result({**losses, **by_layer}, *dlookups[0])
 
     def _sum(self, threads: int) -> Parameters:
         """The sum of the threads' gradients, in the first one's arrays, but for the tables; a tied

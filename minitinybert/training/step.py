@@ -32,12 +32,14 @@ def step(
     at: tuple[int, int],
     gradients: Parameters,
     backward: Callable[[Bert, Cache, Trace, Parameters, bool], object] = Bert.backward,
+    by_layer: dict[str, Array] | None = None,
 ) -> dict[str, Array]:
     """One step of learning (paper eq. 5). The losses of a placed batch by name (0-d arrays);
     `gradients`, laid out as the student's parameters, are overwritten.
 
     at: (seed, step), which all that is random in a step is a function of. backward: in the
     place of `Bert.backward`, and called as it is; shares.py has one that leaves out the tables.
+    by_layer: gets what the losses of several layers are sums of, as "hidden.2".
     """
     view = objective.teacher_view
     taught = None if view is None else teacher.answer(batch, view, at)
@@ -45,6 +47,8 @@ def step(
     backward(student, cache, terms.dtrace, gradients, objective.padding_gradient)
     for name, gradient in terms.dprojections.items():
         gradients[name][...] += gradient  # the student's own may have one of the backward's
+    if by_layer is not None:
+        by_layer.update(terms.by_layer)
     return terms.losses
 
 

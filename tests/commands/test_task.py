@@ -128,6 +128,10 @@ def test_a_regression_from_teacher_to_student(scorer, scores, machine, tmp_path,
     out, n = tmp_path / "student", 120
     more = {"intermediate": LONG, "prediction": Options(epochs=40, batch_size=n, lr=1e-2, log_every=1), "recipe": RECIPES[recipe]}
     results = distill_task(scorer, "2L-16D-2H-24F", STS_B, scores, out, machine, max_length=16, **more)
+    rows = [row for line in (out / "intermediate/metrics.jsonl").read_text().splitlines() if "layers" in (row := json.loads(line))]
+    assert rows and all(set(row["layers"]) == {"hidden.1", "hidden.2", "attention.1", "attention.2"} for row in rows)
+    for row, term in ((row, term) for row in rows for term in ("hidden", "attention")):
+        assert row["losses"][term] == pytest.approx(row["layers"][f"{term}.1"] + row["layers"][f"{term}.2"], rel=1e-5)
     assert is_a_scorer(out) and is_a_scorer(out / "intermediate")
     assert results["dev"]["pearson"] > 0.6
     assert evaluate(str(out), STS_B, scores, machine, 16) == results
