@@ -37,9 +37,11 @@ def twins() -> dict[str, Callable[..., Any]]:
         **{f"losses.{name}": getattr(twin, name) for name in ("mse", "hidden", "prediction", "cross_entropy", "mlm")},
         "losses.attention": twin.attention_loss,
         "losses.embedding": twin.hidden,
-        **{f"bert.{head}": twin.bert for head in ("none", "classifier", "classifier-relu", "mlm")},
+        **{f"bert.{head}": twin.bert for head in ("none", "classifier", "classifier-relu", "mlm", "tokens", "spans")},
         "distill.intermediate": step.intermediate,
         "distill.prediction": step.prediction,
+        "distill.tokens": step.tokens,
+        "distill.spans": step.spans,
     }
 
 
@@ -306,6 +308,52 @@ def _bert(config, is_packed, input_ids, token_type_ids, attention_mask, position
     return outputs, backward
 
 
+def _bert_of_tokens(config, is_packed, input_ids, token_type_ids, attention_mask, positions=None, **tensors) -> Answer:
+    """A head of tokens is the page's linear map, on the last layer of a BERT without a head."""
+    name, M = "qa_outputs" if config["head"] == "spans" else "classifier", config["num_hidden_layers"]
+    body = {n: W for n, W in tensors.items() if not n.startswith(name)}
+    outputs, to_body = _bert({**config, "head": "none"}, is_packed, input_ids, token_type_ids, attention_mask, **body)
+    last = outputs[f"hidden.{M}"]
+    asked = np.arange(len(last)) if positions is None else positions
+    logits, to_last = _linear(last[asked], tensors[name + ".weight"], tensors[name + ".bias"])
+
+    def backward(dy):
+        dy = {"logits": np.zeros_like(logits["y"]), f"hidden.{M}": np.zeros_like(last)} | dict(dy)
+        d = to_last({"y": dy.pop("logits")})
+        dy[f"hidden.{M}"] = dlast = dy[f"hidden.{M}"].copy()
+        np.add.at(dlast, asked, d["x"])
+        return to_body(dy) | {name + ".weight": d["W"], name + ".bias": d["b"]}
+
+    return outputs | {"logits": logits["y"]}, backward
+
+
+def _prediction_of_tokens(student, teacher, recipe, is_packed, attention_mask, asked=None, **arrays) -> Answer:
+    """The page's prediction loss on the words that are asked for; without `asked` on the beginnings
+    and the ends of each sentence's real tokens."""
+    part = lambda prefix: {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+    ids = {name: arrays[name] for name in ("input_ids", "token_type_ids")}
+    batch, rows = rectangle(**ids, attention_mask=attention_mask, is_packed=is_packed)
+    order = np.argsort(attention_mask.sum(1), kind="stable") if is_packed else np.arange(len(rows))
+    positions = None if asked is None else np.flatnonzero(asked[order][rows])
+    S, to_student = _bert_of_tokens(student, is_packed, **ids, attention_mask=attention_mask, positions=positions, **part("student."))
+    T, _ = _bert_of_tokens(teacher, is_packed, **ids, attention_mask=attention_mask, positions=positions, **part("teacher."))
+    z_S, z_T = S["logits"], T["logits"]
+    if asked is not None:
+        loss, dz = tinybert.prediction_loss(z_S, z_T, recipe["temperature"])
+    else:
+        sentence = np.nonzero(rows)[0]  # of each row
+        loss, dz = 0.0, np.zeros_like(z_S)
+        for b in range(len(rows)):
+            own = (sentence == b) & batch["mask"][rows]
+            of_b, gradient = tinybert.prediction_loss(z_S[own].T, z_T[own].T, recipe["temperature"])
+            loss, dz[own] = loss + of_b / len(rows), gradient.T / len(rows)
+
+    def backward(dy):
+        return {f"student.{name}": g for name, g in to_student({"logits": dy["prediction"] * dz}).items()}
+
+    return {"prediction": loss}, backward
+
+
 def _step(lesson: Callable[..., Any]) -> Callable[..., Answer]:
     """A step's losses; the gradient of each is its weight in the total."""
 
@@ -355,6 +403,10 @@ _PAGE: dict[str, Callable[..., Answer]] = {
     "bert.none": _bert,
     "bert.classifier": _bert,
     "bert.mlm": _bert,
+    "bert.tokens": _bert_of_tokens,
+    "bert.spans": _bert_of_tokens,
     "distill.intermediate": _step(_intermediate),
     "distill.prediction": _step(_prediction),
+    "distill.tokens": _prediction_of_tokens,
+    "distill.spans": _prediction_of_tokens,
 }

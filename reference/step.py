@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,6 +40,38 @@ def prediction(student, teacher, recipe, batch, keep, map: Sequence[int], **tens
     S, T = _traces(student, teacher, batch, keep, tensors)
     count = batch.totals.sentences * (S["logits"].shape[-1] if recipe["prediction_mean"] == "elements" else 1)
     return {"prediction": twin.prediction(S["logits"], T["logits"], recipe["temperature"], count)["loss"]}
+
+
+def tokens(student, teacher, recipe, batch, keep, map: Sequence[int], **more: Any) -> twin.Outputs:
+    """L_pred (eq. 10) of words: a mean over the words that are asked for, or over words × labels."""
+    z_S, z_T = _of_tokens(student, teacher, batch, keep, more, torch.from_numpy(np.array(batch.masked.rows)))
+    count = batch.totals.masked * (z_S.shape[-1] if recipe["prediction_mean"] == "elements" else 1)
+    return {"prediction": twin.prediction(z_S, z_T, recipe["temperature"], count)["loss"]}
+
+
+def spans(student, teacher, recipe, batch, keep, map: Sequence[int], **more: Any) -> twin.Outputs:
+    """L_pred (eq. 10) of where an answer begins and where it ends, among a sentence's real tokens: a
+    mean over both of every sentence, or over tokens."""
+    z_S, z_T = _of_tokens(student, teacher, batch, keep, more, slice(None))
+    real = torch.ones(len(z_S), dtype=torch.bool) if batch.attention_mask is None else torch.from_numpy(batch.attention_mask)
+    total, row = 0.0, 0
+    for length in batch.lengths.tolist():
+        own = real[row : row + length]
+        for column in range(2):
+            S, T = (z[row : row + length, column][own][None] for z in (z_S, z_T))
+            total = total + twin.prediction(S, T, recipe["temperature"])["loss"]
+        row += length
+    return {"prediction": total / (2 * (batch.totals.rows if recipe["prediction_mean"] == "elements" else batch.totals.sentences))}
+
+
+def _of_tokens(student, teacher, batch, keep, tensors, rows) -> tuple[Tensor, Tensor]:
+    """The logits of a head of tokens at these rows, the student's and the teacher's."""
+    traces = _traces(student, teacher, batch, keep, tensors)
+    logits = []
+    for side, config, kept, trace in zip(("student.", "teacher."), (student, teacher), (keep["tokens"], None), traces, strict=True):
+        last = trace[f"hidden.{config['num_hidden_layers']}"][rows]
+        logits.append(twin.token_logits(_part(tensors, side), config, last, kept))
+    return logits[0], logits[1].detach()
 
 
 def _traces(student, teacher, batch, keep, tensors) -> tuple[twin.Outputs, twin.Outputs]:
@@ -164,14 +197,14 @@ def imitate(student: Any, teacher: Any, recipe: Mapping[str, Any], batch: Any, s
     student, the rest is PyTorch. recipe: switches, as the audit's distillation cases have them.
     """
     in_between = "projection" in recipe
-    losses_of = intermediate if in_between else prediction
+    losses_of = intermediate if in_between else {"tokens": tokens, "spans": spans}.get(student.config.head, prediction)
     layers = Intermediate(student.config, teacher.config, Recipe(**recipe)).map if in_between else ()
     own = {name: twin.tensor(student.parameters[name]).requires_grad_() for name in student.parameters}
     fixed = {f"teacher.{name}": twin.tensor(teacher.parameters[name]) for name in teacher.parameters}
     s, t = (model.config.to_hf() for model in (student, teacher))
 
     def step_losses(i: int) -> twin.Outputs:
-        _, cache = student.forward_batch(batch, key(seed, i))
+        _, cache = student.forward_batch(batch, key(seed, i), positions=batch.masked and batch.masked.rows)
         named = {f"student.{name}": p for name, p in own.items()} | fixed
         return losses_of(s, t, recipe, batch, dropout_masks(cache), layers, **named)
 

@@ -23,7 +23,7 @@ from minitinybert.training.shares import Learner
 from minitinybert.training.teacher import Running
 
 SOURCE = Path(tinybert.__file__).read_text(encoding="utf-8")
-STEPS = {case.name: case for case in MODEL_CASES if case.name.startswith("distill.")}
+STEPS = {case.name: case for case in MODEL_CASES if case.name in ("distill.intermediate", "distill.prediction")}
 ADAM = {"bert": {}, "adamw": {"eps": 1e-8, "correct": True}}  # the recipe `paper`'s is the page's own
 
 

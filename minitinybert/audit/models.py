@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..distillation.distill import Intermediate, Prediction
+from ..distillation.objectives import Objective
 from ..distillation.recipes import Recipe
-from ..engine.batch import Batch, packed, padded
+from ..distillation.tokens import SpanPrediction, TokenPrediction
+from ..engine.batch import Batch, asking, packed, padded
 from ..engine.device import Array, array_module, to_host
 from ..model import encoder
 from ..model.bert import Bert, layout
@@ -46,7 +48,7 @@ def draw_config(draw: Draw, head: str, **fixed: Any) -> dict[str, Any]:
         "classifier_relu": False,
         "labels": draw.integer(1, 4),
     }
-    return {**config, **fixed}
+    return {**config, **({"labels": 2} if head == "spans" else {}), **fixed}
 
 
 def make_config(raw: dict[str, Any]) -> Config:
@@ -129,7 +131,8 @@ def dropout_masks(cache: BertCache) -> dict[str, Any]:
         for probabilities, attended, fed in [encoder.masks(layer)]
     ]
     classifier = None if cache.classifier is None else cache.classifier.dropout.keep
-    return {"embedding": cache.embedding.dropout.keep, "layers": layers, "classifier": classifier}
+    tokens = None if cache.tokens is None else cache.tokens.dropout.keep
+    return {"embedding": cache.embedding.dropout.keep, "layers": layers, "classifier": classifier, "tokens": tokens}
 
 
 def _all_rows(keep: Array | None, rows: Array | None, T: int) -> Array | None:
@@ -163,7 +166,7 @@ def _draw_bert(draw: Draw, head: str, relu: bool) -> Inputs:
     raw = draw_config(draw, head, classifier_relu=relu)
     batch, is_packed = draw_batch(draw, raw["vocab_size"], raw["type_vocab_size"])
     settings = {"config": raw, "is_packed": is_packed}
-    if head == "mlm" and draw.yes():
+    if head in ("mlm", "tokens") and draw.yes():
         rows = batch["attention_mask"].sum() if is_packed else batch["input_ids"].size
         batch["positions"] = draw.ids(int(rows), draw.integer(1, 4))
     return Inputs({**batch, **draw_parameters(draw, layout(make_config(raw)))}, settings)
@@ -188,7 +191,7 @@ def _bert_given(kept: _ModelCache) -> dict[str, Any]:
 
 def _bert(name: str, formula: str, relu: bool = False) -> Case:
     draw = lambda source: _draw_bert(source, name.partition("-")[0], relu)
-    return Case(f"bert.{name}", formula, draw, _bert_forward, _bert_backward, _bert_given, draws=4)
+    return Case(f"bert.{name}", formula, draw, _bert_forward, _bert_backward, _bert_given, draws=8 if name == "tokens" else 4)
 
 
 # ---------------------------------------------------------------------------------------------------------------- distillation
@@ -202,12 +205,12 @@ class _StepCache(NamedTuple):
     objective: Any  # weights by term -> Objective
 
 
-def _draw_step(draw: Draw, intermediate: bool) -> Inputs:
-    student = draw_config(draw, "classifier", num_hidden_layers=draw.integer(1, 2))
+def _draw_step(draw: Draw, intermediate: bool, head: str = "classifier") -> Inputs:
+    student = draw_config(draw, head, num_hidden_layers=draw.integer(1, 2))
     shared = {name: student[name] for name in ("vocab_size", "type_vocab_size", "labels")}
     heads = student["num_attention_heads"] * draw.choice([1, 1, 2])
     teacher = draw_config(
-        draw, "classifier", **shared, num_attention_heads=heads, hidden_size=heads * draw.choice([3, 4]), num_hidden_layers=3
+        draw, head, **shared, num_attention_heads=heads, hidden_size=heads * draw.choice([3, 4]), num_hidden_layers=3
     )
     recipe: dict[str, Any] = {"temperature": draw.choice([1.0, 2.0]), "prediction_mean": draw.choice(["sentences", "elements"])}
     if intermediate:
@@ -219,16 +222,22 @@ def _draw_step(draw: Draw, intermediate: bool) -> Inputs:
             "heads": "average",
         }
     batch, is_packed = draw_batch(draw, student["vocab_size"], student["type_vocab_size"])
+    if head == "tokens":
+        batch["asked"] = batch["attention_mask"] & draw.mask(*batch["attention_mask"].shape)
+        batch["asked"][:, 0] = True
     settings = {"student": student, "teacher": teacher, "recipe": recipe, "is_packed": is_packed}
     student_tensors = draw_parameters(draw, _student_layout(settings), "student.")
     return Inputs({**batch, **student_tensors, **draw_parameters(draw, layout(make_config(teacher)), "teacher.")}, settings)
 
 
-def objective_of(settings: dict[str, Any], weights: dict[str, float] | None = None) -> Intermediate | Prediction:
+_PREDICTIONS = {"classifier": Prediction, "tokens": TokenPrediction, "spans": SpanPrediction}
+
+
+def objective_of(settings: dict[str, Any], weights: dict[str, float] | None = None) -> Objective:
     """The objective of a drawn step."""
     recipe = Recipe(**settings["recipe"])
     if "projection" not in settings["recipe"]:
-        return Prediction(recipe)
+        return _PREDICTIONS[settings["student"]["head"]](recipe)
     return Intermediate(make_config(settings["student"]), make_config(settings["teacher"]), recipe, weights)
 
 
@@ -243,6 +252,9 @@ def distillation(inputs: Inputs) -> tuple[Bert, Bert, Batch]:
     student = make_model(make_config(settings["student"]), part("student."), _student_layout(settings))
     teacher = make_model(make_config(settings["teacher"]), part("teacher."))
     batch = make_batch(arrays["input_ids"], arrays["token_type_ids"], arrays["attention_mask"], settings["is_packed"])
+    if "asked" in arrays:
+        places = [np.flatnonzero(row) for row in to_host(arrays["asked"])[batch.sentences]]
+        batch = asking(batch, places, [np.zeros(len(own), np.int64) for own in places])
     return student, teacher, batch.to(array_module(student.parameters.flat))
 
 
@@ -274,13 +286,15 @@ def _step_given(kept: _StepCache) -> dict[str, Any]:
     return {"batch": kept.batch.to(np), "keep": dropout_masks(kept.cache), "map": getattr(kept.objective(None), "map", ())}
 
 
-def _step(name: str, formula: str, intermediate: bool, zero: tuple[str, ...]) -> Case:
-    draw = lambda source: _draw_step(source, intermediate)
-    return Case(name, formula, draw, _step_forward, _step_backward, _step_given, draws=3, zero=zero)
+def _step(name: str, formula: str, intermediate: bool, zero: tuple[str, ...], head: str = "classifier") -> Case:
+    draw = lambda source: _draw_step(source, intermediate, head)
+    return Case(name, formula, draw, _step_forward, _step_backward, _step_given, draws=3 if head == "classifier" else 6, zero=zero)
 
 
 _HEAD = ("pooler.dense.weight", "pooler.dense.bias", "classifier.weight", "classifier.bias")  # no intermediate loss contains them
 _KEY_BIAS = ("self.key.bias",)  # adds the same number to a whole row of scores, which softmax does not see
+# Nor does the softmax over a sentence's pieces see what is added to all of them (a large draw's student has two layers).
+_SAME_EVERYWHERE = (*_KEY_BIAS, "qa_outputs.bias", "layer.1.output.LayerNorm.bias")
 
 
 MODEL_CASES: tuple[Case, ...] = (
@@ -288,6 +302,10 @@ MODEL_CASES: tuple[Case, ...] = (
     _bert("classifier", "BERT → tanh(H_M[0] Wₚᵀ + bₚ) → z"),
     _bert("classifier-relu", "BERT → relu(tanh(H_M[0] Wₚᵀ + bₚ)) → z, as the released code has it", relu=True),
     _bert("mlm", "BERT → LayerNorm(GELU(H_M Wᵀ + b)) Eᵀ + c, E tied"),
+    _bert("tokens", "BERT → H_M Wᵀ + b → z of words"),
+    _bert("spans", "BERT → H_M Wᵀ + b → z of beginnings and ends"),
     _step("distill.intermediate", "Σ_m L_embd, L_hidn + L_attn, through W_e, W_h and the student", True, _HEAD),
     _step("distill.prediction", "L_pred through the student", False, _KEY_BIAS),
+    _step("distill.tokens", "L_pred of words", False, _KEY_BIAS, "tokens"),
+    _step("distill.spans", "½ (L_pred of beginnings + L_pred of ends)", False, _SAME_EVERYWHERE, "spans"),
 )

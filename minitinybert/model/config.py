@@ -10,13 +10,14 @@ from ..errors import InputError
 from ..weights import hf_config
 from ..weights.hf_config import HEADS
 
+TOKEN_MAPS = {"tokens": "classifier", "spans": "qa_outputs"}  # a head that looks at every token, and the name of its linear map
 _GELU = {"gelu": "none", "gelu_python": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes and switches, by their Hugging Face names; the defaults are BERT-base's. `head`:
-    "none", "classifier" or "mlm"."""
+    """Sizes and switches, by their Hugging Face names; the defaults are BERT-base's. `head`: "none",
+    "classifier" of sentences, "mlm", "tokens" (labels of words) or "spans" (answers in a text)."""
 
     vocab_size: int = 30522
     hidden_size: int = 768  # d
@@ -35,6 +36,7 @@ class Config:
     id2label: Mapping[int, str] = field(default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"})
     problem_type: str | None = None  # "regression" where the one logit is a number
     classifier_relu: bool = False  # TinyBERT's released code: logits = classifier(relu(pooled)), no dropout between
+    null_threshold: float | None = None  # of spans: no answer where none is better than no answer by more; None: every question has one
     head: str = "none"
     pooler: bool = True
 
@@ -52,6 +54,11 @@ class Config:
     @property
     def num_labels(self) -> int:
         return len(self.id2label)
+
+    @property
+    def dropout_before_labels(self) -> float:
+        """Of what a classifier of sentences or words is given."""
+        return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
 
     @property
     def gelu_approximation(self) -> str:

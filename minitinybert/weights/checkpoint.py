@@ -113,11 +113,14 @@ def _completed(config: dict[str, Any], tensors: dict[str, np.ndarray]) -> dict[s
     head: the tensors do."""
     config = {"model_type": "bert", **config}
     if "classifier.weight" in tensors:
-        architecture = "BertForSequenceClassification"
+        pooled = "bert.pooler.dense.weight" in tensors
+        architecture = "BertForSequenceClassification" if pooled else "BertForTokenClassification"
         if not config.keys() & {"id2label", "num_labels"}:
             labels = [f"LABEL_{i}" for i in range(len(np.atleast_1d(tensors["classifier.weight"])))]
             config["id2label"] = {str(i): label for i, label in enumerate(labels)}
             config["label2id"] = {label: i for i, label in enumerate(labels)}
+    elif "qa_outputs.weight" in tensors:
+        architecture = "BertForQuestionAnswering"
     elif "cls.predictions.transform.dense.weight" in tensors:
         architecture = "BertForPreTraining" if "cls.seq_relationship.weight" in tensors else "BertForMaskedLM"
     else:

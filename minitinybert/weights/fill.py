@@ -19,17 +19,17 @@ def fill(views: Mapping[str, Any], tensors: Mapping[str, np.ndarray], where: str
     have no `bert.`).
 
     Where `fresh` has the beginning of a name, the view stays as it is if the tensor is missing (or,
-    of a classifier, has another shape). InputError names any other tensor that is missing or of
+    of a head that is learned for a task, has another shape). InputError names any other tensor that is missing or of
     another shape, and a decoder that is not tied to the words.
     """
     for name, view in views.items():
         short = name.removeprefix("bert.")
-        source = tensors.get(name if short.startswith(("cls.", "classifier.")) else "bert." + short)
+        source = tensors.get(name if short.startswith(("cls.", "classifier.", "qa_outputs.")) else "bert." + short)
         if source is None and name == "cls.predictions.bias":
             source = tensors.get(_DECODER + ".bias")
         if source is not None and source.shape == view.shape:
             view[...] = source
-        elif not (fresh and short.startswith(fresh) and (source is None or short.startswith("classifier."))):
+        elif not (fresh and short.startswith(fresh) and (source is None or short.startswith(("classifier.", "qa_outputs.")))):
             problem = "is missing" if source is None else f"has shape {source.shape}, config.json says {view.shape}"
             raise InputError(f"{where}: tensor {name} {problem}; are the weights and config.json of the same model?")
     decoder = tensors.get(_DECODER + ".weight")

@@ -7,7 +7,10 @@ from typing import Any
 
 from ..errors import InputError
 
-HEADS = {"none": "BertModel", "classifier": "BertForSequenceClassification", "mlm": "BertForMaskedLM"}  # their architectures
+HEADS = {  # their architectures
+    "none": "BertModel", "classifier": "BertForSequenceClassification", "mlm": "BertForMaskedLM",
+    "tokens": "BertForTokenClassification", "spans": "BertForQuestionAnswering",
+}  # fmt: skip
 _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
@@ -28,7 +31,7 @@ def read_fields(raw: Mapping[str, Any], where: str, names: Iterable[str]) -> dic
     architecture = (raw.get("architectures") or ["BertModel"])[0]
     head = {v: k for k, v in HEADS.items()}.get(architecture, "mlm" if architecture == "BertForPreTraining" else "none")
     known = {name: raw[name] for name in names if name in raw}
-    return {**known, "id2label": _labels(raw), "head": head, "pooler": head != "mlm"}
+    return {**known, "id2label": _labels(raw), "head": head, "pooler": head in ("none", "classifier")}
 
 
 def write_fields(fields: Mapping[str, Any]) -> dict[str, Any]:

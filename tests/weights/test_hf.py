@@ -18,6 +18,7 @@ from minitinybert.weights import hf
 from .helpers import assert_same, assert_unharmed, numpy_of
 
 CLASSES = ["BertModel", "BertForSequenceClassification", "BertForMaskedLM", "BertForPreTraining"]
+CLASSES += ["BertForTokenClassification", "BertForQuestionAnswering"]
 
 
 # ------------------------------------------------------------------------------------------------ beside transformers
