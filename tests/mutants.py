@@ -515,7 +515,7 @@ MUTANTS = [
         "model/heads.py",
         "label_tokens_backward",
         "bert.tokens",
-        ("dlogits.shape[-1]), cache.map", "dlogits.shape[-1]) * -1, cache.map"),
+        ("linear.backward(rows, cache.map", "linear.backward(-rows, cache.map"),
         ("dasked = dropout.backward(dkept, cache.dropout)", "dasked = dkept"),
         ("dx += dasked", "dx -= dasked"),
         ("array_module(dx).add.at(dx, cache.rows, dasked)", "dx[cache.rows] += dasked"),

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..data import metrics
 from ..data.batching import EncodedExamples
 from ..data.glue import Examples, Task, write_predictions
 from ..data.tokenizer import Tokenizer
@@ -18,14 +17,14 @@ from ..machine import Machine
 from ..model.bert import Bert
 from ..model.config import Config
 from ..training import evaluation
+from .answer_tokens import label_texts, write_words
 from .classifiers import check_classifier, check_labels, in_task_order
+from .kinds import KINDS
 from .task_data import TaskData, check_length, encode
 
 
 def judge(model: Bert, task: Task, examples: EncodedExamples, machine: Machine) -> dict[str, float]:
-    assert examples.labels is not None
-    values = evaluation.logits(model, examples, machine.workers)
-    return metrics.evaluate(task.metrics, evaluation.predictions(values, task.labels is None), examples.labels)
+    return KINDS[task.head].judge(model, task, examples, machine.workers)
 
 
 def evaluate(
@@ -37,7 +36,7 @@ def evaluate(
     results = {}
     for split in splits or task.dev_splits:
         examples = files.split(split)
-        if examples.labels is None:
+        if not examples.labelled:
             raise InputError(f"{data}: split {split} has no labels; nothing to compare with")
         results[split] = judge(judged, task, examples, machine)
     return results
@@ -47,7 +46,7 @@ def _judged(model: str, task: Task, data: Path, machine: Machine, max_length: in
     """A model with a classifier for the task, its labels in the task's order, and the task's files
     in its ids."""
     loaded = Bert.load(model)
-    check_classifier(loaded.config, model)
+    check_classifier(loaded.config, model, task.head)
     check_labels(loaded, task, model)
     judged = in_task_order(loaded, task).to(machine.xp)
     return judged, TaskData(task, data, Tokenizer.load(judged.tokenizer_files), max_length, judged)
@@ -57,6 +56,9 @@ def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int 
     """For each text (`first ||| second` for a pair) the label, and the probability of each; the
     number for regression."""
     loaded = Bert.load(model).to(machine.xp)
+    if loaded.config.head == "tokens":
+        check_length(max_length, loaded.config)
+        return label_texts(loaded, texts, machine.workers, max_length)
     if loaded.config.head != "classifier":
         raise InputError(f"{model}: has no classifier; fine-tune or distil it on a task first")
     halves = [text.split("|||", 1) for text in texts]
@@ -78,6 +80,8 @@ def predict_test(model: str, task: Task, data: Path, out: Path, machine: Machine
         files.split(split)  # all are read before anything is written
     Path(out).mkdir(parents=True, exist_ok=True)
     written = []
+    if task.head == "tokens":
+        return [write_words(judged, files, split, out, machine.workers) for split in task.test_splits]
     for split in task.test_splits:
         suffix = {"test_matched": "-m", "test_mismatched": "-mm"}.get(split, "")
         path = Path(out) / f"{task.leaderboard}{suffix}.tsv"

@@ -55,14 +55,14 @@ def _command(commands: Any, name: str, help: str, threads: bool = True) -> argpa
 
 
 def _task_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", required=True, metavar="NAME", help="cola sst-2 mrpc sts-b qqp mnli qnli rte wnli, or custom")
+    parser.add_argument("--task", required=True, metavar="NAME", help="cola sst-2 mrpc sts-b qqp mnli qnli rte wnli, tokens, or custom")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the task's directory: train, dev (and test) files")
     _custom_options(parser)
 
 
 def _custom_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--text-columns", metavar="A[,B]", help="--task custom: the text's column, or a pair's two")
-    parser.add_argument("--label-column", metavar="NAME", help="--task custom: the label's column")
+    parser.add_argument("--text-columns", metavar="A[,B]", help="--task custom: the text's column, or a pair's two; tokens: the words'")
+    parser.add_argument("--label-column", metavar="NAME", help="--task custom, tokens: the label's column")
     parser.add_argument("--labels", metavar="A,B,…", help="--task custom: the labels in order (without it: those of the training file)")
     parser.add_argument("--regression", action="store_true", help="--task custom: the labels are numbers, whole ones too")
 

@@ -15,6 +15,8 @@ from ..model.config import Config
 from ..weights import read
 from .shape import is_shape, parse_shape
 
+WHAT = {"classifier": "classifier", "tokens": "labels of words", "spans": "answers to questions"}  # a head in words
+
 
 def label_names(task: Task) -> list[str]:
     return ["score"] if task.labels is None else list(task.labels)
@@ -25,13 +27,13 @@ def load_classifier(model: str, task: Task, seed: int) -> Bert:
     is for these labels (or as many without names); else a fresh one."""
     own = Bert.load(model)
     try:
-        fits = own.config.head == "classifier" and own.config.num_labels == len(label_names(task))
+        fits = own.config.head == task.head and own.config.num_labels == len(label_names(task))
         loaded = in_task_order(own, task) if fits else None
     except InputError:  # another task's labels
         loaded = None
     labels = dict(enumerate(label_names(task)))
     if loaded is None:
-        loaded = Bert.load(model, head="classifier", labels=list(labels.values()), seed=seed, fresh_head=True)
+        loaded = Bert.load(model, head=task.head, labels=list(labels.values()), seed=seed, fresh_head=True)
     problem = "regression" if task.labels is None else "single_label_classification"
     return Bert(replace(loaded.config, id2label=labels, problem_type=problem), loaded.parameters, loaded.tokenizer_files)
 
@@ -52,19 +54,19 @@ def known_projections(student: str, recipe: Recipe) -> dict[str, np.ndarray]:
     return {name: tensor for name, tensor in read(student).tensors.items() if name.startswith("fit_dense")}
 
 
-def labels_of(model: str) -> list[str] | None:
+def labels_of(model: str, head: str = "classifier") -> list[str] | None:
     """The labels that a model with a classifier answers, in order; None where it answers with a
     number."""
     config = Config.from_hf(read(model).config, f"{model}/config.json")
-    check_classifier(config, model)
+    check_classifier(config, model, head)
     number = config.problem_type == "regression" or config.num_labels == 1
     return None if number else [config.id2label[i] for i in sorted(config.id2label)]
 
 
-def check_classifier(config: Config, path: str) -> None:
-    """InputError where a model has no classifier."""
-    if config.head != "classifier":
-        raise InputError(f"{path}: has no classifier; fine-tune or distil it on the task first")
+def check_classifier(config: Config, path: str, head: str = "classifier") -> None:
+    """InputError where a model has no such head."""
+    if config.head != head:
+        raise InputError(f"{path}: has no {WHAT[head]}; fine-tune or distil it on the task first")
 
 
 def check_labels(model: Bert, task: Task, path: str) -> None:

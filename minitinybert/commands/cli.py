@@ -192,6 +192,7 @@ def _run_evaluate(args: argparse.Namespace) -> int:
 def _run_predict(args: argparse.Namespace) -> int:
     from ..machine import Machine
     from .answer import predict, predict_test
+    from .answer_tokens import shown
 
     if sum(map(bool, (args.text, args.file, args.data))) != 1 or (args.data and not (args.task and args.out)):
         raise InputError("predict needs either TEXT…, or --file, or --task, --data and --out for a task's test files")
@@ -205,6 +206,9 @@ def _run_predict(args: argparse.Namespace) -> int:
     if args.json:
         return _print_json(answers)
     for answer in answers:
+        if "words" in answer:
+            print(shown(answer))
+            continue
         label = answer["label"] if "label" in answer else f"{answer['score']:.4f}"
         sure = f"\t{answer['probabilities'][label]:.4f}" if "label" in answer else ""
         print(f"{label}{sure}\t{answer['text']}")
@@ -275,8 +279,10 @@ def _task(args: argparse.Namespace) -> Any:
 
     if args.task == "custom":
         return _custom_task(args)
+    if args.task == "tokens":
+        return _tokens_task(args)
     if args.task.lower() not in glue.TASKS:
-        raise InputError(f"--task {args.task}: choose one of {', '.join(glue.TASKS)}, or custom")
+        raise InputError(f"--task {args.task}: choose one of {', '.join(glue.TASKS)}, tokens, or custom")
     return glue.TASKS[args.task.lower()]
 
 
@@ -293,6 +299,19 @@ def _custom_task(args: argparse.Namespace) -> Any:
     labels = [label.strip() for label in args.labels.split(",")] if args.labels else labels_of(args.model) if answers else None
     regression = True if args.regression or (answers and labels is None) else None
     return glue.custom_task(args.data, columns, args.label_column or "label", labels, regression)
+
+
+def _tokens_task(args: argparse.Namespace) -> Any:
+    """Words with a label each; the labels are the training file's, or of what answers the model's."""
+    from ..data.tagging import tagging_task
+    from .classifiers import labels_of
+
+    if args.command in ("augment", "ablate"):
+        raise InputError(f"--task tokens: {args.command} replaces words, or compares variants, of sentences with one label alone")
+    labels = [label.strip() for label in args.labels.split(",")] if args.labels else None
+    if args.command in ("evaluate", "predict"):
+        labels = labels_of(args.model, "tokens")
+    return tagging_task(args.data, args.text_columns, args.label_column, labels)
 
 
 def _report(args: argparse.Namespace, report: dict[str, Any]) -> int:

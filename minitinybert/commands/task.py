@@ -14,8 +14,8 @@ import numpy as np
 
 from ..data.glue import Task
 from ..data.tokenizer import Tokenizer
-from ..distillation.distill import Intermediate, Prediction
-from ..distillation.objectives import Objective, Supervised
+from ..distillation.distill import Intermediate
+from ..distillation.objectives import Objective
 from ..distillation.recipes import DEFAULT, Recipe
 from ..engine.device import to_host
 from ..errors import InputError
@@ -29,7 +29,8 @@ from ..training.plan import Given, plan_of
 from ..training.shares import Learner
 from ..training.teacher import NOBODY, Running, Teacher
 from .answer import evaluate, judge
-from .classifiers import check_labels, in_task_order, known_projections, load_classifier, load_student
+from .classifiers import WHAT, check_labels, in_task_order, known_projections, load_classifier, load_student
+from .kinds import KINDS
 from .task_data import TaskData
 
 # ---------------------------------------------------------------------------------------------------------- training commands
@@ -44,8 +45,7 @@ def finetune(
     student = load_classifier(model, task, options.seed)
     files = TaskData(task, data, Tokenizer.load(student.tokenizer_files), max_length, student)
     files.check()
-    objective = Supervised(task.labels is None)
-    _train(student, objective, files, options, Path(out), machine, resume, f"finetune {task.name}")
+    _train(student, KINDS[task.head].supervised(task), files, options, Path(out), machine, resume, f"finetune {task.name}")
     return evaluate(str(out), task, data, machine, max_length)
 
 
@@ -107,8 +107,8 @@ def distill_task(
         pupil = Bert.load(place)
     if stage == "intermediate":
         return {}
-    regression = task.labels is None
-    last: Objective = Supervised(regression) if hard_labels else Prediction(recipe, regression)
+    kind = KINDS[task.head]
+    last = kind.supervised(task) if hard_labels else kind.prediction(task, recipe)
     taught = _Taught(master, recipe, answers, (teacher, str(last_files.directory), plan.max_length), {})
     _train(pupil, last, last_files, plan.prediction, out, machine, resume, "distill prediction", taught)
     return evaluate(str(out), task, last_files.directory, machine, plan.max_length)
@@ -118,8 +118,8 @@ def load_teacher(path: str, task: Task, machine: Machine) -> Bert:
     """A teacher fine-tuned on the task. InputError where it has no classifier, or one for other
     labels."""
     teacher = Bert.load(path)
-    if teacher.config.head != "classifier":
-        raise InputError(f"{path}: the teacher has no classifier; fine-tune it first: minitinybert finetune --model {path} …")
+    if teacher.config.head != task.head:
+        raise InputError(f"{path}: the teacher has no {WHAT[task.head]}; fine-tune it first: minitinybert finetune --model {path} …")
     check_labels(teacher, task, path)
     return machine.frozen(in_task_order(teacher, task)).for_reading()
 
@@ -131,8 +131,7 @@ def check_teacher(path: str, teacher: Bert, files: TaskData, machine: Machine) -
     task, dev = files.task, files.split(files.task.dev_splits[0])
     scores = judge(teacher, task, dev, machine)
     log(f"teacher {path} on dev: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-    assert dev.labels is not None
-    floor = float(np.bincount(dev.labels).max() / len(dev)) if task.main_metric == "accuracy" else 0.0
+    floor = KINDS[task.head].constant(task, dev)
     score = scores[task.main_metric]
     constant = f"{path}: the teacher's dev {task.main_metric} is {score:.4f}, that of a constant answer {floor:.4f}"
     question = "is it fine-tuned on this task, and are its labels (id2label) in the order of its outputs?"

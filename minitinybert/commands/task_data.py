@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from ..data.batching import EncodedExamples
 from ..data.glue import Examples, Task, read_split
+from ..data.tagging import read_words
 from ..data.tokenizer import Tokenizer
 from ..errors import InputError
 from ..model.bert import Bert
@@ -29,7 +31,8 @@ class TaskData:
 
     def split(self, name: str) -> EncodedExamples:
         if name not in self._splits:
-            self._splits[name] = encode(read_split(self.task, self.directory, name), self.tokenizer, self.max_length, self.segments)
+            read = _READERS[self.task.head]
+            self._splits[name] = read(self.task, self.directory, name, self.tokenizer, self.max_length, self.segments)
         return self._splits[name]
 
     def check(self) -> None:
@@ -42,6 +45,13 @@ def check_length(max_length: int, config: Config) -> None:
     """InputError where a model has not as many positions."""
     if not 3 <= max_length <= config.max_position_embeddings:
         raise InputError(f"--max-length {max_length}: a number from 3 to the model's {config.max_position_embeddings} positions")
+
+
+def _read_texts(task: Task, directory: Path, split: str, tokenizer: Tokenizer, max_length: int, segments: int) -> EncodedExamples:
+    return encode(read_split(task, directory, split), tokenizer, max_length, segments)
+
+
+_READERS: dict[str, Callable[..., EncodedExamples]] = {"classifier": _read_texts, "tokens": read_words}  # by the head that answers
 
 
 def encode(examples: Examples, tokenizer: Tokenizer, max_length: int, segments: int) -> EncodedExamples:

@@ -47,7 +47,7 @@ def open_table(path: Path, header: bool = True, counted: bool = False) -> Table:
     return Table(path, None, chain([first], rows))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """(line number, text without its end). Only a line feed ends a line: Unicode's other separators
     occur in GLUE's sentences."""
     try:
@@ -77,14 +77,14 @@ def _without_empty(path: Path, rows: Iterator[tuple[int, list[str]]], counted: b
 
 def _tsv_rows(path: Path, spaces: bool) -> Iterator[tuple[int, list[str]]]:
     """An empty line has no fields, nor, but for `spaces`, has one of white space."""
-    for number, line in _lines(path):
+    for number, line in lines_of(path):
         yield number, line.split("\t") if (line if spaces else line.strip()) else []
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """A row's number is that of its last line: a quoted field may hold line ends. An empty line has
     no fields."""
-    reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True)
+    reader = csv.reader((line + "\n" for _, line in lines_of(path)), strict=True)
     try:
         for fields in reader:
             yield reader.line_num, fields
@@ -103,7 +103,7 @@ def _json_lines(path: Path) -> Table:
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in _lines(path):
+    for number, line in lines_of(path):
         if not line.strip():
             continue
         try:

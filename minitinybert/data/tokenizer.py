@@ -79,6 +79,19 @@ class Tokenizer:
             self.tokenizer.no_truncation()
         return [Encoded(np.array(e.ids, np.int32), np.array(e.type_ids, np.int32)) for e in encodings]
 
+    def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+        """The ids of each word's pieces, without [CLS] and [SEP], as transformers' tokenizers have
+        them of text that is split into words; [UNK] for a word that leaves none (a space, say)."""
+        try:
+            encodings = self.tokenizer.encode_batch([list(words) for words in sentences], is_pretokenized=True, add_special_tokens=False)
+        except TypeError:
+            raise _not_unicode([word for words in sentences for word in words]) from None
+        found: list[list[list[int]]] = [[[] for _ in words] for words in sentences]
+        for pieces, encoding in zip(found, encodings, strict=True):
+            for word, id in zip(encoding.word_ids, encoding.ids, strict=True):
+                pieces[word or 0].append(id)  # never None without [CLS] and [SEP]
+        return [[own or [self.unk_id] for own in pieces] for pieces in found]
+
     def id_to_token(self, id: int) -> str:
         return self.tokenizer.id_to_token(id) or "[UNK]"
 

@@ -56,7 +56,7 @@ class TokenPrediction(Objective):
         assert teacher is not None and student.logits is not None
         n = batch.totals.masked
         count = n * student.logits.shape[-1] if self.recipe.prediction_mean == "elements" else n
-        loss, c = prediction.forward(student.logits, teacher.logits, self.recipe.temperature, count)  # type: ignore[arg-type]
+        loss, c = prediction.forward(student.logits, teacher.logits, self.recipe.temperature, count)
         return Terms({"prediction": loss}, Trace(logits=prediction.backward(1.0, c)), {})
 
 
@@ -93,7 +93,7 @@ class SpanPrediction(Objective):
         self.recipe = recipe
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
-        assert teacher is not None
+        assert teacher is not None and student.logits is not None and teacher.logits is not None
         count = 2 * (batch.totals.rows if self.recipe.prediction_mean == "elements" else batch.totals.sentences)
         losses, dz = [], []
         told = teacher.logits.astype(student.logits.dtype, copy=False)

@@ -100,7 +100,8 @@ def label_tokens(x: Array, rows: Array | None, P: Parameters, config: Config, ke
 
 def label_tokens_backward(dlogits: Array, cache: TokensCache, dx: Array, config: Config, grads: Parameters) -> None:
     """dlogits (n, C) -> added to dx (T, d) at the asked rows, of which one may be asked twice."""
-    dkept, _, _ = linear.backward(dlogits.reshape(-1, dlogits.shape[-1]), cache.map, _dense(grads, TOKEN_MAPS[config.head]))
+    rows = dlogits.reshape(-1, dlogits.shape[-1])
+    dkept, _, _ = linear.backward(rows, cache.map, _dense(grads, TOKEN_MAPS[config.head]))
     dasked = dropout.backward(dkept, cache.dropout)
     if cache.rows is None:
         dx += dasked

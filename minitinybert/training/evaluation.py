@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..data.batching import EncodedExamples, by_length
@@ -17,13 +19,34 @@ _TOGETHER = 32  # batches between two signs of progress
 def logits(model: Bert, examples: EncodedExamples, workers: Workers, description: str = "") -> np.ndarray:
     """(n, C) float32 on the host, in the examples' order. No dropout. description: of a progress
     bar, for many examples."""
+    answers = _answers(model, examples, workers, description)
+    result = np.empty((len(examples), answers[0][-1].shape[-1]), np.float32)
+    for places, _, values in answers:
+        result[places] = values
+    return result
+
+
+def token_logits(model: Bert, examples: EncodedExamples, workers: Workers, description: str = "") -> list[np.ndarray]:
+    """The like of a head of tokens: of each example (L, C) float32, or (w, C) of the w tokens that
+    its batches ask for."""
+    result: list[Any] = [None] * len(examples)
+    for places, ends, values in _answers(model, examples, workers, description):
+        for place, own in zip(places, np.split(values.astype(np.float32, copy=False), ends[:-1]), strict=True):
+            result[place] = own
+    return result
+
+
+def _answers(model: Bert, examples: EncodedExamples, workers: Workers, description: str) -> list[tuple[np.ndarray, ...]]:
+    """Of each batch the examples' numbers (S,), up to which row each has (S,), where the head is of
+    tokens, and the logits."""
     lengths = np.array([len(ids) for ids in examples.input_ids])
     model = model.for_reading()
 
-    def answer(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def answer(indices: np.ndarray) -> tuple[np.ndarray, ...]:
         batch = examples.batch(indices)
-        trace, _ = model.forward_batch(model.place(batch), hidden=(), scores=(), keep_cache=False)
-        return batch.sentences, to_host(trace.logits)
+        there = model.place(batch)
+        trace, _ = model.forward_batch(there, hidden=(), scores=(), positions=there.masked and there.masked.rows, keep_cache=False)
+        return batch.sentences, np.cumsum(batch.lengths) if batch.masked is None else batch.masked.ends, to_host(trace.logits)
 
     batches = list(by_length(lengths, _ROWS))
     step = _TOGETHER if description else len(batches)
@@ -31,10 +54,7 @@ def logits(model: Bert, examples: EncodedExamples, workers: Workers, description
     answers = []
     for start in progress(parts, len(parts), description) if description else parts:
         answers += workers.map_over_ranks(answer, batches[start : start + step])
-    result = np.empty((len(examples), answers[0][1].shape[-1]), np.float32)
-    for places, values in answers:
-        result[places] = values
-    return result
+    return answers
 
 
 def predictions(values: np.ndarray, regression: bool) -> np.ndarray:

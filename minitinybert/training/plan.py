@@ -35,7 +35,7 @@ def plan_of(recipe: Recipe, task: Task, max_length: int | None = None, intermedi
     It tries batches of 16 and 32 and 1, 2 and 3e-5 for the prediction step; these are the larger ones. released: the README of the released
     code."""
     released = recipe.hyperparameters == "released"
-    length = 128 if released or len(task.text_columns) > 1 else 64
+    length = 64 if len(task.text_columns) == 1 and task.head == "classifier" and not released else task.max_length
     epochs = 10.0 if released else _EPOCHS.get(task.name, 20.0)
     first = {"epochs": epochs, "batch_size": 32, "lr": 5e-5}
     second = {"epochs": 3.0, "batch_size": 32, "lr": 3e-5}

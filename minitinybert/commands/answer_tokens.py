@@ -1,0 +1,57 @@
+"""What a model with a head of tokens says of texts and of a task's test files: a label for each
+word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.entities import are_marks, entities
+from ..data.tagging import TaggedExamples, encode_words, write_tags
+from ..data.tokenizer import Tokenizer
+from ..engine.parallel import Workers
+from ..errors import InputError
+from ..model.bert import Bert
+from ..training import evaluation
+from .kinds import tag_words
+from .task_data import TaskData
+
+
+def label_texts(model: Bert, texts: Sequence[str], workers: Workers, max_length: int) -> list[dict[str, Any]]:
+    """For each text its words, which spaces divide, their labels and how probable each is; where
+    the labels are of entities, these by their kind, text and the numbers of their words."""
+    words = [text.split() for text in texts]
+    if not all(words):
+        raise InputError("a text without a word; give each some")
+    examples = encode_words(words, Tokenizer.load(model.tokenizer_files), max_length)
+    logits = [z.astype(np.float64) for z in evaluation.token_logits(model, examples, workers)]
+    shares = [np.exp(z - z.max(axis=-1, keepdims=True)) for z in logits]
+    best = examples.by_sentence([z.argmax(axis=-1) for z in logits])
+    sure = examples.by_sentence([p.max(axis=-1) / p.sum(axis=-1) for p in shares])
+    names = [model.config.id2label[i] for i in sorted(model.config.id2label)]
+    answers = []
+    for text, own, classes, probabilities in zip(texts, words, best, sure, strict=True):
+        labels = [names[i] for i in classes]
+        answer = {"text": text, "words": own, "labels": labels, "probabilities": [round(float(p), 6) for p in probabilities]}
+        if are_marks(names):
+            parts = [{"kind": kind, "text": " ".join(own[i : j + 1]), "first": i, "last": j} for kind, i, j in entities(labels)]
+            answer["entities"] = parts
+        answers.append(answer)
+    return answers
+
+
+def shown(answer: dict[str, Any]) -> str:
+    """An answer as lines: two columns, word and label, and an empty line."""
+    return "".join(f"{word}\t{label}\n" for word, label in zip(answer["words"], answer["labels"], strict=True))
+
+
+def write_words(model: Bert, files: TaskData, split: str, out: Path, workers: Workers) -> str:
+    """The test file's words with their labels, in CoNLL's columns."""
+    examples = files.split(split)
+    assert isinstance(examples, TaggedExamples)
+    path = Path(out) / f"{files.task.files[split]}.conll"
+    write_tags(path, examples.words, tag_words(model, list(files.task.labels or ()), examples, workers))
+    return str(path)
