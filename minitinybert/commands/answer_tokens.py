@@ -1,5 +1,5 @@
 """What a model with a head of tokens says of texts and of a task's test files: a label for each
-word."""
+word, an answer to each question."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..data.entities import are_marks, entities
+from ..data.squad import Question, Questions, Squad, Windows, encode_questions, write_answers
 from ..data.tagging import TaggedExamples, encode_words, write_tags
 from ..data.tokenizer import Tokenizer
 from ..engine.parallel import Workers
 from ..errors import InputError
 from ..model.bert import Bert
 from ..training import evaluation
-from .kinds import tag_words
+from .kinds import find_answers, tag_words, threshold_of
 from .task_data import TaskData
 
 
@@ -43,9 +44,38 @@ def label_texts(model: Bert, texts: Sequence[str], workers: Workers, max_length:
     return answers
 
 
+def answer_texts(model: Bert, texts: Sequence[str], workers: Workers, max_length: int, task: Squad) -> list[dict[str, Any]]:
+    """For each text, `question ||| document`, the answer (nothing where there is none), its
+    characters in the document, from … to, and by how much it is better than no answer."""
+    questions: list[Question] = []
+    for text in texts:
+        question, bar, context = (part.strip() for part in text.partition("|||"))
+        if not bar or not question or not context:
+            raise InputError(f"{text[:40]!r}: a question and a document are needed: 'question ||| document'")
+        questions.append(Question(str(len(questions)), question, context, [], False))
+    read = Questions(Path("<arguments>"), questions, False)
+    examples = encode_questions(task, read, Tokenizer.load(model.tokenizer_files), max_length, model.config.type_vocab_size)
+    answers = []
+    for text, best in zip(texts, find_answers(model, task, examples, workers), strict=True):
+        given = best.or_none(threshold_of(model, task))
+        place = {"begin": given.begin, "end": given.end} if given.text else {"begin": None, "end": None}
+        answers.append({"text": text, "answer": given.text, **place, "margin": round(given.margin, 6)})
+    return answers
+
+
 def shown(answer: dict[str, Any]) -> str:
-    """An answer as lines: two columns, word and label, and an empty line."""
+    """An answer as lines: of words two columns, word and label, and an empty line; to a question,
+    itself and how sure it is."""
+    if "answer" in answer:
+        return f"{answer['answer'] or '(no answer)'}\t{answer['margin']:.4f}\t{answer['text']}"
     return "".join(f"{word}\t{label}\n" for word, label in zip(answer["words"], answer["labels"], strict=True))
+
+
+def write_found(model: Bert, files: TaskData, split: str, out: Path, workers: Workers) -> list[str]:
+    """The test file's answers, as the official scripts take them."""
+    examples, task = files.split(split), files.task
+    assert isinstance(examples, Windows) and examples.questions is not None
+    return write_answers(Path(out), examples.questions, find_answers(model, task, examples, workers), threshold_of(model, task))
 
 
 def write_words(model: Bert, files: TaskData, split: str, out: Path, workers: Workers) -> str:

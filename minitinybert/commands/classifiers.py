@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..data.glue import Task, label_order
+from ..data.squad import Squad
 from ..distillation.recipes import DEFAULT, Recipe
 from ..errors import InputError
 from ..model.bert import Bert
@@ -35,7 +36,15 @@ def load_classifier(model: str, task: Task, seed: int) -> Bert:
     if loaded is None:
         loaded = Bert.load(model, head=task.head, labels=list(labels.values()), seed=seed, fresh_head=True)
     problem = "regression" if task.labels is None else "single_label_classification"
-    return Bert(replace(loaded.config, id2label=labels, problem_type=problem), loaded.parameters, loaded.tokenizer_files)
+    config = replace(loaded.config, id2label=labels, problem_type=problem, null_threshold=_no_answer(task))
+    return Bert(config, loaded.parameters, loaded.tokenizer_files)
+
+
+def _no_answer(task: Task) -> float | None:
+    """The threshold of a model that learns from questions of which some have no answer."""
+    if not isinstance(task, Squad) or not task.unanswerable:
+        return None
+    return task.null_threshold or 0.0
 
 
 def load_student(student: str, teacher: Bert, task: Task, seed: int, recipe: Recipe = DEFAULT) -> Bert:

@@ -202,11 +202,11 @@ def _run_predict(args: argparse.Namespace) -> int:
         if args.data:
             files = predict_test(args.model, _task(args), args.data, args.out, machine, args.max_length)
             return _print_json(files) if args.json else print("\n".join(files)) or 0
-        answers = predict(args.model, args.text or _lines(args.file), machine, args.max_length)
+        answers = predict(args.model, args.text or _lines(args.file), machine, args.max_length, _squad_task(args))
     if args.json:
         return _print_json(answers)
     for answer in answers:
-        if "words" in answer:
+        if "words" in answer or "answer" in answer:
             print(shown(answer))
             continue
         label = answer["label"] if "label" in answer else f"{answer['score']:.4f}"
@@ -281,8 +281,10 @@ def _task(args: argparse.Namespace) -> Any:
         return _custom_task(args)
     if args.task == "tokens":
         return _tokens_task(args)
+    if args.task == "squad":
+        return _squad_task(args)
     if args.task.lower() not in glue.TASKS:
-        raise InputError(f"--task {args.task}: choose one of {', '.join(glue.TASKS)}, tokens, or custom")
+        raise InputError(f"--task {args.task}: choose one of {', '.join(glue.TASKS)}, tokens, squad, or custom")
     return glue.TASKS[args.task.lower()]
 
 
@@ -312,6 +314,18 @@ def _tokens_task(args: argparse.Namespace) -> Any:
     if args.command in ("evaluate", "predict"):
         labels = labels_of(args.model, "tokens")
     return tagging_task(args.data, args.text_columns, args.label_column, labels)
+
+
+def _squad_task(args: argparse.Namespace) -> Any:
+    """Questions on documents. Whether some have no answer is said by the file that is learned from."""
+    from ..data.squad import read_questions, squad_task
+
+    if args.command in ("augment", "ablate"):
+        raise InputError(f"--task squad: {args.command} replaces words, or compares variants, of sentences with one label alone")
+    learns = args.command in ("finetune", "distill")
+    names = ("doc_stride", "max_query_length", "max_answer_length", "null_threshold")
+    settings = {name: getattr(args, name) for name in names}
+    return squad_task(learns and read_questions(args.data, "train").second, **settings)
 
 
 def _report(args: argparse.Namespace, report: dict[str, Any]) -> int:

@@ -1,5 +1,5 @@
 """What a task's kind of answer asks of training and judging: a label or number of a text, a label of
-each word.
+each word, a stretch of a document.
 
 A task names the head that answers it; here is what goes with each head.
 """
@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data import entities, metrics, tagging
+from ..data import entities, metrics, squad, squad_metrics, tagging
 from ..data.batching import EncodedExamples
 from ..data.glue import Task
 from ..distillation.distill import Prediction
 from ..distillation.objectives import Objective, Supervised
 from ..distillation.recipes import Recipe
-from ..distillation.tokens import SupervisedTokens, TokenPrediction
+from ..distillation.tokens import SpanPrediction, SupervisedSpans, SupervisedTokens, TokenPrediction
 from ..engine.parallel import Workers
 from ..model.bert import Bert
 from ..training import evaluation
@@ -68,6 +68,39 @@ def _constant_word(task: Task, examples: tagging.TaggedExamples) -> float:
     return float(counts.max() / counts.sum())
 
 
+# -------------------------------------------------------------------------------------------------------- of a document
+
+
+def threshold_of(model: Bert, task: Task) -> float | None:
+    """What is asked for, or else what the model was trained for."""
+    asked = getattr(task, "null_threshold", None)
+    return model.config.null_threshold if asked is None else asked
+
+
+def find_answers(model: Bert, task: Task, examples: squad.Windows, workers: Workers) -> list[squad.Answer]:
+    """Each question's best stretch, whether or not it is to be given."""
+    assert isinstance(task, squad.Squad)
+    return squad.best_answers(examples, evaluation.token_logits(model, examples, workers), task.max_answer_length)
+
+
+def _judge_answers(model: Bert, task: Task, examples: squad.Windows, workers: Workers) -> dict[str, float]:
+    assert examples.questions is not None
+    read = examples.questions
+    found = find_answers(model, task, examples, workers)
+    true = [[text for text, _ in question.answers] for question in read.questions]
+    results = squad_metrics.scores([answer.or_none(threshold_of(model, task)).text for answer in found], true, read.second)
+    if read.second:
+        best, threshold = squad_metrics.best_threshold([a.text for a in found], [a.margin for a in found], true)
+        results |= {"best_f1": best, "best_f1_threshold": threshold}
+    return results
+
+
+def _constant_answer(task: Task, examples: squad.Windows) -> float:
+    """The share of questions without an answer."""
+    assert examples.questions is not None
+    return float(np.mean([not question.answers for question in examples.questions.questions]))
+
+
 KINDS = {
     "classifier": Kind(
         lambda task: Supervised(task.labels is None),
@@ -76,4 +109,5 @@ KINDS = {
         _constant_sentence,
     ),
     "tokens": Kind(lambda task: SupervisedTokens(), lambda task, recipe: TokenPrediction(recipe), _judge_words, _constant_word),
+    "spans": Kind(lambda task: SupervisedSpans(), lambda task, recipe: SpanPrediction(recipe), _judge_answers, _constant_answer),
 }

@@ -37,13 +37,13 @@ from .task_data import TaskData
 
 
 def finetune(
-    model: str, task: Task, data: Path, out: Path, options: Options, machine: Machine, max_length: int = 128, resume: bool = False
+    model: str, task: Task, data: Path, out: Path, options: Options, machine: Machine, max_length: int | None = None, resume: bool = False
 ) -> dict[str, Any]:
     """Fine-tune a BERT on a task's labels; the directory `out` holds the model best on dev. Returns
     {split: metrics}."""
     check_apart(out, data, model)
     student = load_classifier(model, task, options.seed)
-    files = TaskData(task, data, Tokenizer.load(student.tokenizer_files), max_length, student)
+    files = TaskData(task, data, Tokenizer.load(student.tokenizer_files), max_length or task.max_length, student)
     files.check()
     _train(student, KINDS[task.head].supervised(task), files, options, Path(out), machine, resume, f"finetune {task.name}")
     return evaluate(str(out), task, data, machine, max_length)

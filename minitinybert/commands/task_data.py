@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data.batching import EncodedExamples
 from ..data.glue import Examples, Task, read_split
+from ..data.squad import read_windows
 from ..data.tagging import read_words
 from ..data.tokenizer import Tokenizer
 from ..errors import InputError
@@ -51,7 +52,8 @@ def _read_texts(task: Task, directory: Path, split: str, tokenizer: Tokenizer, m
     return encode(read_split(task, directory, split), tokenizer, max_length, segments)
 
 
-_READERS: dict[str, Callable[..., EncodedExamples]] = {"classifier": _read_texts, "tokens": read_words}  # by the head that answers
+# By the head that answers.
+_READERS: dict[str, Callable[..., EncodedExamples]] = {"classifier": _read_texts, "tokens": read_words, "spans": read_windows}
 
 
 def encode(examples: Examples, tokenizer: Tokenizer, max_length: int, segments: int) -> EncodedExamples:

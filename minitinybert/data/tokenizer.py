@@ -92,6 +92,16 @@ class Tokenizer:
                 pieces[word or 0].append(id)  # never None without [CLS] and [SEP]
         return [[own or [self.unk_id] for own in pieces] for pieces in found]
 
+    def encode_spans(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each text its pieces' ids (P,) int32, without [CLS] and [SEP], and the characters of the
+        text that each is made of, (P, 2) int32 from … to: through lower case, stripped accents and
+        all else that the tokenizer changes."""
+        try:
+            encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        except TypeError:
+            raise _not_unicode(texts) from None
+        return [(np.array(e.ids, np.int32), np.array(e.offsets, np.int32).reshape(-1, 2)) for e in encodings]
+
     def id_to_token(self, id: int) -> str:
         return self.tokenizer.id_to_token(id) or "[UNK]"
 
