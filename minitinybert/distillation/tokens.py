@@ -10,13 +10,12 @@ CE(end))/2 of every sentence, as BERT's. The intermediate step is the same as of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from ..engine.batch import Batch, check_range
 from ..engine.device import Array, array_module
-from ..engine.memory import added
 from ..errors import InputError
 from ..losses import cross_entropy, prediction
 from ..model.config import Config
@@ -71,15 +70,9 @@ class SupervisedSpans(Objective):
             raise InputError("the place where an answer begins or ends lies outside its text's word pieces")
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
-        assert batch.labels is not None
-        losses, dz, first = [], [], 0
-        for z in by_place(student.logits, batch):
-            last = first + len(z) // 2
-            loss, c = cross_entropy.forward(z, batch.labels[first:last].reshape(-1), 2 * batch.totals.sentences)
-            losses.append(loss)
-            dz.append(cross_entropy.backward(1.0, c))
-            first = last
-        return Terms({"cross_entropy": added(*losses)}, Trace(logits=by_row(dz, batch)), {})
+        assert student.logits is not None and batch.labels is not None
+        loss, c = cross_entropy.forward(by_place(student.logits, batch), batch.labels.reshape(-1), 2 * batch.totals.sentences)
+        return Terms({"cross_entropy": loss}, Trace(logits=by_row(cross_entropy.backward(1.0, c), batch)), {})
 
 
 class SpanPrediction(Objective):
@@ -95,31 +88,32 @@ class SpanPrediction(Objective):
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         assert teacher is not None and student.logits is not None and teacher.logits is not None
         count = 2 * (batch.totals.rows if self.recipe.prediction_mean == "elements" else batch.totals.sentences)
-        losses, dz = [], []
-        told = teacher.logits.astype(student.logits.dtype, copy=False)
-        for z_S, z_T in zip(by_place(student.logits, batch), by_place(told, batch), strict=True):
-            loss, c = prediction.forward(z_S, z_T, self.recipe.temperature, count)
-            losses.append(loss)
-            dz.append(prediction.backward(1.0, c))
-        return Terms({"prediction": added(*losses)}, Trace(logits=by_row(dz, batch)), {})
+        z_S, z_T = (by_place(z.astype(student.logits.dtype, copy=False), batch) for z in (student.logits, teacher.logits))
+        loss, c = prediction.forward(z_S, z_T, self.recipe.temperature, count)
+        return Terms({"prediction": loss}, Trace(logits=by_row(prediction.backward(1.0, c), batch)), {})
 
 
-def by_place(z: Array | None, batch: Batch) -> list[Array]:
-    """Logits (T, 2) of a batch's rows -> for each run of n sentences of length L (2n, L): of each
-    sentence the beginnings', then the ends'. Padding's are so low that their probability is 0."""
-    assert z is not None
-    xp, parts = array_module(z), []
-    for run in batch.runs:
-        own, rows = z[run.start : run.stop], slice(run.start, run.stop)
-        if batch.attention_mask is not None:
-            own = xp.where(batch.attention_mask[rows, None], own, own.dtype.type(_NO_PLACE))
-        parts.append(xp.ascontiguousarray(own.reshape(run.n, run.length, 2).swapaxes(1, 2)).reshape(-1, run.length))
-    return parts
+def by_place(z: Array, batch: Batch) -> Array:
+    """Logits (T, 2) of a batch's rows -> (2S, L), L the longest sentence's: of each sentence that of
+    its places as beginnings, then as ends. Where there is padding, or nothing, they are so low that
+    their probability is 0."""
+    xp = array_module(z)
+    if batch.attention_mask is not None:
+        z = xp.where(batch.attention_mask[:, None], z, z.dtype.type(_NO_PLACE))
+    rectangle = xp.full((batch.size, 2, batch.longest), _NO_PLACE, z.dtype)
+    sentence, place = _places(batch)
+    rectangle[sentence, :, place] = z
+    return rectangle.reshape(-1, batch.longest)
 
 
-def by_row(parts: Sequence[Array], batch: Batch) -> Array:
-    """The inverse of `by_place`, of gradients: 0 at padding, whose probability is 0 whatever its
-    logit."""
-    xp = array_module(parts[0])
-    rows = [part.reshape(run.n, 2, run.length).swapaxes(1, 2).reshape(-1, 2) for part, run in zip(parts, batch.runs, strict=True)]
-    return xp.concatenate(rows)
+def by_row(dz: Array, batch: Batch) -> Array:
+    """The inverse of `by_place`, of a gradient: (T, 2), 0 at padding, whose probability is 0
+    whatever its logit."""
+    sentence, place = _places(batch)
+    return dz.reshape(batch.size, 2, -1)[sentence, :, place]
+
+
+def _places(batch: Batch) -> tuple[Array, Array]:
+    """Of each row which sentence it is of, and where in it, (T,)."""
+    xp = array_module(batch.input_ids)
+    return xp.searchsorted(batch.cls_rows, xp.arange(len(batch.input_ids)), side="right") - 1, batch.position_ids

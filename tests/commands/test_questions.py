@@ -151,7 +151,7 @@ RECIPE = {
 
 @pytest.mark.parametrize("recipe", RECIPE)
 def test_a_student_learns_from_it(doubter, second, machine, tmp_path, recipe):
-    few, many = {"epochs": 2, "batch_size": 16, "lr": 5e-3}, {"epochs": 8, "batch_size": 16, "lr": 5e-3}
+    few, many = {"epochs": 4, "batch_size": 16, "lr": 5e-3}, {"epochs": 16, "batch_size": 16, "lr": 5e-3}
     results = distill_task(
         doubter, "2L-24D-2H-32F", replace(SHORT, unanswerable=True), second, tmp_path / "student", machine, intermediate=few,
         prediction=many, recipe=RECIPE[recipe], max_length=24,

@@ -40,15 +40,21 @@ def sentences(rng, n):
     return rows
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root, rng = tmp_path_factory.mktemp("words"), np.random.default_rng(0)
-    (root / "data").mkdir()
-    for split, n in (("train", 300), ("dev", 30), ("test", 6)):
+def lay(directory, sizes):
+    directory.mkdir()
+    rng = np.random.default_rng(0)
+    for split, n in sizes.items():
         rows = sentences(rng, n)
         column = (lambda tag: "") if split == "test" else (lambda tag: f" {tag}")
         text = "\n".join("".join(f"{w}{column(t)}\n" for w, t in zip(*row, strict=True)) for row in rows)
-        (root / "data" / f"{split}.conll").write_text(text, encoding="utf-8")
+        (directory / f"{split}.conll").write_text(text, encoding="utf-8")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("words")
+    lay(root / "data", {"train": 300, "dev": 30, "test": 6})
     return root
 
 
