@@ -90,6 +90,14 @@ def test_a_file_by_itself(tmp_path, tensors, name):
     assert checkpoint.tokenizer_files == {"vocab.txt": tmp_path / "vocab.txt"}
 
 
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls != "BertModel"])
+def test_tensors_tell_the_head_where_the_configuration_does_not(bert_config, tmp_path, cls):
+    saved(bert_config, tmp_path, cls)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "architectures"}), encoding="utf-8")
+    assert weights.read(tmp_path).config["architectures"] == [cls]
+
+
 def test_tensors_are_views_of_the_file(tmp_path, tensors, config):
     weights.write(tmp_path / "m", config, tensors, {})
     for array in weights.read(tmp_path / "m").tensors.values():
