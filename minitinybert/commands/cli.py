@@ -279,9 +279,9 @@ def _task(args: argparse.Namespace) -> Any:
 
     if args.task == "custom":
         return _custom_task(args)
-    if args.task == "tokens":
+    if args.task.lower() == "tokens":
         return _tokens_task(args)
-    if args.task == "squad":
+    if args.task.lower() == "squad":
         return _squad_task(args)
     if args.task.lower() not in glue.TASKS:
         raise InputError(f"--task {args.task}: choose one of {', '.join(glue.TASKS)}, tokens, squad, or custom")
