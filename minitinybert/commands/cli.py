@@ -304,15 +304,16 @@ def _custom_task(args: argparse.Namespace) -> Any:
 
 
 def _tokens_task(args: argparse.Namespace) -> Any:
-    """Words with a label each; the labels are the training file's, or of what answers the model's."""
+    """Words with a label each; the labels are the training file's, or those of the model that answers
+    or teaches."""
     from ..data.tagging import tagging_task
     from .classifiers import labels_of
 
     if args.command in ("augment", "ablate"):
         raise InputError(f"--task tokens: {args.command} replaces words, or compares variants, of sentences with one label alone")
     labels = [label.strip() for label in args.labels.split(",")] if args.labels else None
-    if args.command in ("evaluate", "predict"):
-        labels = labels_of(args.model, "tokens")
+    if args.command != "finetune":
+        labels = labels_of(args.teacher if args.command == "distill" else args.model, "tokens")
     return tagging_task(args.data, args.text_columns, args.label_column, labels)
 
 

@@ -181,6 +181,20 @@ def test_a_teacher_that_knows_nothing_is_refused(root, teacher, task, machine):
         check_teacher("blind", blind, files, machine)
 
 
+def test_a_student_has_its_teacher_s_labels(root, teacher, task, tmp_path, capsys):
+    """Though the texts it learns from have fewer; others than these are refused."""
+    (tmp_path / "data").mkdir()
+    for split in ("train", "dev"):
+        (tmp_path / "data" / f"{split}.conll").write_text("ada B-PER\nmet O\n" * 8, encoding="utf-8")
+    arguments = ["distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", "--task", "tokens", "--data", tmp_path / "data"]
+    few = ["--out", tmp_path / "student", "--stage", "prediction", "--epochs", 1]
+    assert main([str(a) for a in (*arguments, *few)]) == 0
+    assert list(Bert.load(tmp_path / "student").config.id2label.values()) == list(task.labels)
+    (tmp_path / "data" / "train.conll").write_text("ada B-QUEEN\n", encoding="utf-8")
+    assert main([str(a) for a in (*arguments, "--out", tmp_path / "other")]) == 2
+    assert "label 'B-QUEEN'; the task has O, B-LOC, B-PER" in capsys.readouterr().err
+
+
 def test_what_does_not_make_sense_is_refused(root, teacher, capsys):
     for command in (["ablate", "--teacher", teacher, "--student", "1L-16D-2H-32F"], ["augment", "--mlm", teacher, "--vectors", "x"]):
         assert main([*command, "--task", "tokens", "--data", str(root / "data"), "--out", "x"]) == 2

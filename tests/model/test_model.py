@@ -13,6 +13,7 @@ from minitinybert import Trace, audit
 from minitinybert.audit import MODEL_CASES, Inputs, assert_close
 from minitinybert.audit import models as audit_models
 from minitinybert.commands.shape import parse_shape
+from minitinybert.distillation.tokens import SupervisedSpans
 from minitinybert.engine.batch import packed, padded
 from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
@@ -118,6 +119,28 @@ def test_transformers_loss_and_gradients(head):
     out = theirs(**{name: torch.from_numpy(np.array(a)).long() for name, a in batch.items()}, labels=torch.from_numpy(labels))
     out.loss.backward()
     assert float(loss) == pytest.approx(float(out.loss.detach()), rel=1e-12)
+    found = {name: p.grad.numpy() for name, p in theirs.named_parameters() if p.grad is not None}
+    whole = np.sqrt(sum((g * g).sum() for g in found.values()))
+    assert set(found) == set(grads)
+    for name, gradient in found.items():
+        assert_close(f"d {name}", grads[name], gradient, 1e-9, floor=1e-3 * whole)
+
+
+def test_transformers_loss_and_gradients_of_spans():
+    """(CE(begin) + CE(end))/2 over all places, of sentences without padding: transformers counts padding as places."""
+    torch = pytest.importorskip("torch")
+    draw = audit.Draw(np.random.default_rng(8), large=True)
+    model = drawn_model(draw, "spans", np.float64)
+    theirs = hugging_face(model)
+    ids, labels = 1 + draw.ids(model.config.vocab_size - 1, 3, 5), draw.ids(5, 3, 2)
+    batch = replace(padded(ids), labels=labels)
+    trace, cache = model.forward_batch(batch)
+    terms = SupervisedSpans()(trace, batch, None, {})
+    grads = model.backward(cache, terms.dtrace)
+    ends = {name: torch.from_numpy(labels[:, i].copy()) for i, name in enumerate(("start_positions", "end_positions"))}
+    out = theirs(torch.from_numpy(ids), **ends)
+    out.loss.backward()
+    assert float(terms.losses["cross_entropy"]) == pytest.approx(float(out.loss.detach()), rel=1e-12)
     found = {name: p.grad.numpy() for name, p in theirs.named_parameters() if p.grad is not None}
     whole = np.sqrt(sum((g * g).sum() for g in found.values()))
     assert set(found) == set(grads)
