@@ -58,7 +58,7 @@ def answer_texts(model: Bert, texts: Sequence[str], workers: Workers, max_length
     answers = []
     for text, best in zip(texts, find_answers(model, task, examples, workers), strict=True):
         given = best.or_none(threshold_of(model, task))
-        place = {"begin": given.begin, "end": given.end} if given.text else {"begin": None, "end": None}
+        place = {"start": given.begin, "end": given.end} if given.text else {"start": None, "end": None}
         answers.append({"text": text, "answer": given.text, **place, "margin": round(given.margin, 6)})
     return answers
 

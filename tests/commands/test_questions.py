@@ -177,14 +177,14 @@ def test_shares_and_one_thread_end_alike(teacher, first, tmp_path):
 def test_a_question_by_hand(teacher, doubter, machine, capsys):
     context = "the old mill fell . Bobson met rain near oslo and the river ."
     (who, where) = predict(teacher, [f"who was it ? ||| {context}", f"where was it? |||{context}"], machine, 24, SHORT)
-    assert who["answer"] == "Bobson" and context[who["begin"] : who["end"]] == "Bobson" and where["answer"] == "oslo"
+    assert who["answer"] == "Bobson" and context[who["start"] : who["end"]] == "Bobson" and where["answer"] == "oslo"
     asked = ["predict", "--model", doubter, f"when was it ? ||| {context}", "--max-length", "24"]
     assert main(asked) == 0
     said, margin, text = capsys.readouterr().out.rstrip("\n").split("\t")
     assert said == "(no answer)" and float(margin) < 0 and text.startswith("when")
     assert main([*asked, "--null-threshold", "99", "--json"]) == 0
     (answer,) = json.loads(capsys.readouterr().out)
-    assert answer["answer"] and answer["answer"] == context[answer["begin"] : answer["end"]]
+    assert answer["answer"] and answer["answer"] == context[answer["start"] : answer["end"]]
     for text in ("who was it ?", "||| text", "who ||| "):
         with pytest.raises(InputError, match="a question and a document are needed"):
             predict(teacher, [text], machine, 24)
