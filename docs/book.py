@@ -35,7 +35,7 @@ PARTS: tuple[tuple[str, str, str], ...] = (
     ("Operations", "minitinybert/ops", "__init__ linear softmax attention gelu feed_forward layer_norm dropout add_norm embedding"),
     ("Losses", "minitinybert/losses", "__init__ mse attention hidden embedding prediction cross_entropy mlm"),
     ("The model", "minitinybert/model", "trace self_attention encoder heads bert parameters config"),
-    ("Distillation", "minitinybert/distillation", "objectives distill scores recipes"),
+    ("Distillation", "minitinybert/distillation", "objectives distill tokens scores recipes"),
     ("Training", "minitinybert/training", "step teacher optim loop plan cut shares answers kept_traces"),
     ("Augmentation", "minitinybert/augmentation", "algorithm candidates words vectors files"),
     ("The engine", "minitinybert/engine", "random batch parallel memory device"),

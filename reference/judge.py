@@ -38,10 +38,12 @@ def twins() -> dict[str, Callable[..., Any]]:
         **{f"losses.{name}": getattr(twin, name) for name in ("mse", "hidden", "prediction", "cross_entropy", "mlm")},
         "losses.attention": twin.attention_loss,
         "losses.embedding": twin.hidden,
-        **{f"bert.{head}": twin.bert for head in ("none", "classifier", "classifier-relu", "mlm")},
+        **{f"bert.{head}": twin.bert for head in ("none", "classifier", "classifier-relu", "mlm", "tokens", "spans")},
         "distill.layers": step.layers,
         "distill.intermediate": step.intermediate,
         "distill.prediction": step.prediction,
+        "distill.tokens": step.tokens,
+        "distill.spans": step.spans,
         "train.supervised": step.supervised,
         "train.mlm": step.mlm,
         **{f"optim.{name}": partial(_optimiser, name) for name in ("adamw", "bert", "bert-adam")},
@@ -327,6 +329,25 @@ def _bert(config, is_packed, input_ids, token_type_ids, attention_mask, position
     return outputs, backward
 
 
+def _bert_of_tokens(config, is_packed, input_ids, token_type_ids, attention_mask, positions=None, **tensors) -> Answer:
+    """A head of tokens is the page's linear map, on the last layer of a BERT without a head."""
+    name, M = "qa_outputs" if config["head"] == "spans" else "classifier", config["num_hidden_layers"]
+    body = {n: W for n, W in tensors.items() if not n.startswith(name)}
+    outputs, to_body = _bert({**config, "head": "none"}, is_packed, input_ids, token_type_ids, attention_mask, **body)
+    last = outputs[f"hidden.{M}"]
+    asked = np.arange(len(last)) if positions is None else positions
+    logits, to_last = _linear(last[asked], tensors[name + ".weight"], tensors[name + ".bias"])
+
+    def backward(dy):
+        dy = {"logits": np.zeros_like(logits["y"]), f"hidden.{M}": np.zeros_like(last)} | dict(dy)
+        d = to_last({"y": dy.pop("logits")})
+        dy[f"hidden.{M}"] = dlast = dy[f"hidden.{M}"].copy()
+        np.add.at(dlast, asked, d["x"])
+        return to_body(dy) | {name + ".weight": d["W"], name + ".bias": d["b"]}
+
+    return outputs | {"logits": logits["y"]}, backward
+
+
 def _step(lesson: Callable[..., Any]) -> Callable[..., Answer]:
     """A step's losses; the gradient of each is its weight in the total."""
 
@@ -372,6 +393,33 @@ def _prediction(P, batch, c, rest, dy):
         return _numbers(P, batch, c, target, "prediction", dloss)
     losses, G = tinybert.prediction(P, batch, c, _teacher(rest), rest["recipe"]["temperature"])
     return losses, {name: dloss * gradient for name, gradient in G.items()}
+
+
+def _prediction_of_tokens(P, batch, c, rest, dy):
+    """The page's linear map and its prediction loss, on the words that are asked for; where none are,
+    on the beginnings and on the ends of each sentence's real tokens."""
+    name, temperature = "classifier" if "asked" in rest else "qa_outputs", rest["recipe"]["temperature"]
+
+    def answer(side):
+        body = {own: W for own, W in side.items() if not own.startswith(name)}
+        trace, cache = tinybert.bert(body, c, batch)
+        return trace["hidden"], (cache, body), tinybert.linear(trace["hidden"][-1], side, name)
+
+    hidden, kept, z_S = answer(P)
+    z_T = answer(_teacher(rest))[-1]
+    dz, loss = np.zeros_like(z_S), 0.0
+    if "asked" in rest:
+        asked = batch["labels"] >= 0
+        loss, dz[asked] = tinybert.prediction_loss(z_S[asked], z_T[asked], temperature)
+    else:
+        for b, own in enumerate(batch["mask"]):
+            of_b, gradient = tinybert.prediction_loss(z_S[b, own].T, z_T[b, own].T, temperature)
+            loss, dz[b, own] = loss + of_b / len(z_S), gradient.T / len(z_S)
+    dlast = tinybert.linear_backward(dy.get("prediction", 0.0) * dz, hidden[-1], P, name, G := _zeros(P))
+    dtrace = {"hidden": [*(np.zeros_like(H) for H in hidden[:-1]), dlast]}
+    cache, body = kept
+    tinybert.bert_backward(dtrace, cache, body, c, G)
+    return {"prediction": loss}, G
 
 
 def _numbers(P, batch, c, target, term, dloss):
@@ -426,8 +474,12 @@ _PAGE: dict[str, Callable[..., Answer]] = {
     "bert.none": _bert,
     "bert.classifier": _bert,
     "bert.mlm": _bert,
+    "bert.tokens": _bert_of_tokens,
+    "bert.spans": _bert_of_tokens,
     "distill.intermediate": _step(_intermediate),
     "distill.prediction": _step(_prediction),
+    "distill.tokens": _step(_prediction_of_tokens),
+    "distill.spans": _step(_prediction_of_tokens),
     "train.supervised": _step(_supervised),
     "train.mlm": _step(_mlm),
     "optim.adamw": _adam,

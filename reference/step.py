@@ -85,6 +85,38 @@ def mlm(student, batch, keep, **tensors: Any) -> twin.Outputs:
     return {"mlm": total / max(len(batch.masked.rows), 1)}
 
 
+def tokens(student, teacher, recipe, batch, keep, teacher_keep=None, **more: Any) -> twin.Outputs:
+    """L_pred (eq. 10) of words: a mean over the words that are asked for, or over words × labels."""
+    z_S, z_T = _of_tokens(student, teacher, batch, keep, teacher_keep, more, twin.tensor(batch.masked.rows))
+    count = batch.totals.masked * (z_S.shape[-1] if recipe["prediction_mean"] == "elements" else 1)
+    return {"prediction": twin.prediction(z_S, z_T, recipe["temperature"], count)["loss"]}
+
+
+def spans(student, teacher, recipe, batch, keep, teacher_keep=None, **more: Any) -> twin.Outputs:
+    """L_pred (eq. 10) of where an answer begins and where it ends, among a sentence's real tokens: a
+    mean over both of every sentence, or over tokens."""
+    z_S, z_T = _of_tokens(student, teacher, batch, keep, teacher_keep, more, slice(None))
+    real = torch.ones(len(z_S), dtype=torch.bool) if batch.attention_mask is None else torch.from_numpy(batch.attention_mask)
+    total, row = 0.0, 0
+    for length in batch.lengths.tolist():
+        own = real[row : row + length]
+        for column in range(2):
+            S, T = (z[row : row + length, column][own][None] for z in (z_S, z_T))
+            total = total + twin.prediction(S, T, recipe["temperature"])["loss"]
+        row += length
+    return {"prediction": total / (2 * (batch.totals.rows if recipe["prediction_mean"] == "elements" else batch.totals.sentences))}
+
+
+def _of_tokens(student, teacher, batch, keep, teacher_keep, tensors, rows) -> tuple[Tensor, Tensor]:
+    """The logits of a head of tokens at these rows, the student's and the teacher's."""
+    traces = _traces(student, teacher, batch, keep, teacher_keep, tensors)
+    kept, logits = (keep["tokens"], (teacher_keep or {"tokens": None})["tokens"]), []
+    for side, config, dropped, trace in zip(("student.", "teacher."), (student, teacher), kept, traces, strict=True):
+        last = trace[f"hidden.{config['num_hidden_layers']}"][rows]
+        logits.append(twin.token_logits(_part(tensors, side), config, last, dropped))
+    return logits[0], logits[1].detach()
+
+
 def _traces(student, teacher, batch, keep, teacher_keep, tensors) -> tuple[twin.Outputs, twin.Outputs]:
     nothing = {"embedding": None, "classifier": None, "layers": []}
     with torch.no_grad():
@@ -226,13 +258,13 @@ def imitate(student: Any, teacher: Any, recipe: Mapping[str, Any], batch: Any, s
     student, teacher: minitinybert models, left as they are; dropout's masks are taken from the
     student, the rest is PyTorch. recipe: switches, as the audit's distillation cases have them.
     """
-    losses_of = intermediate if "projection" in recipe else prediction
+    losses_of = intermediate if "projection" in recipe else {"tokens": tokens, "spans": spans}.get(student.config.head, prediction)
     own = {name: twin.tensor(student.parameters[name]).requires_grad_() for name in student.parameters}
     fixed = {f"teacher.{name}": twin.tensor(teacher.parameters[name]) for name in teacher.parameters}
     s, t = (model.config.to_hf() for model in (student, teacher))
 
     def step_losses(i: int) -> twin.Outputs:
-        _, cache = student.forward_batch(batch, key(seed, i))
+        _, cache = student.forward_batch(batch, key(seed, i), positions=batch.masked and batch.masked.rows)
         named = {f"student.{name}": p for name, p in own.items()} | fixed
         return losses_of(s, t, recipe, batch, dropout_masks(cache), **named)
 

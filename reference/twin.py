@@ -214,7 +214,7 @@ def bert_trace(
         parts |= {f"hidden.{l + 1}": x, f"scores.{l}": A}
     if "pooler.dense.weight" in t:
         parts["pooled"] = torch.tanh(dense(x[:, 0], "pooler.dense"))
-    if "classifier.weight" in t:
+    if "classifier.weight" in t and "pooled" in parts:
         classifier_rate = rate if c.get("classifier_dropout") is None else c["classifier_dropout"]
         kept = _dropped(parts["pooled"], keep["classifier"], dropout_scale(classifier_rate))
         parts["logits"] = dense(torch.relu(parts["pooled"]) if c.get("classifier_relu") else kept, "classifier")
@@ -230,6 +230,14 @@ def mlm_logits(tensors: Mapping[str, Tensor], config: Mapping[str, Any], x: Tens
     gain, bias = t[transform + "LayerNorm.weight"], t[transform + "LayerNorm.bias"]
     y = F.layer_norm(F.gelu(u, approximate=approximate), gain.shape, gain, bias, config["layer_norm_eps"])
     return F.linear(y, t["embeddings.word_embeddings.weight"], t["cls.predictions.bias"])
+
+
+def token_logits(tensors: Mapping[str, Tensor], config: Mapping[str, Any], x: Tensor, keep: np.ndarray | None) -> Tensor:
+    """The head of tokens: x (n, d), dropout by a given mask -> (n, C) labels of words, or (n, 2)
+    beginnings and ends."""
+    name = "qa_outputs" if "qa_outputs.weight" in tensors else "classifier"
+    rate = config["hidden_dropout_prob"] if config["classifier_dropout"] is None else config["classifier_dropout"]
+    return F.linear(_dropped(x, keep, dropout_scale(rate)), tensors[name + ".weight"], tensors[name + ".bias"])
 
 
 def dropout_scale(p: float) -> float:
@@ -268,10 +276,14 @@ def bert(
     the trace what the call asks for."""
     weights = {name: t for name, t in tensors.items() if name.endswith((".weight", ".bias"))}
     layers = range(config["num_hidden_layers"])
-    parts = bert_batch(weights, config, batch, keep if call["dropout"] else {"embedding": None, "classifier": None, "layers": []})
+    keep = keep if call["dropout"] else {"embedding": None, "classifier": None, "tokens": None, "layers": []}
+    parts = bert_batch(weights, config, batch, keep)
     if config["head"] == "mlm":
         last = parts[f"hidden.{config['num_hidden_layers']}"]
         parts["logits"] = mlm_logits(weights, config, last if positions is None else last[positions])
+    if config["head"] in ("tokens", "spans"):
+        last = parts[f"hidden.{config['num_hidden_layers']}"]
+        parts["logits"] = token_logits(weights, config, last if positions is None else last[positions], keep["tokens"])
     hidden = [*layers, len(layers)] if call["hidden"] is None else call["hidden"]
     asked = {f"hidden.{m}" for m in hidden} | {f"scores.{l}" for l in (layers if call["scores"] is None else call["scores"])}
     asked |= {"embedding"} if 0 in hidden else set()

@@ -28,6 +28,7 @@ from minitinybert.audit import CASES, MODEL_CASES, Case, Draw, Inputs
 from minitinybert.distillation.distill import Intermediate, Prediction
 from minitinybert.distillation.objectives import MaskedLM, Objective, Supervised
 from minitinybert.distillation.recipes import Recipe
+from minitinybert.distillation.tokens import SupervisedSpans, SupervisedTokens
 from minitinybert.engine.batch import Batch, Masked, packed, padded
 from minitinybert.engine.parallel import Workers
 from minitinybert.engine.random import key
@@ -510,6 +511,67 @@ MUTANTS = [
         ("array_module(dx).add.at(dx, cache.rows, drows)", "dx[cache.rows] += drows"),
         ("array_module(dx).add.at(dx, cache.rows, drows)", "pass"),
     ),
+    *_of(
+        "model/heads.py",
+        "label_tokens_backward",
+        "bert.tokens",
+        ("linear.backward(rows, cache.map", "linear.backward(-rows, cache.map"),
+        ("dasked = dropout.backward(dkept, cache.dropout)", "dasked = dkept"),
+        ("dx += dasked", "dx -= dasked"),
+        ("array_module(dx).add.at(dx, cache.rows, dasked)", "dx[cache.rows] += dasked"),
+    ),
+    *_of("model/heads.py", "label_tokens_backward", "bert.spans", ("dx += dasked", "dx += 2 * dasked")),
+    *_of(
+        "distillation/tokens.py",
+        "SupervisedTokens.__call__",
+        "own.supervised by words",
+        ("batch.masked.labels, batch.totals.masked)", "batch.masked.labels)"),
+        ("batch.masked.labels, batch.totals.masked)", "batch.masked.labels, batch.totals.sentences)"),
+        ("batch.totals.masked)\n        return Terms({\"cross_entropy\": entropy}, Trace(logits=cross_entropy.backward(1.0, c)),",
+         "batch.totals.masked)\n        return Terms({\"cross_entropy\": entropy}, Trace(logits=cross_entropy.backward(-1.0, c)),"),
+    ),
+    *_of(
+        "distillation/tokens.py",
+        "TokenPrediction.__call__",
+        "distill.tokens",
+        ('n * student.logits.shape[-1] if self.recipe.prediction_mean == "elements" else n', "n"),
+        ("n = batch.totals.masked", "n = batch.totals.sentences"),
+        ("teacher.logits, self.recipe.temperature, count", "teacher.logits, 1.0, count"),
+        ("Trace(logits=prediction.backward(1.0, c))", "Trace(logits=prediction.backward(2.0, c))"),
+    ),
+    *_of(
+        "distillation/tokens.py",
+        "SupervisedSpans.__call__",
+        "own.supervised by spans",
+        ("batch.labels.reshape(-1), 2 * batch.totals.sentences", "batch.labels.reshape(-1), batch.totals.sentences"),
+        ("batch.labels.reshape(-1), 2", "batch.labels.T.reshape(-1), 2"),
+        ("by_row(cross_entropy.backward(1.0, c), batch)", "by_row(cross_entropy.backward(0.5, c), batch)"),
+    ),
+    *_of(
+        "distillation/tokens.py",
+        "SpanPrediction.__call__",
+        "distill.spans",
+        ('2 * (batch.totals.rows if self.recipe.prediction_mean == "elements" else batch.totals.sentences)', "2 * batch.totals.sentences"),
+        ("prediction.forward(z_S, z_T, self.recipe.temperature, count)", "prediction.forward(z_S, z_T, 1.0, count)"),
+        ("by_row(prediction.backward(1.0, c), batch)", "by_row(prediction.backward(-1.0, c), batch)"),
+    ),
+    *_of(
+        "distillation/tokens.py",
+        "by_place",
+        "own.supervised by spans",
+        ("if batch.attention_mask is not None:", "if False:"),
+        ("xp.full((batch.size, 2, batch.longest), _NO_PLACE", "xp.full((batch.size, 2, batch.longest), 0"),
+        ("batch.attention_mask[:, None], z, z.dtype.type(_NO_PLACE)", "batch.attention_mask[:, None], z, z.dtype.type(0)"),
+        ("rectangle[sentence, :, place] = z", "rectangle[sentence, :, place] = z[:, ::-1]"),
+    ),
+    *_of(
+        "distillation/tokens.py",
+        "by_row",
+        "distill.spans",
+        ("[sentence, :, place]\n\n\ndef _places", "[sentence, ::-1, place]\n\n\ndef _places"),
+        ("dz.reshape(batch.size, 2, -1)", "dz.reshape(batch.size, 2, -1)[::-1]"),
+        ("dz.reshape(batch.size, 2, -1)", "-dz.reshape(batch.size, 2, -1)"),
+    ),
     *_of(  # what a batch carries through the two steps: losses, their counts, and the gradients handed to the encoder
         "distillation/distill.py",
         "Intermediate.__call__",
@@ -826,6 +888,41 @@ def _numbers(draw: Draw) -> dict[str, np.ndarray]:
     return {"z": draw.normal(4, 1), "labels": draw.normal(4), "z_T": draw.normal(4, 1)}
 
 
+_LENGTHS = (1, 2, 2, 3)
+
+
+def _of_spans(name: str, real: np.ndarray | None = None) -> tuple[Case, Callable[..., Any]]:
+    """Fine-tuning by answers' first and last pieces in four sentences: packed, or in a rectangle of which `real` is no padding."""
+    rows = [np.zeros(n, np.int32) for n in _LENGTHS]
+    batch = packed(rows, rows) if real is None else padded(np.zeros((4, 3), np.int32), real)
+    batch = replace(batch, totals=batch.totals._replace(**WHOLE))
+    starts = np.concatenate([[0], np.cumsum(batch.lengths)])
+
+    def draw(draw: Draw) -> Inputs:
+        labels = np.array([[draw.integer(0, n - 1) for _ in range(2)] for n in _LENGTHS])
+        return Inputs({"z": draw.normal(int(starts[-1]), 2), "labels": labels}, {})
+
+    def forward(z, labels):
+        terms = SupervisedSpans()(Trace(logits=z), replace(batch, labels=labels), None, {})
+        return {"loss": sum(terms.losses.values())}, terms.dtrace.logits
+
+    def loss(z, labels):
+        total = 0.0
+        for b, n in enumerate(_LENGTHS):
+            for end in range(2):
+                own = z[starts[b] : starts[b] + n, end]
+                total = total - own[labels[b, end]] + np.log(np.exp(own).sum())
+        return total / (2 * WHOLE["sentences"])
+
+    return Case(f"own.{name}", "", draw, forward, lambda dy, dz: {"z": dy["loss"] * dz}, draws=3), loss
+
+
+_SPANS = (
+    _of_spans("supervised by spans"),
+    _of_spans("supervised by spans, padded", np.arange(3) < np.array(_LENGTHS)[:, None]),
+)
+
+
 def _entropy(z: np.ndarray, labels: np.ndarray) -> Any:
     return -np.log(np.exp(z) / np.exp(z).sum(1, keepdims=True))[np.arange(4), labels].sum()
 
@@ -969,6 +1066,8 @@ OWN_CASES = (
     _of_logits("regression to the teacher", Prediction(regression=True), _numbers),
     _of_logits("regression to the labels", Prediction(_LABELS, regression=True), _numbers),
     _of_logits("mlm", MaskedLM(), _classes),
+    _of_logits("supervised by words", SupervisedTokens(), _classes),
+    *(case for case, _ in _SPANS),
     *(_of_trace(padding, student) for padding in ("exclude", "count") for student in (_TWO_HEADS, _SIX_HEADS)),
     _of_trace("count", _TWO_HEADS, _ALL_REAL),
     _of_trace("exclude", _SIX_HEADS, target="probabilities"),
@@ -981,6 +1080,8 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "own.regression to the teacher": lambda z, labels, z_T: _MSE(z, z_T[:, 0]),
     "own.regression to the labels": lambda z, labels, z_T: _MSE(z, labels),
     "own.mlm": lambda z, labels: _entropy(z, labels) / WHOLE["masked"],
+    "own.supervised by words": lambda z, labels: _entropy(z, labels) / WHOLE["masked"],
+    **{case.name: loss for case, loss in _SPANS},
     **{f"own.intermediate, padding exclude, {heads} heads": _excluded for heads in (2, 6)},
     **{f"own.intermediate, padding count, {heads} heads": _counted for heads in (2, 6)},
     "own.intermediate, padding count, 2 heads, all real": partial(_counted, real=_ALL_REAL),

@@ -55,7 +55,7 @@ def test_every_backward_and_loss_of_the_page_has_a_mutant():
 
 FILES = (
     *("model/self_attention.py", "model/encoder.py", "model/bert.py", "model/heads.py"),
-    *("distillation/distill.py", "distillation/scores.py", "distillation/objectives.py"),
+    *("distillation/distill.py", "distillation/scores.py", "distillation/objectives.py", "distillation/tokens.py"),
     "training/step.py",
     "training/shares.py",
 )
@@ -63,6 +63,7 @@ OBJECTIVES = {
     "distillation/distill.py": ("__call__", "_hidden", "_comparison"),
     "distillation/scores.py": ("compare", "_loss_and_gradient"),
     "distillation/objectives.py": ("__call__",),
+    "distillation/tokens.py": ("__call__", "by_place", "by_row"),
     "training/step.py": ("step",),
     "training/shares.py": ("_of_rank", "_of_thread", "_of_share", "_sum", "_clear_tables"),
     "losses/attention.py": ("visible", "average", "spread"),

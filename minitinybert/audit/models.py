@@ -12,7 +12,7 @@ from ..engine.device import Array, array_module, to_host
 from ..model import encoder
 from ..model.bert import Bert, layout
 from ..model.bert import Cache as BertCache
-from ..model.config import Config
+from ..model.config import TOKEN_MAPS, Config
 from ..model.parameters import Layout, Parameters
 from ..model.trace import Trace
 from .case import Case, Draw, Inputs
@@ -43,7 +43,7 @@ def draw_config(draw: Draw, head: str, of: str = "", **fixed: Any) -> dict[str, 
         "classifier_relu": False,
         "labels": draw.integer(1, 4),
     }
-    return {**config, **fixed}
+    return {**config, **({"labels": 2} if head == "spans" else {}), **fixed}
 
 
 def make_config(raw: dict[str, Any]) -> Config:
@@ -131,7 +131,8 @@ def dropout_masks(cache: BertCache) -> dict[str, Any]:
         for probabilities, attended, fed in [encoder.masks(layer)]
     ]
     classifier = None if cache.classifier is None else cache.classifier.dropout.keep
-    return {"embedding": cache.embedding.dropout.keep, "layers": layers, "classifier": classifier}
+    tokens = None if cache.tokens is None else cache.tokens.dropout.keep
+    return {"embedding": cache.embedding.dropout.keep, "layers": layers, "classifier": classifier, "tokens": tokens}
 
 
 def _all_rows(keep: Array | None, rows: Array | None, T: int) -> Array | None:
@@ -169,7 +170,7 @@ def _draw_bert(draw: Draw, head: str, relu: bool) -> Inputs:
     batch, is_packed = draw_batch(draw, raw["vocab_size"], raw["type_vocab_size"])
     call = _draw_call(draw, raw, is_packed)
     settings = {"config": raw, "is_packed": is_packed, "call": call}
-    if head == "mlm" and draw.option("positions", (False, True)) and not call["rectangle"]:
+    if head in ("mlm", "tokens") and draw.option("positions", (False, True)) and not call["rectangle"]:
         rows = batch["attention_mask"].sum() if is_packed else batch["input_ids"].size
         batch["positions"] = draw.ids(int(rows), draw.integer(1, 4))
     return Inputs({**batch, **draw_parameters(draw, layout(make_config(raw)))}, settings)
@@ -183,7 +184,7 @@ def _draw_call(draw: Draw, config: dict[str, Any], is_packed: bool) -> dict[str,
     views = {
         "all": (None, None, True),
         "the last layer's scores": ([], [M - 1], True),
-        "the last hidden state": ([M], [], config["head"] == "mlm"),
+        "the last hidden state": ([M], [], config["head"] in ("mlm", *TOKEN_MAPS)),
         "the first layer": ([0, 1], [0], False),
         "the head alone": ([], [], True),
     }
@@ -237,4 +238,6 @@ BERT_CASES = (
     _bert("classifier", "BERT → tanh(H_M[0] Wₚᵀ + bₚ) → z"),
     _bert("classifier-relu", "BERT → relu(tanh(H_M[0] Wₚᵀ + bₚ)) → z, as the released code has it", relu=True),
     _bert("mlm", "BERT → LayerNorm(GELU(H_M Wᵀ + b)) Eᵀ + c, E tied"),
+    _bert("tokens", "BERT → H_M Wᵀ + b → z of words"),
+    _bert("spans", "BERT → H_M Wᵀ + b → z of beginnings and ends"),
 )

@@ -12,13 +12,14 @@ import numpy as np
 from ..distillation.distill import Intermediate, Prediction
 from ..distillation.objectives import MaskedLM, Objective, Supervised, Terms
 from ..distillation.recipes import Recipe
+from ..distillation.tokens import SpanPrediction, TokenPrediction
 from ..engine.batch import Batch, Masked, Totals
 from ..engine.device import Array, array_module
 from ..engine.parallel import Workers
 from ..engine.random import key
 from ..losses.attention import UNSEEN
 from ..model.bert import Bert, layout
-from ..model.config import Config
+from ..model.config import TOKEN_MAPS, Config
 from ..model.parameters import Layout, Parameters, Slot
 from ..model.trace import Trace
 from ..training.optim import PRESETS, SCHEDULES, Adam
@@ -34,6 +35,9 @@ PLAIN = {"labels": "classes", "λ": "1", "left out": None, "unequal heads": "ave
 _LEARNED = ("embedding", "hidden", "attention")
 _HEAD = ("pooler.dense.weight", "pooler.dense.bias", "classifier.weight", "classifier.bias")  # no intermediate loss contains them
 _KEY_BIAS = ("self.key.bias",)  # adds the same number to a whole row of scores, which softmax does not see
+# Nor does the softmax over a sentence's tokens see what is added to all of them; the student has two layers.
+_SAME_EVERYWHERE = (*_KEY_BIAS, "qa_outputs.bias", "layer.1.output.LayerNorm.bias")
+_OF_TOKENS: dict[str, Callable[[Recipe], Objective]] = {"tokens": TokenPrediction, "spans": SpanPrediction}
 
 
 # ---------------------------------------------------------------------------------------------------------------- what is drawn
@@ -65,25 +69,27 @@ def _draw_heads(draw: Draw) -> int:
 
 
 def _draw_step(draw: Draw, kind: str) -> Inputs:
-    """kind: "intermediate", "prediction", "supervised" or "mlm"."""
+    """kind: "intermediate", "prediction", "supervised" or "mlm"; or "tokens" or "spans", a prediction of
+    these heads."""
     call = {"shares": draw.option("shares", ("one", "on threads", "in turns"))}
     settings: dict[str, Any] = {"kind": kind, "call": call}
     regression = kind in ("prediction", "supervised") and draw.option("labels", ("classes", "numbers"), whole=True) == "numbers"
     settings["regression"] = regression
-    labels = {"labels": 1 if regression else draw.integer(2, 4)}
-    heads = _draw_heads(draw) if kind in ("intermediate", "prediction") else 2
+    taught, head = kind not in ("supervised", "mlm"), kind if kind in ("mlm", *TOKEN_MAPS) else "classifier"
+    labels = {"labels": 1 if regression else 2 if head == "spans" else draw.integer(2, 4)}
+    heads = _draw_heads(draw) if taught else 2
     width = 6 if heads < 4 else 8
     relu = kind in ("prediction", "supervised") and draw.option("relu", (False, True))
     fixed: dict[str, Any] = {"hidden_size": width, "num_attention_heads": heads, "num_hidden_layers": 2, "classifier_relu": relu, **labels}
-    student = draw_config(draw, "mlm" if kind == "mlm" else "classifier", **fixed)
+    student = draw_config(draw, head, **fixed)
     settings["student"] = student
     if kind == "intermediate":
         settings["recipe"], settings["weights"] = _draw_recipe(draw)
-    if kind == "prediction":
+    elif taught:
         settings["recipe"] = {
             "temperature": draw.option("temperature", (2.0, 1.0)),
             "prediction_mean": draw.option("mean", ("sentences", "elements")),
-            "regression_target": draw.option("target", ("teacher", "labels")),
+            **({"regression_target": draw.option("target", ("teacher", "labels"))} if kind == "prediction" else {}),
             "teacher_dropout": draw.option("teacher's dropout", (False, True)),
         }
     tensors: dict[str, np.ndarray] = {}
@@ -91,7 +97,7 @@ def _draw_step(draw: Draw, kind: str) -> Inputs:
         same = {name: student[name] for name in ("vocab_size", "type_vocab_size", "labels", "classifier_relu")}
         wider = width + (0 if settings["recipe"].get("projection") == "none" else 4 if heads == 4 else 2)
         settings["teacher"] = draw_config(
-            draw, "classifier", "teacher's ", **same, hidden_size=wider, num_attention_heads=2, num_hidden_layers=3
+            draw, head, "teacher's ", **same, hidden_size=wider, num_attention_heads=2, num_hidden_layers=3
         )
         tensors = draw_parameters(draw, layout(make_config(settings["teacher"])), "teacher.")
     batch, settings["is_packed"] = draw_batch(draw, student["vocab_size"], student["type_vocab_size"])
@@ -101,6 +107,10 @@ def _draw_step(draw: Draw, kind: str) -> Inputs:
     if kind == "mlm":
         batch["asked"] = batch["attention_mask"] & (draw.rng.random(places) < 0.6) & (draw.option("words", ("some", "none")) == "some")
         batch["words"] = draw.ids(student["vocab_size"], *places)
+    if kind == "tokens":  # each sentence has words
+        batch["asked"] = batch["attention_mask"] & (draw.rng.random(places) < 0.6)
+        batch["asked"][:, 0] = True
+        batch["words"] = draw.ids(labels["labels"], *places)
     own = draw_parameters(draw, layout(make_config(student), objective_of(settings).slots), "student.")
     return Inputs({**batch, **own, **tensors}, settings)
 
@@ -117,6 +127,8 @@ def objective_of(settings: Mapping[str, Any], weights: Mapping[str, float] | Non
     recipe = Recipe(**settings["recipe"])
     if settings["kind"] == "prediction":
         return Prediction(recipe, settings["regression"])
+    if settings["kind"] in _OF_TOKENS:
+        return _OF_TOKENS[settings["kind"]](recipe)
     configs = make_config(settings["student"]), make_config(settings["teacher"])
     return Intermediate(*configs, recipe, settings.get("weights") if weights is None else weights)
 
@@ -384,6 +396,8 @@ STEP_CASES = (
     ),
     _step("distill.intermediate", "Σ_m L_embd, L_hidn + L_attn, through W_e, W_h and the student", "intermediate", _HEAD),
     _step("distill.prediction", "L_pred through the student", "prediction", _KEY_BIAS),
+    _step("distill.tokens", "L_pred of words", "tokens", _KEY_BIAS),
+    _step("distill.spans", "½ (L_pred of beginnings + L_pred of ends)", "spans", _SAME_EVERYWHERE),
     _step("train.supervised", "cross-entropy with classes, or the square of numbers' differences", "supervised", _KEY_BIAS),
     _step("train.mlm", "cross-entropy with the masked words", "mlm", _KEY_BIAS),
 )

@@ -11,35 +11,36 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 
-from ..data import metrics
 from ..data.batching import EncodedExamples
 from ..data.glue import Examples, Task, write_predictions
+from ..data.squad import Squad, squad_task
 from ..data.tokenizer import Tokenizer
 from ..errors import InputError
 from ..machine import Machine
 from ..model.bert import Bert
+from ..model.config import TOKEN_MAPS
 from ..progress import log
 from ..training import evaluation
-from .classifiers import answer_kind, check_answers, in_task_order
+from .answer_tokens import answer_texts, label_texts, write_found, write_words
+from .classifiers import answer_kind, check_answers, check_head, in_task_order
+from .kinds import KINDS, Judgement
 from .task_data import TaskData, check_length, encode
 
 
 def judge(model: Bert, task: Task, examples: EncodedExamples, machine: Machine) -> dict[str, float]:
     """{metric: value} of a model on labelled examples."""
-    return judge_against_constant(model, task, examples, machine)[0]
+    return judge_against_constant(model, task, examples, machine).metrics
 
 
-def judge_against_constant(model: Bert, task: Task, examples: EncodedExamples, machine: Machine) -> tuple[dict[str, float], str]:
+def judge_against_constant(model: Bert, task: Task, examples: EncodedExamples, machine: Machine) -> Judgement:
     """{metric: value} of a model on labelled examples; and in words why it is no better than a
     constant answer, "" where it is."""
-    assert examples.labels is not None
-    answers = evaluation.predictions(evaluation.logits(model, examples, machine.workers), task.labels is None)
-    values = metrics.evaluate(task.metrics, answers, examples.labels)
-    return values, metrics.knows_nothing(task.main_metric, answers, examples.labels)
+    kind = KINDS[task.head]
+    return kind.judge(kind.ask(model, examples, machine.workers), task, examples, model.config)
 
 
 def evaluate(
-    model: str, task: Task, data: Path, machine: Machine, max_length: int = 128, splits: Sequence[str] | None = None
+    model: str, task: Task, data: Path, machine: Machine, max_length: int | None = None, splits: Sequence[str] | None = None
 ) -> dict[str, dict[str, float]]:
     """{split: {metric: value}} of a model on a task's labelled files, by default its dev ones (MNLI
     has two). A model that is no better than a constant answer is warned of."""
@@ -47,7 +48,7 @@ def evaluate(
     results = {}
     for split in splits or task.dev_splits:
         examples = files.split(split)
-        if examples.labels is None:
+        if not examples.labelled:
             raise InputError(f"{data}: split {split} has no labels; nothing to compare with")
         results[split], nothing = judge_against_constant(judged, task, examples, machine)
         if nothing:
@@ -55,20 +56,32 @@ def evaluate(
     return results
 
 
-def judged_model(model: str, task: Task, data: Path, machine: Machine, max_length: int) -> tuple[Bert, TaskData]:
-    """A model with a classifier for the task, its labels in the task's order, and the task's files
-    in its ids."""
+def judged_model(model: str, task: Task, data: Path, machine: Machine, max_length: int | None) -> tuple[Bert, TaskData]:
+    """A model with a head for the task, its labels in the task's order, and the task's files in its
+    ids."""
     loaded = Bert.load(model)
     check_answers(loaded.config, task, model)
     judged = in_task_order(loaded, task).to(machine.xp)
-    return judged, TaskData(task, data, Tokenizer.load(judged.tokenizer_files), max_length, judged)
+    return judged, TaskData(task, data, Tokenizer.load(judged.tokenizer_files), max_length or task.max_length, judged)
 
 
-def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int = 128) -> list[dict[str, Any]]:
+def predict(
+    model: str, texts: Sequence[str], machine: Machine, max_length: int | None = None, squad: Squad | None = None
+) -> list[dict[str, Any]]:
     """For each text (`first ||| second` for a pair) the label, and the probability of each; of a
-    multi-label model the labels that are more probable than not; the number for regression."""
+    multi-label model the labels that are more probable than not; the number for regression. Of
+    models that look at each token: answer_tokens.py. squad: how documents are read and answers
+    chosen."""
+    squad = squad or squad_task()
     loaded = Bert.load(model).to(machine.xp)
-    kind = answer_kind(loaded.config, model)
+    if loaded.config.head in TOKEN_MAPS:
+        check_head(loaded.config, model, loaded.config.head)
+        length = max_length or (squad if loaded.config.head == "spans" else Task).max_length
+        check_length(length, loaded.config)
+        if loaded.config.head == "spans":
+            return answer_texts(loaded, texts, machine.workers, length, squad)
+        return label_texts(loaded, texts, machine.workers, length)
+    kind, max_length = answer_kind(loaded.config, model), max_length or Task.max_length
     halves = [text.split("|||", 1) for text in texts]
     kinds = {len(half) for half, text in zip(halves, texts, strict=True) if text.strip()}  # a blank text is of either
     if len(kinds) > 1:
@@ -83,7 +96,7 @@ def predict(model: str, texts: Sequence[str], machine: Machine, max_length: int 
     return [_answer(text, row, loaded.config.id2label, kind) for text, row in zip(texts, values, strict=True)]
 
 
-def predict_test(model: str, task: Task, data: Path, out: Path, machine: Machine, max_length: int = 128) -> list[str]:
+def predict_test(model: str, task: Task, data: Path, out: Path, machine: Machine, max_length: int | None = None) -> list[str]:
     """Answer a task's test files in GLUE's leaderboard format, RTE.tsv or MNLI-m.tsv and
     MNLI-mm.tsv in `out`; returns their paths."""
     judged, files = judged_model(model, replace(task, unlabelled="ignore"), data, machine, max_length)
@@ -91,6 +104,10 @@ def predict_test(model: str, task: Task, data: Path, out: Path, machine: Machine
         files.split(split)  # all are read before anything is written
     Path(out).mkdir(parents=True, exist_ok=True)
     written = []
+    if task.head == "spans":
+        return [path for split in task.test_splits for path in write_found(judged, files, split, out, machine.workers)]
+    if task.head == "tokens":
+        return [write_words(judged, files, split, out, machine.workers) for split in task.test_splits]
     for split in task.test_splits:
         suffix = {"test_matched": "-m", "test_mismatched": "-mm"}.get(split, "")
         path = Path(out) / f"{task.leaderboard}{suffix}.tsv"

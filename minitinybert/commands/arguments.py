@@ -56,25 +56,34 @@ def _command(commands: Any, name: str, help: str, threads: bool = True) -> argpa
     return parser
 
 
+_GLUE = "cola sst-2 mrpc sts-b qqp mnli qnli rte wnli"
+
+
 def _task_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", required=True, metavar="NAME", help="cola sst-2 mrpc sts-b qqp mnli qnli rte wnli, or custom")
+    parser.add_argument("--task", required=True, metavar="NAME", help=f"{_GLUE}, tokens, squad, or custom")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the task's directory: train, dev (and test) files")
     parser.add_argument("--drop-unlabelled", action="store_true", help="leave rows out that have no gold label: blank, -, NaN")
     _custom_options(parser)
 
 
 def _custom_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--text-columns", metavar="A[,B]", help="--task custom: the text's column, or a pair's two")
-    parser.add_argument("--label-column", metavar="NAME", help="--task custom: the label's column")
+    parser.add_argument("--text-columns", metavar="A[,B]", help="--task custom: the text's column, or a pair's two; tokens: the words'")
+    parser.add_argument("--label-column", metavar="NAME", help="--task custom, tokens: the label's column")
     parser.add_argument("--labels", metavar="A,B,…", help="--task custom: the labels in order (without it: those of the training file)")
     parser.add_argument("--regression", action="store_true", help="--task custom: the labels are numbers, whole ones too")
+    squad = parser.add_argument_group("--task squad, all in word pieces")
+    squad.add_argument("--doc-stride", type=_positive, metavar="N", help="from one window of a long document to the next (128)")
+    squad.add_argument("--max-query-length", type=_positive, metavar="N", help="that a question is cut to (64)")
+    squad.add_argument("--max-answer-length", type=_positive, metavar="N", help="of the longest answer given (30)")
+    squad.add_argument("--null-threshold", type=float, metavar="X", help="no answer where it is better than any by more (2.0's models: 0)")
 
 
 _OF_RECIPE = " (without it: the recipe's)"
+_OF_TASK = " (without it: 128, of squad 384)"
 
 
-def _length_option(parser: argparse.ArgumentParser, default: int | None = 128) -> None:
-    more = "" if default else _OF_RECIPE
+def _length_option(parser: argparse.ArgumentParser, default: int | None = 128, without: str = _OF_RECIPE) -> None:
+    more = "" if default else without
     parser.add_argument("--max-length", type=_positive, default=default, metavar="L", help=f"word pieces a text (or pair) is cut to{more}")
 
 
@@ -99,7 +108,7 @@ def _finetune(commands: Any) -> None:
     parser.add_argument("--model", required=True, metavar="DIR|ID|SHAPE", help="a model directory, an id, or a shape for random weights")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="of a tokenizer.json or vocab.txt, where --model is a shape")
     _task_options(parser)
-    _length_option(parser)
+    _length_option(parser, None, _OF_TASK)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
     _recipe_option(parser)
     parser.add_argument("--epochs", type=float, default=3.0)
@@ -219,7 +228,7 @@ def _evaluate(commands: Any) -> None:
     parser = _command(commands, "evaluate", "a model's metrics on a task's dev files")
     parser.add_argument("--model", required=True, metavar="DIR|ID")
     _task_options(parser)
-    _length_option(parser)
+    _length_option(parser, None, _OF_TASK)
     parser.add_argument("--split", action="append", metavar="NAME", help="another split than dev, such as test; may be repeated")
 
 
@@ -232,7 +241,7 @@ def _predict(commands: Any) -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help="the task's directory; its test files are answered")
     parser.add_argument("--out", type=Path, metavar="DIR", help="with --data: where the leaderboard's files go")
     parser.add_argument("text", nargs="*", metavar="TEXT")
-    _length_option(parser)
+    _length_option(parser, None, _OF_TASK)
 
 
 def _convert(commands: Any) -> None:
@@ -251,7 +260,7 @@ def _export(commands: Any) -> None:
     parser.add_argument("--task", metavar="NAME", help="with --data: what each file scores on its dev examples is shown")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the task's directory")
     _custom_options(parser)
-    _length_option(parser)
+    _length_option(parser, None, _OF_TASK)
 
 
 def _info(commands: Any) -> None:

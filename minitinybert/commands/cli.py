@@ -232,6 +232,7 @@ def _run_predict(args: argparse.Namespace) -> int:
     from ..data.text import on_one_line
     from ..machine import Machine
     from .answer import predict, predict_test
+    from .answer_tokens import shown
 
     if sum(map(bool, (args.text, args.file, args.data))) != 1 or (args.data and not (args.task and args.out)):
         raise InputError("predict needs either TEXT…, or --file, or --task, --data and --out for a task's test files")
@@ -241,11 +242,11 @@ def _run_predict(args: argparse.Namespace) -> int:
         if args.data:
             files = predict_test(args.model, _task(args), args.data, args.out, machine, args.max_length)
             return _print_json(files) if args.json else print("\n".join(files)) or 0
-        answers = predict(args.model, args.text or _lines(args.file), machine, args.max_length)
+        answers = predict(args.model, args.text or _lines(args.file), machine, args.max_length, _squad_task(args))
     if args.json:
         return _print_json(answers)
     for answer in answers:
-        print(f"{_said(answer)}\t{on_one_line(answer['text'])}")
+        print(shown(answer) if "words" in answer or "answer" in answer else f"{_said(answer)}\t{on_one_line(answer['text'])}")
     return 0
 
 
@@ -350,9 +351,14 @@ def _task(args: argparse.Namespace) -> Any:
     unlabelled: Any = "drop" if getattr(args, "drop_unlabelled", False) else "refuse"
     if args.task == "custom":
         return _custom_task(args, unlabelled)
-    if args.task.lower() not in glue.TASKS:
-        raise InputError(f"--task {args.task}: choose one of {', '.join(glue.TASKS)}, or custom")
-    return replace(glue.TASKS[args.task.lower()], unlabelled=unlabelled)
+    name = args.task.lower()
+    if name in ("tokens", "squad"):
+        if unlabelled == "drop":
+            raise InputError(f"--task {name}: --drop-unlabelled is of tasks with one label a text")
+        return _tokens_task(args) if name == "tokens" else _squad_task(args)
+    if name not in glue.TASKS:
+        raise InputError(f"--task {args.task}: choose one of {', '.join(glue.TASKS)}, tokens, squad, or custom")
+    return replace(glue.TASKS[name], unlabelled=unlabelled)
 
 
 def _custom_task(args: argparse.Namespace, unlabelled: Any) -> Any:
@@ -368,6 +374,32 @@ def _custom_task(args: argparse.Namespace, unlabelled: Any) -> Any:
     labels = [label.strip() for label in args.labels.split(",")] if args.labels else labels_of(args.model) if answers else None
     regression = True if args.regression or (answers and labels is None) else None
     return glue.custom_task(args.data, columns, args.label_column or "label", labels, regression, unlabelled)
+
+
+def _tokens_task(args: argparse.Namespace) -> Any:
+    """Words with a label each; the labels are the training file's, or those of the model that answers
+    or teaches."""
+    from ..data.tagging import tagging_task
+    from .classifiers import labels_of
+
+    if args.command in ("augment", "ablate"):
+        raise InputError(f"--task tokens: {args.command} replaces words, or compares variants, of sentences with one label alone")
+    labels = [label.strip() for label in args.labels.split(",")] if args.labels else None
+    if args.command != "finetune":
+        labels = labels_of(args.teacher if args.command == "distill" else args.model, "tokens")
+    return tagging_task(args.data, args.text_columns, args.label_column, labels)
+
+
+def _squad_task(args: argparse.Namespace) -> Any:
+    """Questions on documents. Whether some have no answer is said by the file that is learned from."""
+    from ..data.squad import read_questions, squad_task
+
+    if args.command in ("augment", "ablate"):
+        raise InputError(f"--task squad: {args.command} replaces words, or compares variants, of sentences with one label alone")
+    learns = args.command in ("finetune", "distill")
+    names = ("doc_stride", "max_query_length", "max_answer_length", "null_threshold")
+    settings = {name: getattr(args, name) for name in names}
+    return squad_task(learns and read_questions(args.data, "train").second, **settings)
 
 
 def _report(args: argparse.Namespace, report: dict[str, Any]) -> int:

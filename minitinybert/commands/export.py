@@ -1,7 +1,7 @@
 """A trained model as an ONNX graph, for programs that answer and do not train: onnxruntime is quicker
 at one sentence than anything here.
 
-    out/model.onnx         float32: input_ids, attention_mask, token_type_ids (B, L) int64 -> logits
+    out/model.onnx         float32: input_ids, attention_mask, token_type_ids (B, L) int64 -> logits, or what else `graph` says
     out/model_int8.onnx    the same with 8-bit weights (onnxruntime's dynamic quantisation)
     out/config.json, tokenizer.json, …    as `optimum`, or a program of yours, wants them beside it
 
@@ -19,16 +19,18 @@ from typing import Any
 import numpy as np
 
 from .. import extras
-from ..data import metrics
 from ..data.batching import EncodedExamples, by_length
 from ..data.glue import Task
+from ..data.squad import Windows
+from ..data.tagging import TaggedExamples
 from ..errors import InputError
 from ..files import building, check_apart, write_json
 from ..machine import Machine
 from ..model.bert import Bert
+from ..model.config import TOKEN_MAPS, Config
 from ..progress import log
-from ..training import evaluation
 from .answer import judged_model
+from .kinds import KINDS
 
 TOLERANCE = 1e-4  # between our logits and the graph's, of logits of about 1
 _OPSET = 20  # the first that has Gelu
@@ -36,7 +38,7 @@ _ROWS = 2048  # tokens a batch that is judged
 
 
 def export(
-    model: str, out: Path, int8: bool = False, task: Task | None = None, data: Path | None = None, max_length: int = 128
+    model: str, out: Path, int8: bool = False, task: Task | None = None, data: Path | None = None, max_length: int | None = None
 ) -> dict[str, Any]:
     """Write `model` to the new directory `out`, which appears whole or not at all. Returns the files'
     sizes, the largest difference between our logits and the graph's, and with a task and its data
@@ -105,8 +107,10 @@ class _Builder:
 def graph(model: Bert) -> Any:
     """The model's forward pass as an onnx.ModelProto.
 
-    Outputs: logits (B, C) of a classifier, (B, L, V) of a masked language model; of a bare encoder
-    last_hidden_state (B, L, d), and pooler_output (B, d) where it has a pooler.
+    Outputs, by transformers' names: logits (B, C) of a classifier of texts, (B, L, C) of one of
+    words, (B, L, V) of a masked language model; start_logits and end_logits (B, L) of answers in a
+    text; of a bare encoder last_hidden_state (B, L, d), and pooler_output (B, d) where it has a
+    pooler.
     """
     from onnx import TensorProto, checker, helper, numpy_helper
 
@@ -118,11 +122,10 @@ def graph(model: Bert) -> Any:
     for l in range(c.num_hidden_layers):
         x = _layer(b, model, f"encoder.layer.{l}.", x, bias)
     outputs = _heads(b, model, x)
-    d = {"last_hidden_state": c.hidden_size, "pooler_output": c.hidden_size}
-    sizes = {**d, "logits": c.vocab_size if c.head == "mlm" else c.num_labels}
-    per_token = lambda name: name == "last_hidden_state" or c.head == "mlm"
+    d = {"last_hidden_state": [c.hidden_size], "pooler_output": [c.hidden_size], "start_logits": [], "end_logits": []}
+    sizes = {**d, "logits": [c.vocab_size if c.head == "mlm" else c.num_labels]}
     shapes: dict[str, list[str | int | None]] = {
-        name: ["batch", "length", sizes[name]] if per_token(name) else ["batch", sizes[name]] for name in outputs
+        name: ["batch", *(["length"] if _per_token(name, c) else []), *sizes[name]] for name in outputs
     }
     made = helper.make_graph(
         b.nodes,
@@ -137,6 +140,12 @@ def graph(model: Bert) -> Any:
 
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_ENDS = ("start_logits", "end_logits")  # of a head of spans: its two logits of a token
+
+
+def _per_token(name: str, config: Config) -> bool:
+    """Whether an output has an entry for each token, and not one for each text."""
+    return name in ("last_hidden_state", *_ENDS) or (name == "logits" and config.head in ("mlm", "tokens"))
 
 
 def _embeddings(b: _Builder, model: Bert) -> str:
@@ -171,6 +180,11 @@ def _heads(b: _Builder, model: Bert, x: str) -> list[str]:
         decoder = b.add("Transpose", "word", perm=[1, 0])
         b.add("Add", b.add("MatMul", t, decoder), b.hold("cls.predictions.bias", model.parameters["cls.predictions.bias"]), name="logits")
         return ["logits"]
+    if c.head == "tokens":
+        return [_dense(b, model, TOKEN_MAPS[c.head], x, "logits")]
+    if c.head == "spans":
+        both = _dense(b, model, TOKEN_MAPS[c.head], x)
+        return [b.add("Gather", both, b.constant(i), axis=2, name=name) for i, name in enumerate(_ENDS)]
     names = []
     if c.head == "none":
         names.append(b.add("Identity", x, name="last_hidden_state"))
@@ -226,40 +240,50 @@ def _difference(model: Bert, session: Any) -> float:
     mask = (np.arange(L) < np.array([[L], [max(1, L // 2)], [1]])).astype(np.int64)
     trace, _ = model.forward(ids, mask, types)
     ours = {"logits": trace.logits, "last_hidden_state": trace.hidden[-1], "pooler_output": trace.pooled}  # type: ignore[index]
+    if c.head == "spans":
+        ours |= {name: trace.logits[..., i] for i, name in enumerate(_ENDS)}  # type: ignore[index]
     names = [output.name for output in session.get_outputs()]
     theirs = dict(zip(names, session.run(names, dict(zip(INPUTS, (ids, mask, types), strict=True))), strict=True))
-    real = lambda a: a[mask.astype(bool)] if a.shape[:2] == mask.shape and a.ndim == 3 else a
-    worst = max(float(np.abs(real(theirs[name]) - real(ours[name])).max()) for name in names)
-    scale = max(1.0, *(float(np.abs(real(ours[name])).max()) for name in names))
+    real = lambda side, name: side[name][mask.astype(bool)] if _per_token(name, c) else side[name]
+    worst = max(float(np.abs(real(theirs, name) - real(ours, name)).max()) for name in names)
+    scale = max(1.0, *(float(np.abs(real(ours, name)).max()) for name in names))
     if not worst <= TOLERANCE * scale:
         raise InputError(f"the graph's outputs differ from the model's by {worst:.2g}; please report this with your version of onnxruntime")
     return worst
 
 
-def _scores(model: str, task: Task, data: Path, max_length: int, sessions: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+def _scores(model: str, task: Task, data: Path, max_length: int | None, sessions: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
     """{ours and each file: {dev split: metrics}}."""
     found: dict[str, dict[str, dict[str, float]]] = {}
+    kind = KINDS[task.head]
     with Machine() as machine:
         judged, files = judged_model(model, task, data, machine, max_length)
         for split in task.dev_splits:
             examples = files.split(split)
-            answers = {"minitinybert": evaluation.logits(judged, examples, machine.workers)}
+            answers = {"minitinybert": kind.ask(judged, examples, machine.workers)}
             answers |= {name: _logits(session, examples, files.tokenizer.pad_id) for name, session in sessions.items()}
             for name, values in answers.items():
-                predicted = evaluation.predictions(values, task.labels is None)
-                found.setdefault(name, {})[split] = metrics.evaluate(task.metrics, predicted, examples.labels)  # type: ignore[arg-type]
+                found.setdefault(name, {})[split] = kind.judge(values, task, examples, judged.config).metrics
                 log(f"{name} on {split}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in found[name][split].items()))
     return found
 
 
-def _logits(session: Any, examples: EncodedExamples, pad_id: int) -> np.ndarray:
-    """(n, C) float32 of a graph, in the examples' order."""
+def _logits(session: Any, examples: EncodedExamples, pad_id: int) -> Any:
+    """Float32 of a graph, in the examples' order: (n, C) of texts; of words n arrays (w, C), of spans n
+    arrays (L, 2), as training/evaluation.py has them."""
+    names = [output.name for output in session.get_outputs()]
     rows: dict[int, np.ndarray] = {}
     for indices in by_length(examples.lengths(), _ROWS):
         ids, mask, types = _rectangle(examples, indices, pad_id)
-        (values,) = session.run(["logits"], dict(zip(INPUTS, (ids, mask, types), strict=True)))
+        outputs = session.run(names, dict(zip(INPUTS, (ids, mask, types), strict=True)))
+        values = np.stack(outputs, axis=-1) if names == list(_ENDS) else outputs[0]
         rows.update(zip(indices.tolist(), values, strict=True))
-    return np.stack([rows[i] for i in range(len(examples))])
+    own = [rows[i] for i in range(len(examples))]
+    if isinstance(examples, TaggedExamples):
+        return [z[places] for z, places in zip(own, examples.places, strict=True)]
+    if isinstance(examples, Windows):
+        return [z[: len(ids)] for z, ids in zip(own, examples.input_ids, strict=True)]
+    return np.stack(own)
 
 
 def _rectangle(examples: EncodedExamples, indices: Sequence[int] | np.ndarray, pad_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

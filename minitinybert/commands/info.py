@@ -9,7 +9,7 @@ of M layers, for each token:
     2 d f    feed-forward, up and down
     2 L d    scores Q Kᵀ, and probabilities times V
 
-then the head, for the tokens that it looks at: [CLS] alone under a pooler and a classifier.
+then the head, for the tokens that it looks at: [CLS] alone under a pooler and a classifier of texts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..engine.device import to_host
 from ..errors import InputError
 from ..machine import Machine
 from ..model.bert import Bert, layout
-from ..model.config import Config
+from ..model.config import TOKEN_MAPS, Config
 from ..weights import read
 from .shape import is_shape, parse_shape
 
@@ -76,7 +76,7 @@ def describe(model: str, length: int) -> dict[str, Any]:
         "vocabulary": config.vocab_size,
         "positions": config.max_position_embeddings,
         "head": config.head,
-        "labels": [config.id2label[i] for i in sorted(config.id2label)] if config.head == "classifier" else [],
+        "labels": [config.id2label[i] for i in sorted(config.id2label)] if config.head in ("classifier", "tokens") else [],
         "parameters": parameters(config),
         "length": length,
         "flops": flops(config, length),
@@ -103,6 +103,7 @@ def flops(config: Config, length: int) -> int:
     multiply_adds = config.num_hidden_layers * L * (4 * d * d + 2 * d * f + 2 * L * d)
     multiply_adds += d * d if config.pooler else 0
     multiply_adds += d * config.num_labels if config.head == "classifier" else 0
+    multiply_adds += L * d * config.num_labels if config.head in TOKEN_MAPS else 0
     multiply_adds += L * d * (d + config.vocab_size) if config.head == "mlm" else 0
     return 2 * multiply_adds
 

@@ -18,8 +18,8 @@ import numpy as np
 from ..data.glue import Task
 from ..data.metrics import of_constant
 from ..data.tokenizer import Tokenizer
-from ..distillation.distill import Intermediate, Prediction
-from ..distillation.objectives import Objective, Supervised
+from ..distillation.distill import Intermediate
+from ..distillation.objectives import Objective
 from ..distillation.recipes import DEFAULT, Recipe
 from ..engine.device import to_host
 from ..errors import InputError
@@ -33,8 +33,9 @@ from ..training.plan import Given, plan_of
 from ..training.shares import Learner
 from ..training.teacher import NOBODY, Running, Teacher
 from .answer import evaluate, judge, judge_against_constant
-from .classifiers import check_answers, in_task_order, known_projections, load_classifier, load_student, tell_of_relu, with_relu
+from .classifiers import WHAT, check_answers, in_task_order, known_projections, load_classifier, load_student, tell_of_relu, with_relu
 from .info import cost_line
+from .kinds import KINDS
 from .students import is_of_teacher
 from .task_data import TaskData
 
@@ -48,7 +49,7 @@ def finetune(
     out: Path,
     options: Options,
     machine: Machine,
-    max_length: int = 128,
+    max_length: int | None = None,
     resume: bool = False,
     recipe: Recipe = DEFAULT,
     tokenizer: Path | None = None,
@@ -64,11 +65,11 @@ def finetune(
     check_apart(out, data, model)
     student = load_classifier(model, task, options.seed, tokenizer)
     student = with_relu(student, recipe.classifier_relu or student.config.classifier_relu)
+    max_length = max_length or task.max_length
     files = TaskData(judged_by(task, recipe), data, Tokenizer.load(student.tokenizer_files), max_length, student)
     files.check()
     _start_at_the_mean(student, files, recipe)
-    objective = Supervised(task.labels is None, recipe.padding_gradient)
-    _train(student, objective, files, options, Path(out), machine, resume, f"finetune {task.name}")
+    _train(student, KINDS[task.head].supervised(task, recipe), files, options, Path(out), machine, resume, f"finetune {task.name}")
     tell_of_relu(student.config, out)
     log(cost_line(student.config, max_length))
     return evaluate(str(out), task, data, machine, max_length)
@@ -139,8 +140,8 @@ def distill_task(
         pupil = Bert.load(place)
     if stage == "intermediate":
         return {}
-    regression = task.labels is None
-    last: Objective = Supervised(regression, recipe.padding_gradient) if hard_labels else Prediction(recipe, regression)
+    kind = KINDS[task.head]
+    last = kind.supervised(task, recipe) if hard_labels else kind.prediction(task, recipe)
     taught = _Taught(master, recipe, answers, (teacher, str(last_files.directory), plan.max_length), {})
 
     def learn(options: Options, place: Path) -> None:
@@ -213,10 +214,10 @@ def load_teacher(path: str, task: Task, machine: Machine, recipe: Recipe = DEFAU
     """A teacher fine-tuned on the task, with the head that the recipe says. InputError where it has
     no classifier, or one for other labels."""
     teacher = Bert.load(path)
-    if teacher.config.head != "classifier":
-        raise InputError(f"{path}: the teacher has no classifier; fine-tune it first: minitinybert finetune --model {path} …")
+    if teacher.config.head != task.head:
+        raise InputError(f"{path}: the teacher has no {WHAT[task.head][1]}; fine-tune it first: minitinybert finetune --model {path} …")
     check_answers(teacher.config, task, path)
-    if recipe.teacher_head == "relu" and not teacher.config.classifier_relu:
+    if recipe.teacher_head == "relu" and task.head == "classifier" and not teacher.config.classifier_relu:
         log(f"warning: {path}: asked with a relu before its classifier, as the recipe says, and not fine-tuned so (finetune --recipe)")
         teacher = with_relu(teacher, True)
     return machine.frozen(in_task_order(teacher, task)).for_reading()
@@ -226,10 +227,9 @@ def check_teacher(path: str, teacher: Bert, files: TaskData, machine: Machine) -
     """Its dev metrics, before hours are spent. InputError where it is no better than a constant
     answer; on WNLI, whose teachers are as good as that, a warning."""
     task, dev = files.task, files.split(files.task.dev_splits[0])
-    assert dev.labels is not None
     scores, nothing = judge_against_constant(teacher, task, dev, machine)
     log(f"teacher {path} on dev: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-    if nothing and task.name == "wnli" and scores["accuracy"] >= of_constant("accuracy", dev.labels):
+    if nothing and task.name == "wnli" and dev.labels is not None and scores["accuracy"] >= of_constant("accuracy", dev.labels):
         log(f"warning: {path}: the teacher's dev {nothing}")
     elif nothing:
         question = "is it fine-tuned on this task, and are its labels (id2label) in the order of its outputs?"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from ..data.batching import EncodedExamples
 from ..data.glue import Examples, Task, read_split
+from ..data.squad import read_windows
+from ..data.tagging import read_words
 from ..data.tokenizer import Tokenizer
 from ..errors import InputError
 from ..model.bert import Bert
@@ -30,10 +33,8 @@ class TaskData:
 
     def split(self, name: str) -> EncodedExamples:
         if name not in self._splits:
-            examples = read_split(self.task, self.directory, name)
-            encoded = encode(examples, self.tokenizer, self.max_length, self.segments)
-            self.tokenizer.check_known(encoded.input_ids, examples.path)
-            self._splits[name] = encoded
+            read = _READERS[self.task.head]
+            self._splits[name] = read(self.task, self.directory, name, self.tokenizer, self.max_length, self.segments)
         return self._splits[name]
 
     def check(self) -> None:
@@ -46,6 +47,17 @@ def check_length(max_length: int, config: Config) -> None:
     """InputError where a model has not as many positions."""
     if not 3 <= max_length <= config.max_position_embeddings:
         raise InputError(f"--max-length {max_length}: a number from 3 to the model's {config.max_position_embeddings} positions")
+
+
+def _read_texts(task: Task, directory: Path, split: str, tokenizer: Tokenizer, max_length: int, segments: int) -> EncodedExamples:
+    examples = read_split(task, directory, split)
+    encoded = encode(examples, tokenizer, max_length, segments)
+    tokenizer.check_known(encoded.input_ids, examples.path)
+    return encoded
+
+
+# By the head that answers.
+_READERS: dict[str, Callable[..., EncodedExamples]] = {"classifier": _read_texts, "tokens": read_words, "spans": read_windows}
 
 
 def encode(examples: Examples, tokenizer: Tokenizer, max_length: int, segments: int) -> EncodedExamples:

@@ -52,6 +52,11 @@ class EncodedExamples:
         return {"pad_to": self.pad_to, "training data": f"{sum:08x}"}
 
     @property
+    def labelled(self) -> bool:
+        """Whether there is anything to compare answers with."""
+        return self.labels is not None
+
+    @property
     def separable(self) -> bool:
         return self.pad_to is None
 

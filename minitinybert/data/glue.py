@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,8 @@ class Task:
     short_rows: bool = False  # the files have rows that lack columns
     leaderboard: str = ""  # the file's name in a submission
     unlabelled: Literal["refuse", "drop", "ignore"] = "refuse"  # rows without a gold label; ignore: labels are not read
+    head: ClassVar[str] = "classifier"  # of a model that answers it
+    max_length: ClassVar[int] = 128  # word pieces that a text, or a pair, is cut to where nobody says
 
     @property
     def main_metric(self) -> str:
@@ -157,7 +159,7 @@ def read_split(task: Task, directory: Path, split: str) -> Examples:
     """
     test = split.startswith("test")
     # CoLA's train and dev files have no header; every test file has one.
-    table = open_table(_find(task, Path(directory), split), header=task.header or test, counted=test)
+    table = open_table(find_file(task, Path(directory), split), header=task.header or test, counted=test)
     texts, label = _places(task, table, test)
     rows = list(_whole_rows(task, table, texts, label, test))
     labels = None
@@ -172,17 +174,18 @@ def read_split(task: Task, directory: Path, split: str) -> Examples:
     return Examples(columns[0], columns[1] if len(columns) > 1 else None, labels, lines, table.path)
 
 
-def _find(task: Task, directory: Path, split: str) -> Path:
+def find_file(task: Task, directory: Path, split: str, endings: Sequence[str] = ENDINGS) -> Path:
+    """A split's file, by the name that the task gives it and one of `endings`."""
     if split not in task.files:
         raise InputError(f"split {split!r}: task {task.name} has {', '.join(task.files)}")
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; --data is the directory of the task's files")
-    found = [path for ending in ENDINGS if (path := directory / (task.files[split] + ending)).is_file()]
+    found = [path for ending in endings if (path := directory / (task.files[split] + ending)).is_file()]
     if len(found) > 1:
         raise InputError(f"{directory}: holds {' and '.join(path.name for path in found)}; keep the one that is meant")
     if found:
         return found[0]
-    raise InputError(f"{directory}: no {task.files[split]}{{{','.join(ENDINGS)}}} in it")
+    raise InputError(f"{directory}: no {task.files[split]}{{{','.join(endings)}}} in it")
 
 
 def _places(task: Task, table: Table, test: bool) -> tuple[list[int], int | None]:
@@ -352,7 +355,7 @@ def custom_task(
 
 def _labels_in(task: Task, directory: Path, may_be_numbers: bool) -> list[str] | None:
     """The training file's labels in order; None where they are numbers with decimals."""
-    table = open_table(_find(task, directory, "train"))
+    table = open_table(find_file(task, directory, "train"))
     place, name = _find_column(task.label_column, table), task.label_column.name
     lines: dict[str, int] = {}  # where each label stands first
     counts = Counter[str]()

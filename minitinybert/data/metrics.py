@@ -78,15 +78,20 @@ def of_constant(name: str, labels: np.ndarray) -> float:
     return max(METRICS[name](np.full_like(labels, label), labels) for label in np.unique(labels))
 
 
+def no_better(name: str, value: float, constant: float) -> str:
+    """That a metric's value is no better than a constant answer's, in words; "" where it is."""
+    return f"{name} is {value:.4f}, that of a constant answer {constant:.4f}" if value <= constant else ""
+
+
 def knows_nothing(name: str, predictions: np.ndarray, labels: np.ndarray) -> str:
     """Why such predictions are no better than a constant answer, in words; "" where they are.
 
     Classes by the metric `name`. Numbers by their error too, as what hardly moves may go together
     with the labels and tells nothing: 3.60 ± 0.02 may have any correlation.
     """
-    value, constant = METRICS[name](predictions, labels), of_constant(name, labels)
-    if value <= constant:
-        return f"{name} is {value:.4f}, that of a constant answer {constant:.4f}"
+    value = METRICS[name](predictions, labels)
+    if said := no_better(name, value, of_constant(name, labels)):
+        return said
     if name not in _CORRELATIONS:
         return ""
     error, variance = float(np.mean((predictions - labels) ** 2)), float(np.var(labels))

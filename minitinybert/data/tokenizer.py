@@ -106,6 +106,29 @@ class Tokenizer:
             raise InputError(f"{where}: every word is [UNK] to the vocabulary of {self.where}; is it of another language, or another case?")
         log(f"warning: {where}: {unknown / pieces:.0%} of the word pieces are [UNK]: the vocabulary of {self.where} does not know them")
 
+    def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+        """The ids of each word's pieces, without [CLS] and [SEP], as transformers' tokenizers have
+        them of text that is split into words; [UNK] for a word that leaves none (a space, say)."""
+        try:
+            encodings = self.tokenizer.encode_batch([list(words) for words in sentences], is_pretokenized=True, add_special_tokens=False)
+        except TypeError:
+            raise _not_unicode([word for words in sentences for word in words]) from None
+        found: list[list[list[int]]] = [[[] for _ in words] for words in sentences]
+        for pieces, encoding in zip(found, encodings, strict=True):
+            for word, id in zip(encoding.word_ids, encoding.ids, strict=True):
+                pieces[word or 0].append(id)  # never None without [CLS] and [SEP]
+        return [[own or [self.unk_id] for own in pieces] for pieces in found]
+
+    def encode_spans(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each text its pieces' ids (P,) int32, without [CLS] and [SEP], and the characters of the
+        text that each is made of, (P, 2) int32 from … to: through lower case, stripped accents and
+        all else that the tokenizer changes."""
+        try:
+            encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        except TypeError:
+            raise _not_unicode(texts) from None
+        return [(np.array(e.ids, np.int32), np.array(e.offsets, np.int32).reshape(-1, 2)) for e in encodings]
+
     def id_to_token(self, id: int) -> str:
         return self.tokenizer.id_to_token(id) or "[UNK]"
 

@@ -85,7 +85,7 @@ class Intermediate(Objective):
         M = student.num_hidden_layers
         self.M, self.recipe = M, recipe
         self.padding_gradient = recipe.padding_gradient
-        self.untouched = () if recipe.decay_untouched else ("pooler.", "classifier.", "cls.")  # of no loss of this step
+        self.untouched = () if recipe.decay_untouched else ("pooler.", "classifier.", "qa_outputs.", "cls.")  # of no loss of this step
         self.map = layer_map(recipe.layer_map, M, teacher.num_hidden_layers)
         self.heads = HeadPairs(student.num_attention_heads, teacher.num_attention_heads)
         self.weights: dict[str, Weight] = {**recipe.weights, **(weights or {})}

@@ -31,7 +31,7 @@ class View(NamedTuple):
     hidden: frozenset[int] = frozenset()
     scores: frozenset[int] = frozenset()
     logits: bool = False
-    masked: bool = False  # of a masked language model's logits only the masked rows'
+    masked: bool = False  # of the logits of tokens only the rows that `Batch.masked` asks for
 
     def arguments(self, batch: Batch) -> dict[str, Any]:
         """The keyword arguments of `Bert.forward_batch`."""

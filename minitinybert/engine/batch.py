@@ -42,7 +42,7 @@ class Totals(NamedTuple):
     pairs: int  # Σ over sentences of (real rows)²: the entries of one head's score matrices
     rows: int  # all rows, padding too
     row_pairs: int  # Σ length², padding too
-    masked: int = 0  # rows whose word is to be predicted
+    masked: int = 0  # rows whose word, or label, is to be predicted
 
     @classmethod
     def of_packed(cls, lengths: np.ndarray) -> Totals:
@@ -52,11 +52,11 @@ class Totals(NamedTuple):
 
 
 class Masked(NamedTuple):
-    """The rows of a batch whose word is to be predicted. `ends` stays on the host: a share finds
-    its own without asking a device."""
+    """The rows of a batch whose word is to be predicted, or the label of whose word. `ends` stays
+    on the host: a share finds its own without asking a device."""
 
     rows: Array  # (n,) ascending
-    labels: Array  # (n,) the words
+    labels: Array  # (n,) the words, or classes
     ends: np.ndarray  # (S,) how many of the rows lie in this sentence and those before it
 
     def share(self, first: int, last: int, start: int) -> Masked:
@@ -77,7 +77,7 @@ class Batch:
     cls_rows: Array  # (S,) the row of each sentence's first token
     totals: Totals
     sentences: np.ndarray  # (S,) host: which example stands at each place, as the data set counts them
-    labels: Array | None = None  # (S,) classes or numbers, in the batch's order
+    labels: Array | None = None  # (S,) classes or numbers, or (S, 2) where an answer begins and ends, in the batch's order
     masked: Masked | None = None
 
     @property
@@ -186,6 +186,14 @@ def packed(
         sentences=sentences[order],
         labels=None if labels is None else np.asarray(labels)[order],
     )
+
+
+def asking(batch: Batch, places: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> Batch:
+    """The host batch, which asks for the labels of the tokens at `places` of each sentence: S arrays
+    (n_s,), ascending, from 0; `labels` likewise; both in the batch's order."""
+    rows = np.concatenate([first + own for first, own in zip(batch.cls_rows, places, strict=True)])
+    masked = Masked(rows, np.concatenate(labels), np.cumsum([len(own) for own in places]))
+    return replace(batch, masked=masked, totals=batch.totals._replace(masked=len(rows)))
 
 
 def padded_to(

@@ -1,12 +1,12 @@
-"""BERT: embeddings, encoder layers, and the heads (pooler and classifier, masked language model),
-forward and backward by hand.
+"""BERT: embeddings, encoder layers, and the heads (pooler and classifier, masked language model,
+labels of tokens, spans), forward and backward by hand.
 
     model = minitinybert.load("some/directory")
     trace, cache = model.forward(input_ids, attention_mask)         # trace: what distillation looks at
     gradients = model.backward(cache, Trace(logits=dlogits))        # any part of a trace's gradient, injected where it arose
 
 Dropout sites are numbered: 0 the embeddings, 3l+1 … 3l+3 layer l's (probabilities, attention
-output, feed-forward output), last the classifier's input; each draws its mask from (key of the
+output, feed-forward output), last the input of a classifier, of sentences or tokens; each draws its mask from (key of the
 step, site, sentence, position).
 """
 
@@ -29,11 +29,13 @@ from ..ops import embed_norm, embedding
 from ..ops.embedding import Ids, Tables
 from ..progress import log
 from . import encoder, heads
-from .config import Config
+from .config import TOKEN_MAPS, Config
 from .parameters import Layout, Parameters, Slot
 from .trace import Trace
 
 _PROBE = 32  # words that a model has to have an answer to before it is saved
+_OF_TASKS = ("classifier", *TOKEN_MAPS)  # heads that are learned for a task
+_LEARNED = ("classifier.", "qa_outputs.")  # their tensors
 
 
 class Cache(NamedTuple):
@@ -42,6 +44,7 @@ class Cache(NamedTuple):
     layers: list[encoder.Cache]
     classifier: heads.ClassifierCache | None
     mlm: heads.MlmCache | None
+    tokens: heads.TokensCache | None
 
 
 class Bert:
@@ -95,25 +98,28 @@ class Bert:
         dtype: Any = np.float32,
         fresh_head: bool = False,
     ) -> Bert:
-        """From what `weights.read` gave for the path `where`. head: "none", "classifier" or "mlm"
-        instead of the checkpoint's own, which is then not looked at.
+        """From what `weights.read` gave for the path `where`. head: one of `Config.head`'s instead of
+        the checkpoint's own, which is then not looked at.
 
-        Where head "classifier" or `labels` are asked for, a pooler or classifier that the checkpoint
-        does not have (or has for another number of labels) starts with random weights; the
-        classifier does always with `fresh_head`. A checkpoint's own head has to be there whole.
-        InputError names a tensor that is missing otherwise, has the wrong shape (nothing is
-        allocated before all have the right one), or holds numbers too large for `dtype`.
+        Where a head that is learned for a task ("classifier", "tokens", "spans") or `labels` are
+        asked for, a pooler or such a head that the checkpoint does not have (or has for another
+        number of labels, or for sentences in place of words) starts with random weights; the head
+        does always with `fresh_head`. A checkpoint's own head has to be there whole. InputError
+        names a tensor that is missing otherwise, has the wrong shape (nothing is allocated before
+        all have the right one), or holds numbers too large for `dtype`.
         """
         config, tensors = Config.from_hf(checkpoint.config, f"{where}/config.json"), checkpoint.tensors
         asked = head is not None or labels is not None or fresh_head
-        head = head or config.head
+        own, head = config.head, head or config.head
         has_pooler = "bert.pooler.dense.weight" in tensors
         config = replace(config, head=head, pooler=head == "classifier" or (head == "none" and has_pooler))
+        if head == "spans":
+            labels = ["LABEL_0", "LABEL_1"]  # as transformers names the two logits
         if labels is not None:
             config = replace(config, id2label=dict(enumerate(labels)))
-        if fresh_head:
-            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
-        fresh = ("pooler.", "classifier.") if head == "classifier" and asked else ()
+        if fresh_head or own in set(_OF_TASKS) - {head}:
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_LEARNED)}
+        fresh = ("pooler.", *_LEARNED) if head in _OF_TASKS and asked else ()
         sources = weights.matched(layout(config).shapes, tensors, str(where), fresh)
         if f"bert.encoder.layer.{config.num_hidden_layers}.output.dense.weight" in tensors:
             log(f"warning: {where}: config.json has num_hidden_layers {config.num_hidden_layers}; the weights of more are left out")
@@ -179,9 +185,10 @@ class Bert:
         """Without dropout, on a rectangle. input_ids, attention_mask (1 real, 0 padding),
         token_type_ids: (B, L) integers.
 
-        Returns a Trace with hidden (B, L, d), scores (B, h, L, L), pooled (B, d), logits (B, C) or
-        (B, L, V), and the cache for `backward`. InputError for ids out of range, sentences longer
-        than the position table, and shapes that differ.
+        Returns a Trace with hidden (B, L, d), scores (B, h, L, L), pooled (B, d), logits (B, C), or
+        (B, L, V) and (B, L, C) where the head looks at every token, and the cache for `backward`.
+        InputError for ids out of range, sentences longer than the position table, and shapes that
+        differ.
         """
         as_host = lambda a: None if a is None else to_host(a)
         batch = padded(to_host(input_ids), as_host(attention_mask), as_host(token_type_ids))
@@ -189,7 +196,8 @@ class Bert:
         _, B, L = batch.runs[0]
         hidden = [x.reshape(B, L, -1) for x in trace.hidden or ()]
         scores = [A.reshape(B, -1, L, L) for A in trace.scores or ()]
-        logits = trace.logits.reshape(B, L, -1) if cache.mlm is not None else trace.logits  # type: ignore[union-attr]
+        of_tokens = cache.mlm is not None or cache.tokens is not None
+        logits = trace.logits.reshape(B, L, -1) if of_tokens else trace.logits  # type: ignore[union-attr]
         return Trace(hidden[0], hidden, scores, trace.pooled, logits), cache
 
     def place(self, batch: Batch) -> Batch:
@@ -225,17 +233,17 @@ class Bert:
         dropout_key       random.key(seed, step) for training; None: no dropout
         hidden, scores    which of hidden[0…M] and scores[0…M-1] to hand out (the rest None, and not computed where nothing else needs
                           them); None: all
-        positions (n,)    rows of which a masked language model's logits are wanted; None: all
+        positions (n,)    rows of which a masked language model's, or a head's of tokens, logits are wanted; None: all
         logits            False: no head at all
         keep_cache        False: for a forward pass alone; the cache comes back as None
         """
         c, P, M = self.config, self.parameters, self.config.num_hidden_layers
         keys = _SiteKeys(dropout_key, batch, 3 * M + 2)
         wanted = lambda i, which: which is None or i in which
-        with_head = logits and (c.pooler or c.head == "mlm")
+        with_head = logits and (c.pooler or c.head != "none")
         # Of the last layer a classifier looks at the [CLS] rows alone; without a head, the last
         # layer looked at is the last to run.
-        cls_only = with_head and c.head != "mlm" and M > 0 and not wanted(M, hidden) and not wanted(M - 1, scores)
+        cls_only = with_head and c.pooler and M > 0 and not wanted(M, hidden) and not wanted(M - 1, scores)
         depth = M if with_head else max([l + 1 for l in range(M) if wanted(l + 1, hidden) or wanted(l, scores)], default=0)
         x, cache_embedding = self._embed(batch, keys(0))
         hidden_seen: list[Any] = [None] * (M + 1)
@@ -249,13 +257,15 @@ class Bert:
             x, scores_seen[l], cache = encoder.forward(x, encoder.LayerArrays.of(P, l), batch, c, keys.of_layer(l), rows, keep)
             hidden_seen[l + 1] = x if wanted(l + 1, hidden) else None
             layers.append(cache)
-        classifier = mlm = None
+        classifier = mlm = tokens = None
         if c.pooler and logits:
             first = x if cls_only else x[batch.cls_rows]
             trace.pooled, trace.logits, classifier = heads.classify(first, P, c, keys(3 * M + 1, batch.cls_rows))
         if c.head == "mlm" and logits:
             trace.logits, mlm = heads.predict_words(x, positions, P, c)
-        return trace, Cache(batch, cache_embedding, layers, classifier, mlm) if keep_cache else None
+        if c.head in TOKEN_MAPS and logits:
+            trace.logits, tokens = heads.label_tokens(x, positions, P, c, keys(3 * M + 1))
+        return trace, Cache(batch, cache_embedding, layers, classifier, mlm, tokens) if keep_cache else None
 
     def _embed(self, batch: Batch, keys: Array | None) -> tuple[Array, embed_norm.Cache]:
         c, P = self.config, self.parameters
@@ -310,9 +320,10 @@ class Bert:
     def _heads_backward(self, cache: Cache, dtrace: Trace, cls_only: bool, grads: Parameters) -> Array:
         """The gradient of the last layer's output, (T, d), or of its [CLS] rows, (S, d), as far as
         it comes from the heads."""
-        if dtrace.logits is not None and cache.mlm is None and (cache.classifier is None or cache.classifier.classifier is None):
+        of_tokens = cache.mlm is not None or cache.tokens is not None
+        if dtrace.logits is not None and not of_tokens and (cache.classifier is None or cache.classifier.classifier is None):
             raise InputError("dtrace has logits; the model has no head that gives any")
-        dfirst, dlogits = None, dtrace.logits if cache.mlm is None else None  # of a classifier
+        dfirst, dlogits = None, None if of_tokens else dtrace.logits  # of a classifier of sentences
         if cache.classifier is not None and (dlogits is not None or dtrace.pooled is not None):
             dfirst = heads.classify_backward(dtrace.pooled, dlogits, cache.classifier, grads)
             if cls_only:
@@ -323,6 +334,8 @@ class Bert:
             dx[cache.batch.cls_rows] += dfirst
         if cache.mlm is not None and dtrace.logits is not None:
             heads.predict_words_backward(dtrace.logits, cache.mlm, dx, grads)
+        if cache.tokens is not None and dtrace.logits is not None:
+            heads.label_tokens_backward(dtrace.logits, cache.tokens, dx, self.config, grads)
         return dx
 
 
@@ -369,6 +382,8 @@ def layout(config: Config, extra: Sequence[Slot] = ()) -> Layout:
         slots += _dense(f"{bert}pooler.dense", d, d)
     if c.head == "classifier":
         slots += _dense("classifier", c.num_labels, d)
+    if c.head in TOKEN_MAPS:
+        slots += _dense(TOKEN_MAPS[c.head], c.num_labels, d)
     if c.head == "mlm":
         slots += [Slot("cls.predictions.bias", (c.vocab_size,)), *_dense("cls.predictions.transform.dense", d, d)]
         slots += [Slot(f"cls.predictions.transform.LayerNorm.{name}", (d,)) for name in ("weight", "bias")]

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..weights import hf_config
 from ..weights.hf_config import HEADS
 
+TOKEN_MAPS = {"tokens": "classifier", "spans": "qa_outputs"}  # a head that looks at every token, and the name of its linear map
 _GELU = {"gelu": "none", "gelu_python": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 _PROBLEMS = (None, "regression", "single_label_classification", "multi_label_classification")
 
@@ -50,8 +51,9 @@ def _switch(default: bool) -> Any:
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes and switches, by their Hugging Face names; the defaults are BERT-base's. InputError for
-    a value of another type, or out of its range.
+    """Sizes and switches, by their Hugging Face names; the defaults are BERT-base's. `head`: "none",
+    "classifier" of sentences, "mlm", "tokens" (labels of words) or "spans" (answers in a text).
+    InputError for a value of another type, or out of its range.
 
     The upper ends of the ranges are far above any BERT: what a file or a slip of the pen asks
     beyond them would only take time and memory before it fails.
@@ -75,6 +77,8 @@ class Config:
     # None: "regression" of one label, else classes; "regression": the one logit is a number
     problem_type: str | None = _one_of(None, _PROBLEMS)
     classifier_relu: bool = _switch(False)  # TinyBERT's released code: logits = classifier(relu(pooled)), no dropout between
+    # Of spans: no answer where none is better than no answer by more; None: every question has one.
+    null_threshold: float | None = _number(None, -1e9, 1e9, or_none=True)
     head: str = _one_of("none", tuple(HEADS))
     pooler: bool = _switch(True)
 
@@ -89,6 +93,11 @@ class Config:
     @property
     def num_labels(self) -> int:
         return len(self.id2label)
+
+    @property
+    def dropout_before_labels(self) -> float:
+        """Of what a classifier of sentences or words is given."""
+        return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
 
     @property
     def gelu_approximation(self) -> str:

@@ -1,5 +1,5 @@
-"""BERT's heads: the pooler with its classifier, and the masked language model, each forward above
-its backward.
+"""BERT's heads: the pooler with its classifier, the masked language model, and the linear map of
+every token (a word's label; where an answer begins and ends), each forward above its backward.
 
 Weights P and gradients are looked up by name in a Parameters each.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..engine.device import Array, array_module
 from ..ops import dropout, gelu, layer_norm, linear
-from .config import Config
+from .config import TOKEN_MAPS, Config
 from .parameters import Parameters
 
 
@@ -27,11 +27,10 @@ def classify(x: Array, P: Parameters, config: Config, keys: Array | None) -> tup
     (S, C) or None."""
     u, pooler = linear.forward(x, *_dense(P, "pooler.dense"))
     pooled = array_module(x).tanh(u)
-    rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
     if config.classifier_relu:
         kept, drop = dropout.forward(array_module(x).maximum(pooled, 0), 0.0, None)
     else:
-        kept, drop = dropout.forward(pooled, rate, keys)
+        kept, drop = dropout.forward(pooled, config.dropout_before_labels, keys)
     logits, classifier = linear.forward(kept, *_dense(P, "classifier")) if config.head == "classifier" else (None, None)
     return pooled, logits, ClassifierCache(pooler, pooled, config.classifier_relu, drop, classifier)
 
@@ -78,6 +77,36 @@ def predict_words_backward(dlogits: Array, cache: MlmCache, dx: Array, grads: Pa
         dx += drows
     else:
         array_module(dx).add.at(dx, cache.rows, drows)
+
+
+class TokensCache(NamedTuple):
+    rows: Array | None  # which rows of the last layer were asked; None: all
+    dropout: dropout.Cache
+    map: linear.Cache
+
+
+def label_tokens(x: Array, rows: Array | None, P: Parameters, config: Config, keys: Array | None) -> tuple[Array, TokensCache]:
+    """x (T, d), rows (n,) or None for all -> logits (n, C) = dropout(x) Wᵀ + b.
+
+    head "tokens": C labels of words. head "spans": no dropout, C = 2, how well a piece begins an
+    answer and how well it ends one (BERT, section 4.2: S·T_i and E·T_i, here with biases).
+    """
+    rate = config.dropout_before_labels if config.head == "tokens" else 0.0
+    asked, asked_keys = (x, keys) if rows is None else (x[rows], None if keys is None else keys[rows])
+    kept, drop = dropout.forward(asked, rate, asked_keys)
+    logits, cache = linear.forward(kept, *_dense(P, TOKEN_MAPS[config.head]))
+    return logits, TokensCache(rows, drop, cache)
+
+
+def label_tokens_backward(dlogits: Array, cache: TokensCache, dx: Array, config: Config, grads: Parameters) -> None:
+    """dlogits (n, C) -> added to dx (T, d) at the asked rows, of which one may be asked twice."""
+    rows = dlogits.reshape(-1, dlogits.shape[-1])
+    dkept, _, _ = linear.backward(rows, cache.map, _dense(grads, TOKEN_MAPS[config.head]))
+    dasked = dropout.backward(dkept, cache.dropout)
+    if cache.rows is None:
+        dx += dasked
+    else:
+        array_module(dx).add.at(dx, cache.rows, dasked)
 
 
 def _dense(P: Parameters, name: str) -> tuple[Array, Array]:

@@ -18,7 +18,8 @@ class Trace:
     hidden             M+1 entries (None where not asked for) (…, d): the embeddings' output, then each layer's
     scores             M entries: q kᵀ/√d_k before mask and softmax; (B, h, L, L), or flat from a packed batch (model/self_attention.py)
     pooled (B, d)      tanh of the pooler at the first token
-    logits (B, C)      the classifier's; (B, L, V) or (n, V) at n asked positions for a masked language model
+    logits (B, C)      the classifier's; (B, L, V) or (n, V) at n asked positions for a masked language model, with C for V the labels of
+                       tokens, and C = 2 where an answer begins and ends
 
     In a gradient, `embedding` and `hidden[0]` add up.
     """

@@ -13,10 +13,11 @@ from ..distillation.objectives import View
 from ..engine.device import array_module
 from ..engine.parallel import Workers
 from ..files import cause
+from ..model.config import TOKEN_MAPS
 from ..progress import log
 from . import evaluation
 from .kept_traces import KeptTraces, gigabytes
-from .teacher import KeptLogits, Running, Teacher
+from .teacher import KeptLogits, KeptTokens, Running, Teacher
 
 
 class Answers:
@@ -29,7 +30,7 @@ class Answers:
 
     def __init__(self, limit: float):
         self.limit = limit
-        self._logits: dict[Hashable, KeptLogits] = {}
+        self._logits: dict[Hashable, Teacher] = {}
         self._traces: list[tuple[Hashable, KeptTraces]] = []
 
     def of(
@@ -52,7 +53,9 @@ class Answers:
             return teacher
         if not view.hidden and not view.scores:
             if where not in self._logits:
-                self._logits[where] = KeptLogits(evaluation.logits(teacher.model, examples, workers, "ask the teacher"))
+                asked = (teacher.model, examples, workers, "ask the teacher")
+                of_tokens = teacher.model.config.head in TOKEN_MAPS
+                self._logits[where] = KeptTokens(evaluation.token_logits(*asked)) if of_tokens else KeptLogits(evaluation.logits(*asked))
             return self._logits[where]
         return self._kept_traces(teacher, examples, view, where, directory, workers, spare) or teacher
 

@@ -2,7 +2,7 @@
 is.
 
 Running      a frozen model, in its own dtype, with dropout or without
-KeptLogits   what it said of each example
+KeptLogits   what it said of each example, KeptTokens of each of its tokens
 KeptTraces   the hidden states and scores it had for each, in a file (kept_traces.py)
 NOBODY       where the objective looks at no teacher
 """
@@ -10,6 +10,7 @@ NOBODY       where the objective looks at no teacher
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -66,3 +67,14 @@ class KeptLogits(Teacher):
 
     def answer(self, batch: Batch, view: View, at: tuple[int, int]) -> Trace:
         return Trace(logits=array_module(batch.input_ids).asarray(self.logits[batch.sentences]))
+
+
+class KeptTokens(Teacher):
+    """logits: of each example (L, C), or (w, C) of the w tokens it is asked for, on the host."""
+
+    def __init__(self, logits: Sequence[np.ndarray]):
+        self.logits = logits
+
+    def answer(self, batch: Batch, view: View, at: tuple[int, int]) -> Trace:
+        rows = np.concatenate([self.logits[i] for i in batch.sentences])
+        return Trace(logits=array_module(batch.input_ids).asarray(rows))

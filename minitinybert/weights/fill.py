@@ -12,6 +12,7 @@ from ..errors import InputError
 from .files import check_finite
 
 _WORDS = "bert.embeddings.word_embeddings.weight"
+_LEARNED = ("classifier.", "qa_outputs.")  # the heads that are learned for a task
 _DECODER = "cls.predictions.decoder"  # transformers' other names for the table of words and cls.predictions.bias
 
 
@@ -22,20 +23,20 @@ def matched(
     encoder's have no `bert.`), of which `shapes` are known. Nothing is read or allocated.
 
     Where `fresh` has the beginning of a name, it is left out if the tensor is missing (or, of a
-    classifier, has another shape). InputError names any other tensor that is missing, of another
-    shape, or not of floats.
+    head that is learned for a task, has another shape). InputError names any other tensor that is
+    missing, of another shape, or not of floats.
     """
     found = {}
     for name, shape in shapes.items():
         short = name.removeprefix("bert.")
-        source = tensors.get(name if short.startswith(("cls.", "classifier.")) else "bert." + short)
+        source = tensors.get(name if short.startswith(("cls.", *_LEARNED)) else "bert." + short)
         if source is None and name == "cls.predictions.bias":
             source = tensors.get(_DECODER + ".bias")
         if source is not None and source.shape == shape:
             if source.dtype.kind != "f":  # quantised: without its scale a whole number is no weight
                 raise InputError(f"{where}: tensor {name} has dtype {source.dtype}; store it as float32, float16 or bfloat16")
             found[name] = source
-        elif not (fresh and short.startswith(fresh) and (source is None or short.startswith("classifier."))):
+        elif not (fresh and short.startswith(fresh) and (source is None or short.startswith(_LEARNED))):
             raise InputError(f"{where}: tensor {name} {_problem(short, source, shape, tensors)}")
     return found
 

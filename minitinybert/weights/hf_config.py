@@ -14,13 +14,14 @@ import numpy as np
 
 from ..errors import InputError
 
-HEADS = {"none": "BertModel", "classifier": "BertForSequenceClassification", "mlm": "BertForMaskedLM"}  # their architectures
+HEADS = {  # their architectures
+    "none": "BertModel", "classifier": "BertForSequenceClassification", "mlm": "BertForMaskedLM",
+    "tokens": "BertForTokenClassification", "spans": "BertForQuestionAnswering",
+}  # fmt: skip
 WITH_RELU = "TinyBertForSequenceClassification"  # the released code's name; transformers has no class that computes it
 _PRETRAINING = "BertForPreTraining"  # words, and whether a sentence follows, which no model here says
 # Of transformers' other heads the encoder is read. Their tensors may have a classifier's names, and are none of one text's.
-_OTHERS = (
-    "BertForTokenClassification", "BertForQuestionAnswering", "BertForMultipleChoice", "BertForNextSentencePrediction", "BertLMHeadModel",
-)  # fmt: skip
+_OTHERS = ("BertForMultipleChoice", "BertForNextSentencePrediction", "BertLMHeadModel")
 _HEAD_OF = {**{name: head for head, name in HEADS.items()}, _PRETRAINING: "mlm", WITH_RELU: "classifier", **dict.fromkeys(_OTHERS, "none")}
 _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 _MOST_LABELS = 100_000
@@ -48,7 +49,8 @@ def read_fields(raw: Mapping[str, Any], where: str, names: Iterable[str]) -> dic
     known = {name: raw[name] for name in names if name in raw}
     if named == WITH_RELU:
         known.setdefault("classifier_relu", True)
-    return {**known, "id2label": _labels(raw, where), "head": head, "pooler": head != "mlm"}
+    labels = {0: "LABEL_0", 1: "LABEL_1"} if head == "spans" else _labels(raw, where)  # a beginning's logit, and an end's
+    return {**known, "id2label": labels, "head": head, "pooler": head in ("none", "classifier")}
 
 
 def write_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,11 +85,14 @@ def completed(raw: Mapping[str, Any], tensors: Mapping[str, np.ndarray], where: 
     """
     config = {name: value for name, value in raw.items() if value is not None or name not in ("model_type", "id2label", "num_labels")}
     words, classes = "cls.predictions.transform.dense.weight" in tensors, "classifier.weight" in tensors
-    told = {"mlm": words, "classifier": classes and "bert.pooler.dense.weight" in tensors}
+    pooled = "bert.pooler.dense.weight" in tensors
+    # In the order in which they are guessed; older models of tokens have a pooler, too.
+    told = {"classifier": classes and pooled, "tokens": classes, "spans": "qa_outputs.weight" in tensors, "mlm": words}
     said = _HEAD_OF.get(architecture(raw, where))
-    if said is None or (said in told and not told[said] and any(told.values())):
+    others = [head for head in told if told[head] and (said, head) != ("classifier", "tokens")]  # where the pooler is lost, that is said
+    if said is None or (said in told and not told[said] and others):
         pretraining = words and "cls.seq_relationship.weight" in tensors
-        head = "classifier" if told["classifier"] else "mlm" if words else "none"
+        head = others[0] if others else "none"
         relu = head == "classifier" and "fit_dense.weight" in tensors  # the released code's students
         config = {**config, "architectures": [_PRETRAINING if head == "mlm" and pretraining else WITH_RELU if relu else HEADS[head]]}
     if classes and not config.keys() & {"id2label", "num_labels"}:

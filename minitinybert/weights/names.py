@@ -13,7 +13,7 @@ from ..errors import InputError
 
 _OLD_NORM = {"gamma": "weight", "beta": "bias"}  # as Google named them, and files up to pytorch_transformers 1.0 after it
 _BARE = ("embeddings.", "encoder.", "pooler.")  # of a model without a head, which has no `bert.`
-_KNOWN = ("bert.", *_BARE, "cls.", "classifier.", "fit_dense")
+_KNOWN = ("bert.", *_BARE, "cls.", "classifier.", "qa_outputs.", "fit_dense")
 # What wraps a module adds a part to its tensors' names, at whatever depth it was wrapped: DataParallel, torch.compile, FSDP,
 # checkpointed activations.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})

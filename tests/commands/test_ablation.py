@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from minitinybert.commands import corpus as corpus_command
+from minitinybert.commands import kinds
 from minitinybert.commands import task as task_command
 from minitinybert.commands.ablation import report as ablation_report
 from minitinybert.commands.ablation import study
@@ -258,7 +259,7 @@ def whole(world, tmp_path_factory):
 def test_a_stopped_study_goes_on_to_the_same_bits(world, whole, tmp_path, monkeypatch):
     out, arguments = tmp_path / "out", {"variants": ["w/o DA"], "seeds": (0, 1)}
     with monkeypatch.context() as patch:
-        patch.setattr(task_command, "Prediction", StopAfter)
+        patch.setattr(kinds, "Prediction", StopAfter)
         StopAfter.left = 6  # full has 4 steps, w/o DA 3
         with pytest.raises(Stopped):
             run(world, out, **arguments)

@@ -17,6 +17,8 @@ HEADS = {
     "encoder and pooler": {"head": "none"},
     "classifier": {"head": "classifier", "id2label": {0: "a", 1: "b", 2: "c"}},
     "classifier of relu": {"head": "classifier", "classifier_relu": True},
+    "classifier of words": {"head": "tokens", "pooler": False, "id2label": {0: "O", 1: "B-PER", 2: "I-PER"}},
+    "answers": {"head": "spans", "pooler": False},
     "masked words": {"head": "mlm", "pooler": False, "hidden_act": "gelu_new"},
 }
 
@@ -41,13 +43,16 @@ def test_the_graph_gives_what_the_model_gives(kind):
         mask = (np.arange(L) < rng.integers(1, L + 1, (B, 1))).astype(np.int64)
         trace, _ = model.forward(ids, mask, types)
         ours = {"last_hidden_state": trace.hidden[-1], "pooler_output": trace.pooled, "logits": trace.logits}
+        if kind == "answers":
+            ours |= {name: trace.logits[..., i] for i, name in enumerate(("start_logits", "end_logits"))}
         names = [output.name for output in session.get_outputs()]
         for name, theirs in zip(names, session.run(names, dict(zip(command.INPUTS, (ids, mask, types), strict=True))), strict=True):
-            rows = mask.astype(bool) if theirs.ndim == 3 else slice(None)
+            rows = mask.astype(bool) if theirs.ndim == 3 or name in ("start_logits", "end_logits") else slice(None)
             assert theirs.shape == ours[name].shape
             np.testing.assert_allclose(theirs[rows], ours[name][rows], rtol=1e-4, atol=1e-4)
             assert np.abs(ours[name]).max() > 0.1
     expected = {"encoder": ["last_hidden_state"], "encoder and pooler": ["last_hidden_state", "pooler_output"]}
+    expected["answers"] = ["start_logits", "end_logits"]
     assert names == expected.get(kind, ["logits"])
 
 
@@ -61,9 +66,13 @@ def task(directory):
 
 @pytest.fixture
 def saved(tmp_path):
+    return written(tmp_path, head="classifier", id2label={0: "0", 1: "1"})
+
+
+def written(tmp_path, **more):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "plot", "a", "the"]
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
-    model = made(head="classifier", id2label={0: "0", 1: "1"})
+    model = made(**more)
     model = Bert(model.config, model.parameters, {"vocab.txt": tmp_path / "vocab.txt"})
     (tmp_path / "vocab.txt").write_text("\n".join([*words, *(f"##{i}" for i in range(40 - len(words)))]) + "\n")
     model.save(tmp_path / "model")
@@ -83,6 +92,27 @@ def test_the_directory_and_the_scores(saved, tmp_path, capsys):
     assert report["dev"]["float32"] == report["dev"]["minitinybert"] and 0 <= report["dev"]["int8"]["dev"]["accuracy"] <= 1
     assert main(asked) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_the_scores_of_words_and_of_answers(tmp_path, capsys):
+    """Of sentences of several lengths, so that the graph sees padding; and a document in two windows."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "dev.conll").write_text("a\tO\ngood\tX\nfilm\tO\n\nbad\tX\n\nthe\tO\nbad\tX\nplot\tY\na\tO\ngood\tX\n")
+    answers = [{"text": "good film", "answer_start": 6}]
+    questions = [{"id": "1", "question": "a film", "context": "the a good film the bad plot " * 3, "answers": answers}]
+    questions.append({"id": "2", "question": "the plot", "context": "bad", "answers": [{"text": "bad", "answer_start": 0}]})
+    paragraphs = [{"context": q["context"], "qas": [q]} for q in questions]
+    (data / "dev.json").write_text(json.dumps({"version": "1.1", "data": [{"paragraphs": paragraphs}]}))
+    words = {"head": "tokens", "id2label": {0: "O", 1: "X", 2: "Y"}}
+    for task, metric, head in (("tokens", "accuracy", words), ("squad", "f1", {"head": "spans"})):
+        saved = written(tmp_path, pooler=False, **head)
+        asked = ["export", "--model", saved, "--out", str(tmp_path / task), "--task", task, "--data", str(data), "--max-length", "20"]
+        assert main([*asked, "--json"]) == 0
+        scores = json.loads(capsys.readouterr().out)["dev"]
+        assert scores["float32"] == scores["minitinybert"] and 0 < scores["float32"]["dev"][metric] <= 1
 
 
 def test_a_graph_that_says_something_else_is_not_written(saved, tmp_path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import pytest
 from minitinybert import Bert
 from minitinybert.commands import info
 from minitinybert.commands.cli import main
-from minitinybert.model.config import Config
+from minitinybert.model.config import HEADS, Config
 
 BASE, TINY4, TINY6 = "12L-768D-12H-3072F", "4L-312D-12H-1200F", "6L-768D-12H-3072F"
 
@@ -24,16 +24,16 @@ def test_flops_are_the_papers(shape, billions):
     assert info.describe(shape, 128)["flops"] / 1e9 == pytest.approx(billions, rel=0.005)
 
 
-@pytest.mark.parametrize("head", ["none", "classifier", "mlm"])
+@pytest.mark.parametrize("head", ["none", "classifier", "mlm", "tokens", "spans"])
 def test_flops_are_what_pytorch_counts(head, tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     from torch.utils.flop_counter import FlopCounterMode
 
     sizes = {"vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40}
-    Bert.new(Config(**sizes, head=head, pooler=head != "mlm", id2label={0: "a", 1: "b", 2: "c"})).save(tmp_path)
-    classes = {"none": "BertModel", "classifier": "BertForSequenceClassification", "mlm": "BertForMaskedLM"}
-    twin = getattr(transformers, classes[head]).from_pretrained(tmp_path, attn_implementation="eager").eval()
+    labels = {0: "a", 1: "b", 2: "c"} if head != "spans" else {0: "LABEL_0", 1: "LABEL_1"}
+    Bert.new(Config(**sizes, head=head, pooler=head in ("none", "classifier"), id2label=labels)).save(tmp_path)
+    twin = getattr(transformers, HEADS[head]).from_pretrained(tmp_path, attn_implementation="eager").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         twin(torch.arange(17)[None])
     assert info.describe(str(tmp_path), 17)["flops"] == counter.get_total_flops()

@@ -10,6 +10,7 @@ import pytest
 
 from minitinybert.distillation.distill import Intermediate, Prediction
 from minitinybert.distillation.recipes import RECIPES
+from minitinybert.distillation.tokens import SpanPrediction, SupervisedSpans
 from minitinybert.engine.batch import packed, padded_to
 from minitinybert.engine.parallel import Workers
 from minitinybert.engine.random import key, site_keys
@@ -77,6 +78,19 @@ def test_a_distillation_step_is_as_many_whatever_its_lengths(cupy, count, object
         learner = Learner(Bert.new(STUDENT, 1).to(cupy), made, workers, Running(teacher, recipe.teacher_dropout), seed=3)
         adam = Adam(learner.student.parameters, PRESETS[recipe.optimizer], workers, learner.untouched)
         assert count(lambda: adam.step(learner.gradients(batch, 0)[1], 1e-3)) == launches[objective == "prediction"]
+
+
+@pytest.mark.parametrize("objective", [SpanPrediction(), SupervisedSpans()], ids=["prediction", "labels"])
+def test_a_step_of_spans_is_as_many_whatever_its_lengths(cupy, count, objective):
+    """The answers of all sentences are compared at once, however many lengths they have."""
+    student, teacher = (replace(config, head="spans", pooler=False) for config in (STUDENT, TEACHER))
+    counts = set()
+    with Workers(1) as workers:
+        learner = Learner(Bert.new(student, 1).to(cupy), objective, workers, Running(Bert.new(teacher, 2).to(cupy)), seed=3)
+        for lengths in (LENGTHS, (7,) * 4, tuple(range(3, 30))):
+            batch = replace(batch_of("packed", lengths), labels=np.zeros((len(lengths), 2), int))
+            counts.add(count(lambda batch=batch: learner.gradients(batch, 0)))
+    assert len(counts) == 1, counts
 
 
 def test_of_a_forward_pass_alone_no_scores_or_probabilities_are_written(cupy):

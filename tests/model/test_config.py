@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from minitinybert.commands.shape import parse_shape
 from minitinybert.errors import InputError
 from minitinybert.model.bert import Bert
-from minitinybert.model.config import Config
+from minitinybert.model.config import HEADS, Config
 
 SIZES = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 DEEP: list = []
@@ -20,9 +20,10 @@ for _ in range(900):
 NUMBERS = [f.name for f in fields(Config) if isinstance(f.default, int | float) and not isinstance(f.default, bool)]
 
 
-@pytest.mark.parametrize("head", ["none", "classifier", "mlm"])
+@pytest.mark.parametrize("head", HEADS)
 def test_round_trip(head):
-    config = Config(head=head, pooler=head != "mlm", id2label={0: "no", 1: "yes", 2: "perhaps"}, hidden_act="gelu_new")
+    settings = {"pooler": head in ("none", "classifier"), "null_threshold": 0.5}
+    config = Config(head=head, **settings, id2label={0: "no", 1: "yes", 2: "perhaps"}, hidden_act="gelu_new")
     assert Config.from_hf(config.to_hf()) == config
 
 

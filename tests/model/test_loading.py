@@ -17,6 +17,8 @@ from minitinybert.model.config import Config
 SIZES = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
 CONFIG = Config(**SIZES, max_position_embeddings=7)
 MLM = replace(CONFIG, head="mlm", pooler=False)
+TOKENS = replace(MLM, head="tokens", id2label={0: "O", 1: "B-PER", 2: "I-PER"})
+SPANS = replace(MLM, head="spans")
 CLASSIFIER = replace(CONFIG, head="classifier", id2label={0: "a", 1: "b", 2: "c"})
 
 
@@ -34,7 +36,7 @@ def write(path, config, raw=None, **tensors):
 
 
 @pytest.mark.parametrize("said", [..., None, [], ["MyBert"], ["gelu_new"], "MyBertForSequenceClassification"])
-@pytest.mark.parametrize("config", [CONFIG, CLASSIFIER, MLM], ids=["none", "classifier", "mlm"])
+@pytest.mark.parametrize("config", [CONFIG, CLASSIFIER, MLM, TOKENS, SPANS], ids=["none", "classifier", "mlm", "tokens", "spans"])
 def test_tensors_tell_the_head_where_architectures_does_not(tmp_path, said, config):
     loaded = Bert.load(write(tmp_path / "m", config, {"architectures": said}))
     assert loaded.config == config
@@ -52,15 +54,17 @@ def test_the_pre_trained_model_s_configuration_beside_a_classifier(tmp_path):
     assert Bert.load(write(tmp_path / "m", CLASSIFIER, {"architectures": ["BertForMaskedLM"]})).config.head == "classifier"
 
 
-@pytest.mark.parametrize("said", ["BertForTokenClassification", "BertForMultipleChoice", "BertModel"])
-def test_another_head_is_not_taken_for_a_classifier_of_texts(tmp_path, said):
-    assert Bert.load(write(tmp_path / "m", CLASSIFIER, {"architectures": [said]})).config.head == "none"
+@pytest.mark.parametrize(
+    ("said", "head"), [("BertForTokenClassification", "tokens"), ("BertForMultipleChoice", "none"), ("BertModel", "none")]
+)
+def test_another_head_is_not_taken_for_a_classifier_of_texts(tmp_path, said, head):
+    assert Bert.load(write(tmp_path / "m", CLASSIFIER, {"architectures": [said]})).config.head == head
 
 
 def test_a_classifier_without_a_pooler_is_one_of_tokens(tmp_path):
     without = dict.fromkeys(["bert__pooler__dense__weight", "bert__pooler__dense__bias"])
     path = write(tmp_path / "m", CLASSIFIER, {"architectures": ...}, **without)
-    assert Bert.load(path).config.head == "none"
+    assert Bert.load(path).config.head == "tokens"
 
 
 @pytest.mark.parametrize("name", ["classifier.weight", "classifier.bias", "bert.pooler.dense.weight"])

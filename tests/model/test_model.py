@@ -14,10 +14,11 @@ from minitinybert.audit import MODEL_CASES, Inputs, assert_close
 from minitinybert.audit import models as audit_models
 from minitinybert.audit import steps as audit_steps
 from minitinybert.commands.shape import parse_shape
+from minitinybert.distillation.tokens import SupervisedSpans
 from minitinybert.engine.batch import packed, padded
 from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
-from minitinybert.model.config import Config
+from minitinybert.model.config import HEADS, Config
 from minitinybert.training.cut import split
 from minitinybert.training.optim import PRESETS, Adam
 from minitinybert.training.shares import Learner
@@ -52,7 +53,7 @@ def test_stored(case):
 
 def drawn_model(draw, head, dtype, **fixed):
     raw = audit_models.draw_config(draw, head, classifier_relu=False, **fixed)
-    config = replace(audit_models.make_config(raw), pooler=head != "mlm")
+    config = replace(audit_models.make_config(raw), pooler=head in ("none", "classifier"))
     return audit_models.make_model(
         config, Inputs(audit_models.draw_parameters(draw, Bert.new(config).parameters.layout), {}).cast(dtype).arrays
     )
@@ -62,9 +63,8 @@ def hugging_face(model):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     config = transformers.BertConfig(**{k: v for k, v in model.config.to_hf().items() if k != "architectures"})
     config._attn_implementation = "eager"
-    classes = {"none": "BertModel", "classifier": "BertForSequenceClassification", "mlm": "BertForMaskedLM"}
     dtype = {np.dtype("f4"): torch.float32, np.dtype("f8"): torch.float64}[model.parameters.flat.dtype]
-    theirs = getattr(transformers, classes[model.config.head])(config).to(dtype)
+    theirs = getattr(transformers, HEADS[model.config.head])(config).to(dtype)
     tensors = {name: torch.from_numpy(np.array(model.parameters[name])) for name in model.parameters}
     unexpected = theirs.load_state_dict(tensors, strict=False)
     assert not unexpected.unexpected_keys
@@ -73,7 +73,7 @@ def hugging_face(model):
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)], ids=["float32", "float64"])
-@pytest.mark.parametrize("head", ["none", "classifier", "mlm"])
+@pytest.mark.parametrize("head", HEADS)
 @given(data=st.data())
 @settings(max_examples=8)
 def test_transformers_bert(head, dtype, tolerance, data):
@@ -88,6 +88,8 @@ def test_transformers_bert(head, dtype, tolerance, data):
         inputs = {name: torch.from_numpy(np.array(a)).long() for name, a in batch.items()}
         out = theirs(**inputs, output_hidden_states=True)
     expected = {f"hidden.{i}": x for i, x in enumerate(out.hidden_states)}
+    if head == "spans":
+        out.logits = torch.stack([out.start_logits, out.end_logits], -1)
     expected |= {"pooled": out.pooler_output} if head == "none" else {"logits": out.logits}
     parts = audit_models.trace_parts(trace)
     for name, value in expected.items():
@@ -95,7 +97,7 @@ def test_transformers_bert(head, dtype, tolerance, data):
         assert abs(parts[name] - value.numpy()).max() <= 10 * tolerance, (name, draw.seed)
 
 
-@pytest.mark.parametrize("head", ["classifier", "mlm"])
+@pytest.mark.parametrize("head", ["classifier", "mlm", "tokens"])
 def test_transformers_loss_and_gradients(head):
     """The loss transformers computes from labels, and the gradient of every tensor by its name, float64."""
     torch = pytest.importorskip("torch")
@@ -107,9 +109,10 @@ def test_transformers_loss_and_gradients(head):
     batch, _ = audit_models.draw_batch(draw, model.config.vocab_size, model.config.type_vocab_size)
     batch["input_ids"] = np.maximum(batch["input_ids"], 1)  # transformers gives row 0, [PAD]'s, no gradient from being looked up
     shape = batch["input_ids"].shape
-    loss_of, high = (mlm, model.config.vocab_size) if head == "mlm" else (cross_entropy, model.config.num_labels)
-    labels = draw.ids(high, *shape) if head == "mlm" else draw.ids(high, shape[0])
-    if head == "mlm":
+    loss_of = cross_entropy if head == "classifier" else mlm
+    high = model.config.vocab_size if head == "mlm" else model.config.num_labels
+    labels = draw.ids(high, shape[0]) if head == "classifier" else draw.ids(high, *shape)
+    if head != "classifier":
         labels[draw.rng.random(shape) < 0.5] = mlm.IGNORE
     trace, cache = model.forward(**batch)
     loss, loss_cache = loss_of.forward(trace.logits, labels)
@@ -117,6 +120,28 @@ def test_transformers_loss_and_gradients(head):
     out = theirs(**{name: torch.from_numpy(np.array(a)).long() for name, a in batch.items()}, labels=torch.from_numpy(labels))
     out.loss.backward()
     assert float(loss) == pytest.approx(float(out.loss.detach()), rel=1e-12)
+    found = {name: p.grad.numpy() for name, p in theirs.named_parameters() if p.grad is not None}
+    whole = np.sqrt(sum((g * g).sum() for g in found.values()))
+    assert set(found) == set(grads)
+    for name, gradient in found.items():
+        assert_close(f"d {name}", grads[name], gradient, 1e-9, floor=1e-3 * whole)
+
+
+def test_transformers_loss_and_gradients_of_spans():
+    """(CE(begin) + CE(end))/2 over all places, of sentences without padding: transformers counts padding as places."""
+    torch = pytest.importorskip("torch")
+    draw = audit.Draw(np.random.default_rng(8), large=True)
+    model = drawn_model(draw, "spans", np.float64)
+    theirs = hugging_face(model)
+    ids, labels = 1 + draw.ids(model.config.vocab_size - 1, 3, 5), draw.ids(5, 3, 2)
+    batch = replace(padded(ids), labels=labels)
+    trace, cache = model.forward_batch(batch)
+    terms = SupervisedSpans()(trace, batch, None, {})
+    grads = model.backward(cache, terms.dtrace)
+    ends = {name: torch.from_numpy(labels[:, i].copy()) for i, name in enumerate(("start_positions", "end_positions"))}
+    out = theirs(torch.from_numpy(ids), **ends)
+    out.loss.backward()
+    assert float(terms.losses["cross_entropy"]) == pytest.approx(float(out.loss.detach()), rel=1e-12)
     found = {name: p.grad.numpy() for name, p in theirs.named_parameters() if p.grad is not None}
     whole = np.sqrt(sum((g * g).sum() for g in found.values()))
     assert set(found) == set(grads)
@@ -269,7 +294,8 @@ def test_ten_steps_of_distillation(name, optimizer, dtype):
     whole = np.sqrt(sum((g * g).sum() for g in gradients.values()))
     for tensor in start:
         assert_close(f"d {tensor}", last[tensor], gradients[tensor], loss_tolerance * 10, floor=1e-2 * whole)
-        assert_close(tensor, learner.student.parameters[tensor], weights[tensor], weight_tolerance)
+        if dtype == np.float64 or np.linalg.norm(gradients[tensor]) > 1e-9 * whole:  # in float32 a zero of mathematics is rounding
+            assert_close(tensor, learner.student.parameters[tensor], weights[tensor], weight_tolerance)
     moved = {tensor: np.linalg.norm(weights[tensor] - start[tensor]) for tensor in start}
     assert sum(distance > 1e-3 for distance in moved.values()) > len(moved) / 2
 

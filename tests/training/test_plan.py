@@ -5,11 +5,14 @@ from dataclasses import asdict, replace
 import pytest
 
 from minitinybert.data.glue import TASKS
+from minitinybert.data.squad import squad_task
+from minitinybert.data.tagging import Tagging
 from minitinybert.distillation.recipes import RECIPES
 from minitinybert.errors import InputError
 from minitinybert.training.loop import Options
 from minitinybert.training.plan import finetune_options, general_options, plan_of
 
+WORDS = Tagging("tokens", TASKS["cola"].text_columns, TASKS["cola"].label_column, ("a", "b"), ("f1",), {})
 PAPER, RELEASED, DEFAULT = (RECIPES[name] for name in ("paper", "huawei-2019", "default"))
 OF_RELEASED = {"optimizer": "bert-adam", "eval_every": 50, "incomplete_batches": False}
 
@@ -21,8 +24,11 @@ OF_RELEASED = {"optimizer": "bert-adam", "eval_every": 50, "incomplete_batches":
         (DEFAULT, TASKS["mnli"], (128, 32, 10, 5e-5, 3, 3e-5)),
         (DEFAULT, replace(TASKS["sst-2"], name="custom"), (64, 32, 20, 5e-5, 3, 3e-5)),
         (RELEASED, TASKS["cola"], (128, 32, 10, 5e-5, 3, 3e-5)),
+        (PAPER, squad_task(), (384, 32, 10, 5e-5, 3, 3e-5)),
+        (RELEASED, squad_task(), (384, 32, 10, 5e-5, 3, 3e-5)),
+        (DEFAULT, WORDS, (128, 32, 20, 5e-5, 3, 3e-5)),
     ],
-    ids=["paper", "large", "custom", "released"],
+    ids=["paper", "large", "custom", "released", "questions", "questions, released", "words"],
 )
 def test_hyperparameters_by_task(recipe, task, planned):
     plan = plan_of(recipe, task)

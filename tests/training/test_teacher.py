@@ -1,11 +1,15 @@
 """Who answers a step: each gives what the running teacher would, and is asked once where that pays."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from minitinybert.data.batching import EncodedExamples, by_length
+from minitinybert.data.tagging import TaggedExamples
 from minitinybert.distillation.distill import Intermediate, Prediction
 from minitinybert.distillation.objectives import View
+from minitinybert.distillation.tokens import SpanPrediction, TokenPrediction
 from minitinybert.engine.parallel import Workers
 from minitinybert.engine.random import key
 from minitinybert.engine.ranks import ALONE, Ranks
@@ -15,7 +19,7 @@ from minitinybert.training import evaluation, kept_traces
 from minitinybert.training.answers import Answers
 from minitinybert.training.kept_traces import KeptTraces, gigabytes
 from minitinybert.training.shares import Learner
-from minitinybert.training.teacher import KeptLogits, Running
+from minitinybert.training.teacher import KeptLogits, KeptTokens, Running
 
 from .test_shares import STUDENT, TEACHER
 
@@ -58,6 +62,29 @@ def test_what_is_kept_stands_in_for_the_teacher(tmp_path, monkeypatch, kind, thr
         (expected, theirs), (found, ours) = (gradient(objective, teacher, workers) for teacher in (Running(model), kept))
     assert np.linalg.norm(ours - theirs) <= 1e-12 * np.linalg.norm(theirs) and theirs.any()
     assert found.keys() == expected.keys() and all(found[term] == pytest.approx(expected[term], rel=1e-12) for term in expected)
+
+
+@pytest.mark.parametrize("padded", [None, 12], ids=["packed", "padded"])
+@pytest.mark.parametrize("head", ["tokens", "spans"])
+def test_what_is_kept_of_tokens_stands_in_for_the_teacher(tmp_path, head, padded):
+    """Its logits of every token, or of those that are asked for; the batches they were made in are others."""
+    plain = examples(pad_to=padded)
+    places = [np.arange(0, len(ids), 2) for ids in plain.input_ids]
+    asked = TaggedExamples(plain.input_ids, plain.token_type_ids, None, padded, 0, places, places)
+    given, objective = (asked, TokenPrediction()) if head == "tokens" else (plain, SpanPrediction())
+    student, teacher = (replace(config, head=head, pooler=False) for config in (STUDENT, TEACHER))
+    model = Bert.new(teacher, 2, np.float32)
+    with Workers(2) as workers:
+        kept = Answers(1.0).of(Running(model), given, objective.teacher_view, "here", tmp_path, workers)
+        assert isinstance(kept, KeptTokens)
+        batch, ends = given.batch(np.array([6, 1, 4, 0, 3])), []
+        for by in (Running(model), kept):
+            learner = Learner(Bert.new(student, 1), objective, workers, by, seed=4)
+            losses, grads = learner.gradients(batch, 0)
+            ends.append((float(losses["prediction"]), grads.flat.copy()))
+    (expected, theirs), (found, ours) = ends
+    assert found == pytest.approx(expected, rel=1e-5) and theirs.any()
+    assert np.linalg.norm(ours - theirs) <= 1e-4 * np.linalg.norm(theirs)
 
 
 def test_the_file_holds_what_was_reckoned_and_is_full(tmp_path):

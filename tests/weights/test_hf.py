@@ -18,6 +18,7 @@ from minitinybert.weights import hf
 from .helpers import assert_same, assert_unharmed, numpy_of
 
 CLASSES = ["BertModel", "BertForSequenceClassification", "BertForMaskedLM", "BertForPreTraining"]
+CLASSES += ["BertForTokenClassification", "BertForQuestionAnswering"]
 
 
 # ------------------------------------------------------------------------------------------------ beside transformers
@@ -87,6 +88,14 @@ def test_a_file_by_itself(tmp_path, tensors, name):
     assert_same(checkpoint.tensors, tensors)
     assert checkpoint.config == {"architectures": ["BertModel"], "model_type": "bert", "hidden_size": 4}
     assert checkpoint.tokenizer_files == {"vocab.txt": tmp_path / "vocab.txt"}
+
+
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls != "BertModel"])
+def test_tensors_tell_the_head_where_the_configuration_does_not(bert_config, tmp_path, cls):
+    saved(bert_config, tmp_path, cls)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "architectures"}), encoding="utf-8")
+    assert weights.read(tmp_path).config["architectures"] == [cls]
 
 
 def test_tensors_are_views_of_the_file(tmp_path, tensors, config):
