@@ -41,6 +41,7 @@ def twins() -> dict[str, Callable[..., Any]]:
         **{f"bert.{head}": twin.bert for head in ("none", "classifier", "classifier-relu", "mlm", "tokens", "spans")},
         "distill.layers": step.layers,
         "distill.intermediate": step.intermediate,
+        "distill.words": step.words,
         "distill.prediction": step.prediction,
         "distill.tokens": step.tokens,
         "distill.spans": step.spans,
@@ -92,13 +93,14 @@ SILENT = {
     "ops.dropout": "ops.dropout: the page has no dropout",
     "bert.classifier-relu": "bert.classifier-relu: the page has no relu before the classifier, as the paper has none",
     "distill.layers": "distill.layers: the page compares as many heads as there are, and no scores otherwise for being low",
+    "distill.words": "distill.words: the page has no prediction loss in general distillation, as the paper has none",
     "optim.bert-adam": "optim.bert-adam: the page clips the gradient as a whole",
 }
 _NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": None, "hidden_act": "gelu"}
 _NO_RELU = {"classifier_relu": False}
 _PAPER = {
     "layers": "uniform", "projection": "split", "projection_bias": False, "project_equal_widths": True, "padding": "exclude",
-    "prediction_mean": "sentences", "teacher_dropout": False,
+    "prediction_mean": "sentences", "teacher_dropout": False, "attention_target": "scores",
 }
 
 

@@ -25,6 +25,27 @@ def intermediate(student, teacher, recipe, batch, keep, weights=None, teacher_ke
     return _compared(S, T, _part(tensors, "student."), heads, teacher["num_hidden_layers"], recipe, weights, batch)
 
 
+def words(student, teacher, recipe, batch, keep, weights=None, teacher_keep=None, **tensors: Any) -> twin.Outputs:
+    """The same, and λ L_pred (eq. 10) of words: of the masked rows, else of all rows that count; a mean
+    over these, or over rows × words."""
+    S, T = _traces(student, teacher, batch, keep, teacher_keep, tensors)
+    heads, counts = (student["num_attention_heads"], teacher["num_attention_heads"]), recipe["padding"] == "count"
+    terms = _compared(S, T, _part(tensors, "student."), heads, teacher["num_hidden_layers"], recipe, weights, batch)
+    rows = torch.arange(len(S["embedding"]))
+    if batch.masked is not None:
+        rows = twin.tensor(batch.masked.rows)
+    elif not counts and batch.attention_mask is not None:
+        rows = rows[torch.from_numpy(batch.attention_mask)]
+    z_S, z_T = (
+        twin.mlm_logits(_part(tensors, side), config, trace[f"hidden.{config['num_hidden_layers']}"][rows])
+        for side, config, trace in (("student.", student, S), ("teacher.", teacher, T))
+    )
+    count = batch.totals.masked if batch.masked is not None else batch.totals.rows if counts else batch.totals.tokens
+    count = count * (z_S.shape[-1] if recipe["prediction_mean"] == "elements" else 1)
+    loss = twin.prediction(z_S, z_T.detach(), recipe["temperature"], count)["loss"]
+    return {**terms, "prediction": recipe["general_prediction"] * loss}
+
+
 def layers(width, heads, recipe, weights, is_packed, share, batch, **tensors: Any) -> twin.Outputs:
     """The same of two traces that are given."""
     S = {name.replace("_S.", "."): a for name, a in tensors.items() if "_S." in name} | {"embedding": tensors["hidden_S.0"]}
@@ -38,12 +59,14 @@ def _compared(S, T, own, heads: tuple[int, int], N: int, recipe, weights, batch)
     map, counts = layer_map(recipe["layers"], M, N), recipe["padding"] == "count"
     project = lambda x, m: _project(x, own, recipe["projection"], m)
     λ = {"embedding": 1.0, "hidden": 1.0, "attention": 1.0} | (weights or {})
+    softmax = recipe.get("attention_target") == "probabilities"
+    scores_mse = lambda A_S, A_T: _scores_mse(A_S, A_T, batch, heads, counts, softmax)
     if heads[0] != heads[1] and recipe["heads"] == "drop":
         λ["attention"] = 0.0
     terms = {
         "embedding": lambda: _rows_mse(project(S["embedding"], 0), T["embedding"], batch, counts),
         "hidden": lambda: sum(_rows_mse(project(S[f"hidden.{m}"], m), T[f"hidden.{n}"], batch, counts) for m, n in enumerate(map, 1)),
-        "attention": lambda: sum(_scores_mse(S[f"scores.{m}"], T[f"scores.{n - 1}"], batch, heads, counts) for m, n in enumerate(map)),
+        "attention": lambda: sum(scores_mse(S[f"scores.{m}"], T[f"scores.{n - 1}"]) for m, n in enumerate(map)),
     }
     return {name: λ[name] * term() for name, term in terms.items() if λ[name]}
 
@@ -143,10 +166,11 @@ def _rows_mse(x: Tensor, y: Tensor, batch: Any, counts: bool) -> Tensor:
     return square.sum() / ((batch.totals.rows if counts else batch.totals.tokens) * y.shape[-1])
 
 
-def _scores_mse(flat_S: Tensor, flat_T: Tensor, batch: Any, heads: tuple[int, int], counts: bool) -> Tensor:
+def _scores_mse(flat_S: Tensor, flat_T: Tensor, batch: Any, heads: tuple[int, int], counts: bool, softmax: bool) -> Tensor:
     """Mean over heads and pairs of real tokens of one sentence. counts: over all pairs, scores of
     masked keys, and those of −100 or less, set to 0 on both sides. Of the side with more heads,
-    means over neighbours are compared."""
+    means over neighbours are compared. softmax: what each query gives the real tokens in their place;
+    a masked query's count where all pairs do."""
     total, compared, at = 0.0, min(heads), 0
     for start, n, L in batch.runs:
         real = torch.ones(n, L, dtype=torch.bool)
@@ -155,7 +179,9 @@ def _scores_mse(flat_S: Tensor, flat_T: Tensor, batch: Any, heads: tuple[int, in
         sides = []
         for flat, h in zip((flat_S, flat_T), heads, strict=True):
             A = flat[at * h : (at + n * L * L) * h].reshape(n, h, L, L)
-            if counts:
+            if softmax:
+                A = A.masked_fill(~real[:, None, None, :], -torch.inf).softmax(-1)
+            elif counts:
                 A = torch.where(real[:, None, None, :] & (A > -100), A, 0.0)
             sides.append(A.unflatten(1, (compared, h // compared)).mean(2))
         at += n * L * L

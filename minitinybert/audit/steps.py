@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..distillation.distill import Intermediate, Prediction
+from ..distillation.distill import Intermediate, Prediction, WithWords
 from ..distillation.objectives import MaskedLM, Objective, Supervised, Terms
 from ..distillation.recipes import Recipe
 from ..distillation.tokens import SpanPrediction, TokenPrediction
@@ -31,7 +31,8 @@ from .models import draw_batch, draw_config, draw_parameters, dropout_masks, mak
 
 AT = (5, 7)  # seed and number of the steps
 # The options of a step that is taken many times, and by others: labels that are classes, every λ 1, a teacher without dropout.
-PLAIN = {"labels": "classes", "λ": "1", "left out": None, "unequal heads": "average", "teacher's dropout": False}
+PLAIN = {"labels": "classes", "λ": "1", "left out": None, "unequal heads": "average", "teacher's dropout": False,
+         "attention's": "scores"}
 _LEARNED = ("embedding", "hidden", "attention")
 _HEAD = ("pooler.dense.weight", "pooler.dense.bias", "classifier.weight", "classifier.bias")  # no intermediate loss contains them
 _KEY_BIAS = ("self.key.bias",)  # adds the same number to a whole row of scores, which softmax does not see
@@ -52,6 +53,7 @@ def _draw_recipe(draw: Draw) -> tuple[dict[str, Any], dict[str, float] | None]:
         "padding": draw.option("padding", ("exclude", "count"), whole=True),
         "heads": draw.option("unequal heads", ("average", "drop")),
         "teacher_dropout": draw.option("teacher's dropout", (False, True)),
+        "attention_target": draw.option("attention's", ("scores", "probabilities")),
     }
     recipe["project_equal_widths"] = recipe["projection"] != "none"
     weights = None
@@ -69,13 +71,14 @@ def _draw_heads(draw: Draw) -> int:
 
 
 def _draw_step(draw: Draw, kind: str) -> Inputs:
-    """kind: "intermediate", "prediction", "supervised" or "mlm"; or "tokens" or "spans", a prediction of
-    these heads."""
+    """kind: "intermediate", "words" (the same with a prediction of words), "prediction", "supervised"
+    or "mlm"; or "tokens" or "spans", a prediction of these heads."""
     call = {"shares": draw.option("shares", ("one", "on threads", "in turns"))}
     settings: dict[str, Any] = {"kind": kind, "call": call}
     regression = kind in ("prediction", "supervised") and draw.option("labels", ("classes", "numbers"), whole=True) == "numbers"
     settings["regression"] = regression
     taught, head = kind not in ("supervised", "mlm"), kind if kind in ("mlm", *TOKEN_MAPS) else "classifier"
+    head = "mlm" if kind == "words" else head
     labels = {"labels": 1 if regression else 2 if head == "spans" else draw.integer(2, 4)}
     heads = _draw_heads(draw) if taught else 2
     width = 6 if heads < 4 else 8
@@ -83,9 +86,12 @@ def _draw_step(draw: Draw, kind: str) -> Inputs:
     fixed: dict[str, Any] = {"hidden_size": width, "num_attention_heads": heads, "num_hidden_layers": 2, "classifier_relu": relu, **labels}
     student = draw_config(draw, head, **fixed)
     settings["student"] = student
-    if kind == "intermediate":
+    if kind in ("intermediate", "words"):
         settings["recipe"], settings["weights"] = _draw_recipe(draw)
-    elif taught:
+    if kind == "words":
+        settings["recipe"] |= {"general_prediction": 0.8, "temperature": 2.0}
+        settings["recipe"]["prediction_mean"] = draw.option("mean", ("sentences", "elements"))
+    elif kind != "intermediate" and taught:
         settings["recipe"] = {
             "temperature": draw.option("temperature", (2.0, 1.0)),
             "prediction_mean": draw.option("mean", ("sentences", "elements")),
@@ -104,6 +110,9 @@ def _draw_step(draw: Draw, kind: str) -> Inputs:
     sentences, places = len(batch["input_ids"]), batch["input_ids"].shape
     if kind in ("prediction", "supervised"):
         batch["labels"] = draw.normal(sentences) if regression else draw.ids(labels["labels"], sentences)
+    if kind == "words" and draw.option("words", ("masked", "all")) == "masked":
+        batch["asked"], batch["words"] = batch["attention_mask"] & (draw.rng.random(places) < 0.6), draw.ids(2, *places)
+        batch["asked"][:, 0] = True
     if kind == "mlm":
         batch["asked"] = batch["attention_mask"] & (draw.rng.random(places) < 0.6) & (draw.option("words", ("some", "none")) == "some")
         batch["words"] = draw.ids(student["vocab_size"], *places)
@@ -129,8 +138,10 @@ def objective_of(settings: Mapping[str, Any], weights: Mapping[str, float] | Non
         return Prediction(recipe, settings["regression"])
     if settings["kind"] in _OF_TOKENS:
         return _OF_TOKENS[settings["kind"]](recipe)
-    configs = make_config(settings["student"]), make_config(settings["teacher"])
-    return Intermediate(*configs, recipe, settings.get("weights") if weights is None else weights)
+    configs, weights = (make_config(settings["student"]), make_config(settings["teacher"])), weights or settings.get("weights")
+    if settings["kind"] == "intermediate":
+        return Intermediate(*configs, recipe, weights)
+    return WithWords(*configs, recipe, weights)
 
 
 def distillation(inputs: Inputs) -> tuple[Bert, Bert, Batch]:
@@ -219,6 +230,8 @@ def _step_backward(dlosses: dict[str, Array], kept: _StepCache) -> dict[str, Arr
     these."""
     if isinstance(kept.objective, Intermediate):
         weights = {name: _of_all_layers(kept.objective, name) * float(dlosses.get(name, 0.0)) for name in _LEARNED}
+        if isinstance(kept.objective, WithWords):
+            weights["prediction"] = _of_all_layers(kept.objective, "prediction") * float(dlosses.get("prediction", 0.0))
         _, grads = _take(kept.inputs, objective_of(kept.inputs.settings, weights))
         return {f"student.{name}": grads[name] for name in grads}
     (dloss,) = dlosses.values()
@@ -258,9 +271,10 @@ def _draw_layers(draw: Draw) -> Inputs:
     lengths = mask.sum(1) if is_packed else np.full(len(mask), mask.shape[1])
     rows, pairs = int(lengths.sum()), int((lengths**2).sum())
     arrays = {f"hidden_S.{m}": draw.normal(rows, 4) for m in range(3)}
-    arrays |= {f"scores_S.{l}": draw.normal(heads * pairs, scale=100) for l in range(2)}
+    scale = 100 if recipe["attention_target"] == "scores" else 2  # a softmax of large scores hardly moves
+    arrays |= {f"scores_S.{l}": draw.normal(heads * pairs, scale=scale) for l in range(2)}
     arrays |= {f"hidden_T.{n}": draw.normal(rows, width) for n in range(4)}
-    arrays |= {f"scores_T.{l}": draw.normal(2 * pairs, scale=100) for l in range(3)}
+    arrays |= {f"scores_T.{l}": draw.normal(2 * pairs, scale=scale) for l in range(3)}
     for l in range(3):
         arrays[f"scores_T.{l}"][0] = UNSEEN  # just too low
     settings = {"width": width, "heads": heads, "recipe": recipe, "weights": weights, "is_packed": is_packed}
@@ -395,6 +409,7 @@ STEP_CASES = (
         declared=_layers_declared,
     ),
     _step("distill.intermediate", "Σ_m L_embd, L_hidn + L_attn, through W_e, W_h and the student", "intermediate", _HEAD),
+    _step("distill.words", "the same, and L_pred of words", "words", ()),
     _step("distill.prediction", "L_pred through the student", "prediction", _KEY_BIAS),
     _step("distill.tokens", "L_pred of words", "tokens", _KEY_BIAS),
     _step("distill.spans", "½ (L_pred of beginnings + L_pred of ends)", "spans", _SAME_EVERYWHERE),

@@ -157,18 +157,19 @@ class WithWords(Intermediate):
     prediction layer, which the paper leaves out (section 3.2).
 
     Of the masked rows where text is masked, else of all rows that count; weighted by the recipe's
-    general_prediction.
+    general_prediction, or as the term "prediction" of `weights`.
     """
 
     def __init__(self, student: Config, teacher: Config, recipe: Recipe = DEFAULT, weights: Mapping[str, Weight] | None = None):
         super().__init__(student, teacher, recipe, weights)
+        self.weights.setdefault("prediction", recipe.general_prediction)
         self.student_view, self.teacher_view = (View(v.hidden, v.scores, True, True) for v in (self.student_view, self.teacher_view) if v)
         self.untouched = tuple(name for name in self.untouched if name != "cls.")
 
     def __call__(self, student: Trace, batch: Batch, teacher: Trace | None, parameters: Mapping[str, Array]) -> Terms:
         assert teacher is not None
         terms = super().__call__(student, batch, teacher, parameters)
-        z_S, z_T, weight = student.logits, teacher.logits, self.recipe.general_prediction
+        z_S, z_T, weight = student.logits, teacher.logits, self._weight("prediction", 0)
         assert z_S is not None and z_T is not None
         real = None  # rows, where not all of them count
         if batch.masked is not None:
