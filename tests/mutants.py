@@ -25,7 +25,7 @@ from tabulate import tabulate
 
 from minitinybert import audit
 from minitinybert.audit import CASES, MODEL_CASES, Case, Draw, Inputs
-from minitinybert.distillation.distill import Intermediate, Prediction
+from minitinybert.distillation.distill import Intermediate, Prediction, WithWords
 from minitinybert.distillation.objectives import MaskedLM, Objective, Supervised
 from minitinybert.distillation.recipes import Recipe
 from minitinybert.distillation.tokens import SupervisedSpans, SupervisedTokens
@@ -708,7 +708,16 @@ MUTANTS = [
         ("prediction.backward(1.0, c)", "prediction.backward(2.0, c)"),
         ('n * z_S.shape[-1] if self.recipe.prediction_mean == "elements" else n', "n"),
         ('n * z_S.shape[-1] if self.recipe.prediction_mean == "elements" else n', "n * z_S.shape[-1]"),
-        ("self.recipe.temperature, count", "1.0, count"),
+        ("loss, c = prediction.forward(z_S, z_T, self.recipe.temperature", "loss, c = prediction.forward(z_S, z_T, 1.0"),
+    ),
+    *_of(
+        "distillation/distill.py",
+        "WithWords.__call__",
+        "own.prediction of words",
+        ("loss, cache = prediction.forward(z_S, z_T, self.recipe.temperature", "loss, cache = prediction.forward(z_S, z_T, 1.0"),
+        ("prediction.backward(weight, cache)", "prediction.backward(1.0, cache)"),
+        ('"prediction": weight * loss', '"prediction": loss'),
+        ("rows: float = batch.totals.masked", "rows: float = batch.totals.tokens"),
     ),
     *_of(
         "distillation/distill.py",
@@ -923,8 +932,12 @@ _SPANS = (
 )
 
 
+def _shares(z: np.ndarray) -> Any:
+    return np.exp(z) / np.exp(z).sum(1, keepdims=True)
+
+
 def _entropy(z: np.ndarray, labels: np.ndarray) -> Any:
-    return -np.log(np.exp(z) / np.exp(z).sum(1, keepdims=True))[np.arange(4), labels].sum()
+    return -np.log(_shares(z))[np.arange(4), labels].sum()
 
 
 _REAL = np.arange(3) < np.array([2, 3, 1, 3])[:, None]
@@ -1060,12 +1073,20 @@ _STEPS = (
 _LABELS = Recipe(regression_target="labels")
 _MSE = lambda z, target: ((z[:, 0] - target) ** 2).sum() / WHOLE["sentences"]
 
+def _words_alone() -> WithWords:
+    """Of general distillation's objective the prediction of masked words alone."""
+    nothing = dict.fromkeys(("embedding", "hidden", "attention"), 0.0)
+    config = Config(**_SHAPE, num_attention_heads=2)
+    return WithWords(config, config, Recipe(general_prediction=0.7, temperature=2.0), nothing)
+
+
 OWN_CASES = (
     _of_logits("supervised by classes", Supervised(), _classes),
     _of_logits("supervised by numbers", Supervised(regression=True), _numbers),
     _of_logits("regression to the teacher", Prediction(regression=True), _numbers),
     _of_logits("regression to the labels", Prediction(_LABELS, regression=True), _numbers),
     _of_logits("mlm", MaskedLM(), _classes),
+    _of_logits("prediction of words", _words_alone(), lambda draw: {**_classes(draw), "z_T": draw.normal(4, 5)}),
     _of_logits("supervised by words", SupervisedTokens(), _classes),
     *(case for case, _ in _SPANS),
     *(_of_trace(padding, student) for padding in ("exclude", "count") for student in (_TWO_HEADS, _SIX_HEADS)),
@@ -1079,6 +1100,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "own.supervised by numbers": lambda z, labels, z_T: _MSE(z, labels),
     "own.regression to the teacher": lambda z, labels, z_T: _MSE(z, z_T[:, 0]),
     "own.regression to the labels": lambda z, labels, z_T: _MSE(z, labels),
+    "own.prediction of words": lambda z, labels, z_T: -0.7 * (_shares(z_T / 2) * np.log(_shares(z / 2))).sum() / WHOLE["masked"],
     "own.mlm": lambda z, labels: _entropy(z, labels) / WHOLE["masked"],
     "own.supervised by words": lambda z, labels: _entropy(z, labels) / WHOLE["masked"],
     **{case.name: loss for case, loss in _SPANS},

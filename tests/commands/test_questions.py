@@ -188,6 +188,8 @@ def test_a_question_by_hand(teacher, doubter, machine, capsys):
     for text in ("who was it ?", "||| text", "who ||| "):
         with pytest.raises(InputError, match="a question and a document are needed"):
             predict(teacher, [text], machine, 24)
+    blank, asked = predict(teacher, ["", "who ||| bob"], machine, 24)
+    assert (blank["answer"], blank["start"], blank["margin"]) == ("", None, None) and asked["answer"] == "bob"
     with pytest.raises(InputError, match="--max-length 384: a number from 3 to the model's 128 positions"):
         predict(teacher, ["who ||| bob"], machine)
 
