@@ -580,9 +580,9 @@ MUTANTS = [
         ("teacher.scores[n], batch", "teacher.scores[m], batch"),
         ("teacher.scores[n], batch", "-teacher.scores[n], batch"),
         ("loss, dtrace.scores[m] = compared(", "loss, dtrace.scores[m - 1] = compared("),
-        ("dtrace, sums(dprojections))", "dtrace, {})"),
+        ("dtrace, {name: added(*values) for name, values in dprojections.items()}, by_layer)", "dtrace, {}, by_layer)"),
         ("dprojections[name].append(gradient)", "dprojections[name] = [gradient]"),
-        ('losses["hidden" if m else "embedding"].append(loss)', 'losses["hidden"].append(loss)'),
+        ('losses["hidden" if m else "embedding"][m] = loss', 'losses["hidden"][m] = loss'),
     ),
     *_of(
         "distillation/distill.py",
