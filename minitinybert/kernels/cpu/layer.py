@@ -56,15 +56,13 @@ def tiled(W: Array) -> Array:
 def forward(x: Array, W: LayerArrays, batch: Batch, config: Config, keys: Array | None, rows: Array | None, keep: Keep) -> Any:
     if W.reading is None or keys is not None or keep.scores or keep.cache or len(x) > _FEW:
         return NotImplemented
-    (T, d), f, dtype = x.shape, len(W.up[0]), x.dtype
+    (f, d), dtype, T = W.up[0].shape, W.up[0].dtype, len(x)  # a reading model's arrays are all of one kind, made by one layout
     asking = x if rows is None else x[rows]
     if not fits(dtype, (x, (T, d)), (asking, (len(asking), d))) or min(d, f) < passes.tile_width(dtype):
         return NotImplemented
     if Tiled not in W.reading:
-        W.reading[Tiled] = Tiled.of(W) if _match(W, d, f, dtype) else None
-    kept: Tiled | None = W.reading[Tiled]
-    if kept is None:
-        return NotImplemented
+        W.reading[Tiled] = Tiled.of(W)
+    kept: Tiled = W.reading[Tiled]
     mask = batch.attention_mask
     masked = np.zeros(T, dtype) if mask is None else np.where(mask, dtype.type(0), np.finfo(dtype).min)
     k, v, z, runs = np.empty((d, T), dtype), np.empty((T, d), dtype), np.empty_like(asking), np.array(batch.runs)
@@ -73,10 +71,3 @@ def forward(x: Array, W: LayerArrays, batch: Batch, config: Config, keys: Array 
     given = asking, k, v, masked, runs, heads, *kept[1:], eps, tanh
     at_once(lambda first, last: passes.few_rows(*given, first, last, z), len(asking), _ROWS)
     return z, None, None
-
-
-def _match(W: LayerArrays, d: int, f: int, dtype: np.dtype) -> bool:
-    """Whether a layer's arrays are of these widths, and in `dtype`. Matrices may lie in any order."""
-    affine = [(*pair, (d, d)) for pair in W.attention] + [(*W.up, (f, d)), (*W.down, (d, f))]
-    vectors = [(b, shape[:1]) for _, b, shape in affine] + [(a, (d,)) for a in (*W.attention_norm, *W.output_norm)]
-    return fits(dtype, *vectors) and all(type(M) is np.ndarray and M.shape == shape and M.dtype == dtype for M, _, shape in affine)
