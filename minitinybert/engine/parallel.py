@@ -93,7 +93,10 @@ def at_once(function: Callable[[int, int], object], count: int, least: int) -> N
     """function(first, last) of 0 … count − 1 in parts of `least` or more: one here, and one on each
     thread of the Workers whose only job this is. Elsewhere than in such a job, all in one."""
     pools = getattr(_IDLE, "pools", [])
-    parts = max(1, min(len(pools) + 1, count // least))
+    parts = min(len(pools) + 1, count // least)
+    if parts <= 1:
+        function(0, count)
+        return
     bounds = [count * i // parts for i in range(parts + 1)]
     others = [pool.submit(function, *part) for pool, part in zip(pools, itertools.pairwise(bounds[1:]), strict=False)]
     try:

@@ -143,7 +143,7 @@ def test_what_it_does_not_take_is_left_to_the_formula():
     assert not taken(reading, batch, x, keys=np.ones((3, 25), np.uint64)), "dropout"
     assert not taken(reading, batch, x.astype(np.float64)) and not taken(reading, batch, x.astype(np.float16))
     assert not taken(reading, batch, np.asfortranarray(x)) and not taken(reading, batch, x[:, :47].copy())
-    assert not taken(model(16, 80).for_reading(), batch, x[:, :16].copy()), "narrower than a tile"
+    assert not taken(model(4, 80, 2).for_reading(), batch, x[:, :4].copy()), "narrower than a tile"
     many = batch_of([layer._FEW + 1], rng, False)
     assert not taken(reading, many, np.ones((layer._FEW + 1, 48), np.float32)), "many rows"
 

@@ -21,9 +21,10 @@ import math
 import numba
 import numpy as np
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import types
+from numba.core import config
 from numba.core.cgutils import get_or_insert_function
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import make_array
 
@@ -371,8 +372,8 @@ def weigh_backward(dD, P, keep, scale, dA):
 
 # ---------------------------------------------------------------------------------------------------------------------- few rows
 
-_HOST = get_host_cpu_features()
-_BYTES = 64 if _HOST.get("avx512f") else 32 if _HOST.get("avx") else 16  # of a vector register
+_FEATURES = (config.CPU_FEATURES or get_host_cpu_features()).split(",")  # of what numba compiles for
+_BYTES = 64 if "+avx512f" in _FEATURES else 32 if "+avx" in _FEATURES else 16  # of a vector register
 _TALL = 13 if _BYTES != 32 else 6  # rows of a tile: with two vectors a row its sums fill 32 registers, or 16
 
 
@@ -404,7 +405,8 @@ def _tile(typing, x, W, b, y, rows, x_step, W_step, y_step, K, ahead):
         number, whole, short = context.get_value_type(signature.args[0].dtype), ir.IntType(64), ir.IntType(32)
         vector = ir.VectorType(number, _BYTES // size)
         every, both = ir.Constant(ir.VectorType(short, vector.count), [0] * vector.count), range(2)
-        add = get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{vector.count}f{8 * size}")
+        as_one = ("contract",)  # a product and a sum, rounded once where the processor can
+        add = lambda a, b, c: builder.fadd(builder.fmul(a, b, flags=as_one), c, flags=as_one)
         call_for = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), short, short, short])
         call_for = get_or_insert_function(builder.module, call_for, "llvm.prefetch.p0")
         to_read, data = ir.Constant(short, 0), ir.Constant(short, 1)
@@ -433,7 +435,7 @@ def _tile(typing, x, W, b, y, rows, x_step, W_step, y_step, K, ahead):
             for x_row, row_sums in zip(x_rows, sums, strict=True):
                 alone = builder.insert_element(ir.Constant(vector, ir.Undefined), builder.load(at(x_row, k)), short(0))
                 spread = builder.shuffle_vector(alone, ir.Constant(vector, ir.Undefined), every)
-                totals.append([builder.call(add, [spread, weights[v], row_sums[v]]) for v in both])
+                totals.append([add(spread, weights[v], row_sums[v]) for v in both])
                 for v in both:
                     row_sums[v].add_incoming(biases[v], before)
                     row_sums[v].add_incoming(totals[-1][v], loop)
