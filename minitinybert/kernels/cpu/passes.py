@@ -374,7 +374,7 @@ def weigh_backward(dD, P, keep, scale, dA):
 
 _FEATURES = (config.CPU_FEATURES or get_host_cpu_features()).split(",")  # of what numba compiles for
 _BYTES = 64 if "+avx512f" in _FEATURES else 32 if "+avx" in _FEATURES else 16  # of a vector register
-_TALL = 13 if _BYTES != 32 else 6  # rows of a tile: with two vectors a row its sums fill 32 registers, or 16
+_TALL = 6 if _BYTES < 64 and "+sse2" in _FEATURES else 13  # rows of a tile: two vectors a row fill 16 registers, or 32
 
 
 def tile_width(dtype: np.dtype) -> int:
