@@ -1,11 +1,13 @@
-"""Sentences a second of student and teacher at batch 1, 8 and 32, ours beside PyTorch; how much quicker and smaller the student is.
+"""Sentences a second of student and teacher at batch 1, 8 and 32, beside PyTorch and onnxruntime; how much quicker, smaller the student is.
 
     python bench/inference.py                              lengths drawn with SST-2's dev mean, and length 128
     python bench/inference.py --data DIR --tokenizer DIR   SST-2's dev sentences
 
 One request after the other: ours shares a batch's sentences among the threads (a single sentence: the BLAS has the threads). PyTorch
-pads to the longest of the batch, looks at no scores (so it has its fused attention), and is in inference mode. The paper says 9.4 times
-faster, 7.5 times smaller.
+pads to the longest of the batch, looks at no scores (so it has its fused attention), and is in inference mode: as it comes, and with
+torch.set_float32_matmul_precision("medium"), which lets it choose another library for its products. onnxruntime, where it and onnx are
+installed, runs the graph that `minitinybert export --onnx` writes, on the same rectangles. Beside the ratios stand what each reaches in
+one large product, and by whose code. The paper says 9.4 times faster, 7.5 times smaller.
 """
 
 from __future__ import annotations
@@ -18,16 +20,27 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from common import begin, measure, paired, parser, save, spread, summary, table
-from torch_twin import TorchBert, rectangle
+from threadpoolctl import threadpool_info, threadpool_limits
+from torch_twin import Rectangle, TorchBert, rectangle
 from workload import Sentences, data_options, full, model_options, models, shape, sst2
 
+from minitinybert.commands.export import INPUTS, graph
 from minitinybert.engine.batch import Batch
 from minitinybert.engine.device import Array
 from minitinybert.engine.parallel import Workers
+from minitinybert.machine import select
 from minitinybert.model.bert import Bert
 from minitinybert.progress import log
 from minitinybert.training.cut import split
 
+try:
+    import onnx  # noqa: F401  graph() needs it
+    import onnxruntime
+except ImportError:
+    onnxruntime = None
+
+PRECISIONS = {"PyTorch": "highest", 'PyTorch, "medium"': "medium"}  # as torch.set_float32_matmul_precision takes them; both are float32
+ONNX = "onnxruntime"
 PAPER = {"faster": 9.4, "smaller": 7.5}
 TINYBERT4 = "4L-312D-12H-1200F"
 
@@ -35,6 +48,9 @@ TINYBERT4 = "4L-312D-12H-1200F"
 def main() -> None:
     args = _arguments()
     about = begin(args)
+    select("cpu")  # brings numba's passes, as a command does
+    about["gemm"] = gemms(args)
+    print("; ".join(f"{who}: {peak['gflops']:.0f} GFLOP/s ({peak['code']})" for who, peak in about["gemm"].items()))
     teacher, student = models(args)
     check(teacher, args)
     cases = [sst2(args, "dev", 25, max(args.sentences, 872), teacher), full(args.length, args.sentences, teacher.config, args.seed)]
@@ -75,16 +91,22 @@ def case(teacher: Bert, student: Bert, sentences: Sentences, size: int, args: ar
     with Workers(args.threads) as workers:
         jobs: dict[str, Callable[[int], object]] = {}
         for name, model in (("teacher", teacher), ("student", student)):
-            twin, model = TorchBert(model), model.for_reading()
-            jobs[f"{name}, ours"] = lambda _, model=model: [our_logits(model, batch, workers) for batch in batches]
-            jobs[f"{name}, torch"] = lambda _, twin=twin: [torch_logits(twin, batch) for batch in rectangles]
+            twin, reading = TorchBert(model), model.for_reading()
+            jobs[f"{name}, ours"] = lambda _, model=reading: [our_logits(model, batch, workers) for batch in batches]
+            for who, precision in PRECISIONS.items():
+                jobs[f"{name}, {who}"] = lambda _, twin=twin, p=precision: [torch_logits(twin, batch, p) for batch in rectangles]
+            if onnxruntime is not None:
+                session = onnx_session(graph(model), args)
+                jobs[f"{name}, {ONNX}"] = lambda _, session=session: [onnx_logits(session, batch) for batch in rectangles]
         seconds = measure(jobs, args.pairs)
+    others = [*PRECISIONS, *([ONNX] if onnxruntime is not None else [])]
     rows = []
     for name in ("teacher", "student"):
-        ours, other = seconds[f"{name}, ours"], seconds[f"{name}, torch"]
-        row = {"sentences": sentences.source, "batch": size, "model": name, "ratio": paired(ours, other)}
-        row |= {"ours_per_second": count / summary(ours)["median"], "torch_per_second": count / summary(other)["median"]}
-        faster = {who: paired(seconds[f"teacher, {who}"], seconds[f"student, {who}"]) for who in ("ours", "torch")}
+        ours = seconds[f"{name}, ours"]
+        row: dict[str, Any] = {"sentences": sentences.source, "batch": size, "model": name}
+        row["ratio"] = {who: paired(ours, seconds[f"{name}, {who}"]) for who in others}
+        row["per_second"] = {who: count / summary(seconds[f"{name}, {who}"])["median"] for who in ("ours", *others)}
+        faster = {who: paired(seconds[f"teacher, {who}"], seconds[f"student, {who}"]) for who in ("ours", *others)}
         rows.append(row | ({"times_faster_than_teacher": faster} if name == "student" else {}))
     return rows
 
@@ -94,9 +116,57 @@ def our_logits(model: Bert, batch: Batch, workers: Workers) -> Array:
     return np.concatenate(workers.map(ask, split(batch, workers.threads)))
 
 
-def torch_logits(model: TorchBert, batch) -> torch.Tensor:
+def torch_logits(model: TorchBert, batch: Rectangle, precision: str = "highest") -> torch.Tensor:
+    torch.set_float32_matmul_precision(precision)
     with torch.inference_mode():
         return model.forward(batch, hidden=(), scores=()).logits
+
+
+def onnx_session(proto: Any, args: argparse.Namespace) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, args.threads
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def onnx_logits(session: Any, batch: Rectangle) -> np.ndarray:
+    ids, types = batch.ids.numpy(), batch.types.numpy()
+    mask = np.ones_like(ids) if batch.rows is None else batch.rows[:, :, 0].numpy().astype(np.int64)
+    return session.run(["logits"], dict(zip(INPUTS, (ids, mask, types), strict=True)))[0]
+
+
+def gemms(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """GFLOP/s of each in one large float32 product, and whose code that is."""
+    n = 256 if args.quick else 2048
+    a, b = np.random.default_rng(0).random((2, n, n), np.float32)
+    s, t = torch.from_numpy(a), torch.from_numpy(b)
+
+    def by_torch(precision: str) -> object:
+        torch.set_float32_matmul_precision(precision)
+        return torch.mm(s, t)
+
+    jobs: dict[str, Callable[[int], object]] = {"ours": lambda _: a @ b}
+    jobs |= {who: lambda _, p=precision: by_torch(p) for who, precision in PRECISIONS.items()}
+    blas = next((lib for lib in threadpool_info() if lib["user_api"] == "blas"), {})
+    built = [line.strip(" -") for line in torch.__config__.show().splitlines() if "Math Kernel Library" in line or "MKL-DNN" in line]
+    code = {"ours": f"{blas.get('internal_api')} {blas.get('version')}, {blas.get('architecture')} kernels"}
+    code |= {who: ", ".join(built) + f'; float32 products "{precision}"' for who, precision in PRECISIONS.items()}
+    if onnxruntime is not None:
+        session, code[ONNX] = onnx_session(_product(b), args), f"MLAS of {onnxruntime.__version__}"
+        jobs[ONNX] = lambda _: session.run(None, {"x": a})
+    with threadpool_limits(args.threads, user_api="blas"), torch.inference_mode():
+        seconds = measure(jobs, args.pairs)
+    return {who: {"gflops": 2 * n**3 / min(times) / 1e9, "code": code[who]} for who, times in seconds.items()}
+
+
+def _product(b: np.ndarray) -> Any:
+    """A graph that multiplies by b."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    of = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, b.shape)
+    made = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "b"], ["y"])], "product", [of("x")], [of("y")], [numpy_helper.from_array(b, "b")]
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
 def check(model: Bert, args: argparse.Namespace) -> None:
@@ -105,22 +175,27 @@ def check(model: Bert, args: argparse.Namespace) -> None:
     batch = examples.batch(np.arange(8))
     with Workers(args.threads) as workers:
         ours = our_logits(model.for_reading(), batch, workers)
-    theirs = torch_logits(TorchBert(model), rectangle(examples, batch.sentences)).numpy()
-    if not np.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max()):
-        raise SystemExit(f"ours and PyTorch answer differently: by {np.abs(ours - theirs).max()}")
+    rectangles = rectangle(examples, batch.sentences)
+    theirs = {who: torch_logits(TorchBert(model), rectangles, precision).numpy() for who, precision in PRECISIONS.items()}
+    if onnxruntime is not None:
+        theirs[ONNX] = onnx_logits(onnx_session(graph(model), args), rectangles)
+    for who, logits in theirs.items():
+        if not np.allclose(ours, logits, rtol=1e-3, atol=1e-4 * np.abs(logits).max()):
+            raise SystemExit(f"ours and {who} answer differently: by {np.abs(ours - logits).max()}")
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
+    others = list(rows[0]["ratio"])
     lines = []
     for row in rows:
         faster = row.get("times_faster_than_teacher")
         lines.append(
-            [row["sentences"], row["batch"], row["model"], f"{row['ours_per_second']:.1f}", f"{row['torch_per_second']:.1f}"]
-            + [f"{row['ratio']['median']:.2f}", spread(row["ratio"])]
-            + ([f"{faster[who]['median']:.1f}" for who in ("ours", "torch")] if faster else ["", ""])
+            [row["sentences"], row["batch"], row["model"], f"{row['per_second']['ours']:.1f}"]
+            + [f"{row['ratio'][who]['median']:.2f} ({spread(row['ratio'][who])})" for who in others]
+            + [", ".join(f"{faster[who]['median']:.1f}" for who in ("ours", *others)) if faster else ""]
         )
-    headers = ["sentences", "batch", "", "ours/s", "PyTorch/s", "time: ours / PyTorch", "pairs", "student × faster", "in PyTorch"]
-    table(lines, headers)
+    ratios = [f"time: ours / {who} (pairs)" for who in others]
+    table(lines, ["sentences", "batch", "", "ours/s", *ratios, f"student × faster: ours, {', '.join(others)}"])
     print(f"paper: {TINYBERT4} is {PAPER['faster']} times faster than BERT-base")
 
 
@@ -130,9 +205,9 @@ def _draw(figure: plt.Figure, rows: list[dict[str, Any]], processor: str) -> Non
     for axes, source in zip(np.atleast_1d(figure.subplots(1, len(sources))), sources, strict=True):
         for model, marker in (("teacher", "s"), ("student", "o")):
             chosen = [row for row in rows if row["sentences"] == source and row["model"] == model]
-            for who, color in (("ours", "C0"), ("torch", "C1")):
-                label = f"{model}, {'ours' if who == 'ours' else 'PyTorch'}"
-                axes.plot([r["batch"] for r in chosen], [r[f"{who}_per_second"] for r in chosen], marker + "-", color=color, label=label)
+            for color, who in enumerate(chosen[0]["per_second"]):
+                seen = [row["per_second"][who] for row in chosen]
+                axes.plot([row["batch"] for row in chosen], seen, marker + "-", color=f"C{color}", label=f"{model}, {who}")
         axes.set(xscale="log", yscale="log", xlabel="batch", title=source)
         axes.set_xticks([row["batch"] for row in rows], [str(row["batch"]) for row in rows])
         axes.minorticks_off()

@@ -1,6 +1,7 @@
 """The benches run: each command at tiny shapes leaves its table, JSON and picture. What they measure is nobody's business here."""
 
 import importlib
+import importlib.util
 import json
 import math
 import sys
@@ -29,6 +30,10 @@ def run(monkeypatch, tmp_path, capsys):
         return report, capsys.readouterr().out
 
     return command
+
+
+def installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
 
 
 def positive(ratio: dict) -> bool:
@@ -75,7 +80,11 @@ def test_inference(run):
     report, printed = run("inference", "--batches", "1", "3", "--length", "8")
     assert [(row["batch"], row["model"]) for row in report["rows"]] == [(b, m) for b in (1, 3) for m in ("teacher", "student")] * 2
     assert report["smaller"] > 1 and report["paper"] == {"faster": 9.4, "smaller": 7.5}
-    assert "9.4" in printed
+    sides = {"PyTorch", 'PyTorch, "medium"', *(["onnxruntime"] if installed("onnx") and installed("onnxruntime") else [])}
+    assert all(set(row["ratio"]) == sides and all(map(positive, row["ratio"].values())) for row in report["rows"])
+    assert set(report["machine"]["gemm"]) == {"ours", *sides}
+    assert all(peak["gflops"] > 0 and peak["code"] for peak in report["machine"]["gemm"].values())
+    assert "9.4" in printed and "GFLOP/s" in printed
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux's /proc")

@@ -1,5 +1,5 @@
-"""A trained model as an ONNX graph, for programs that answer and do not train: onnxruntime is quicker
-at one sentence than anything here.
+"""A trained model as an ONNX graph, for programs that answer and do not train: in 8 bits onnxruntime
+is quicker at one sentence than anything here.
 
     out/model.onnx         float32: input_ids, attention_mask, token_type_ids (B, L) int64 -> logits, or what else `graph` says
     out/model_int8.onnx    the same with 8-bit weights (onnxruntime's dynamic quantisation)

@@ -9,9 +9,9 @@ import itertools
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,7 +56,7 @@ class Workers:
         if not self._pools:
             return [function(item) for item in items]
         if len(items) == 1:
-            with self._blas.limit(limits=self.threads):
+            with self._blas.limit(limits=self.threads), _lent(self._pools[1:]):
                 return [function(items[0])]
         results: dict[int, B] = {}
         rest = iter(range(self.threads, len(items)))  # next() on it is atomic
@@ -77,6 +77,34 @@ class Workers:
 
 
 _NONE: Any = object()
+_IDLE = threading.local()  # .pools: the threads that nobody else has, of the job that this thread does
+
+
+@contextmanager
+def _lent(pools: list[ThreadPoolExecutor]) -> Iterator[None]:
+    before, _IDLE.pools = getattr(_IDLE, "pools", []), pools
+    try:
+        yield
+    finally:
+        _IDLE.pools = before
+
+
+def at_once(function: Callable[[int, int], object], count: int, least: int) -> None:
+    """function(first, last) of 0 … count − 1 in parts of `least` or more: one here, and one on each
+    thread of the Workers whose only job this is. Elsewhere than in such a job, all in one."""
+    pools = getattr(_IDLE, "pools", [])
+    parts = min(len(pools) + 1, count // least)
+    if parts <= 1:
+        function(0, count)
+        return
+    bounds = [count * i // parts for i in range(parts + 1)]
+    others = [pool.submit(function, *part) for pool, part in zip(pools, itertools.pairwise(bounds[1:]), strict=False)]
+    try:
+        function(0, bounds[1])
+    finally:
+        wait(others)
+    for other in others:
+        other.result()
 
 
 def memory_bytes() -> int:

@@ -9,7 +9,7 @@ layer is keys and values.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..engine.batch import Batch
 from ..engine.device import Array, fused
@@ -29,6 +29,7 @@ class LayerArrays(NamedTuple):
     up: Affine  # W₁ (f, d), b₁ (f,)
     down: Affine  # W₂ (d, f), b₂ (d,)
     output_norm: Affine
+    reading: dict[Any, Any] | None = None  # what a kernel keeps of weights that are only read; None: others may change them
 
     @classmethod
     def of(cls, parameters: Parameters, layer: int) -> LayerArrays:
@@ -44,6 +45,7 @@ class LayerArrays(NamedTuple):
             pair("intermediate.dense"),
             pair("output.dense"),
             pair("output.LayerNorm"),
+            {} if parameters.by_columns else None,
         )
 
 

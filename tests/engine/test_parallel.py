@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -60,3 +61,38 @@ def test_memory_is_what_a_container_may_have(tmp_path, monkeypatch):
         (tmp_path / "memory.max").write_text(text)
         monkeypatch.setattr(parallel, "_CONTAINER_S", (str(tmp_path / "nowhere"), str(tmp_path / "memory.max")))
         assert parallel.memory_bytes() == expected
+
+
+def test_a_job_that_is_alone_has_the_other_threads():
+    """Its parts cover what there is once, on as many threads as there are and as it is worth; where it is one of several, or nobody's
+    job, it has none, and neither has whatever it calls on another thread."""
+
+    def parts(count, least):
+        taken = []
+        parallel.at_once(lambda first, last: taken.append((first, last, threading.get_ident())), count, least)
+        return sorted(taken)
+
+    with parallel.Workers(3) as workers:
+        for count, least, expected in ((25, 8, 3), (25, 13, 1), (16, 8, 2), (7, 8, 1), (1, 8, 1)):
+            taken = workers.map(lambda _: parts(count, least), [0])[0]  # noqa: B023
+            assert [first for first, _, _ in taken] == [0, *(last for _, last, _ in taken[:-1])] and taken[-1][1] == count
+            assert len(taken) == len({thread for _, _, thread in taken}) == expected
+        assert [len(taken) for taken in workers.map(lambda _: parts(25, 8), [0, 1])] == [1, 1]
+        assert len(parts(25, 8)) == 1
+
+
+def test_a_part_s_exception_is_raised_when_all_have_ended():
+    ended = []
+
+    def part(first, last):
+        if first == 0:
+            raise KeyError("first")
+        time.sleep(0.1)
+        ended.append(first)
+
+    with parallel.Workers(2) as workers:
+        with pytest.raises(KeyError, match="first"):
+            workers.map(lambda _: parallel.at_once(part, 20, 8), [0])
+        assert ended == [10]
+        with pytest.raises(ZeroDivisionError):
+            workers.map(lambda _: parallel.at_once(lambda first, last: 1 // (10 - first), 20, 8), [0])

@@ -15,13 +15,18 @@ library's, one number after the other.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import config
+from numba.core.cgutils import get_or_insert_function
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, overload
+from numba.np.arrayobj import make_array
 
 from .compiled import EXACT_ORDER, OPTIONS, compiled
 
@@ -363,6 +368,190 @@ def weigh_backward(dD, P, keep, scale, dA):
                 along += g[j] * p[j]
             for j in range(L):
                 out[j] = p[j] * (g[j] - along)
+
+
+# ---------------------------------------------------------------------------------------------------------------------- few rows
+
+_FEATURES = (config.CPU_FEATURES or get_host_cpu_features()).split(",")  # of what numba compiles for
+_BYTES = 64 if "+avx512f" in _FEATURES else 32 if "+avx" in _FEATURES else 16  # of a vector register
+_TALL = 6 if _BYTES < 64 and "+sse2" in _FEATURES else 13  # rows of a tile: two vectors a row fill 16 registers, or 32
+
+
+def tile_width(dtype: np.dtype) -> int:
+    """Columns of a tile: two vectors."""
+    return 2 * _BYTES // dtype.itemsize
+
+
+@intrinsic
+def _place(typing, array, index):
+    """The address of an array's element `index`."""
+
+    def code(context, builder, signature, arguments):
+        return builder.gep(make_array(signature.args[0])(context, builder, arguments[0]).data, [arguments[1]])
+
+    return types.CPointer(array.dtype)(array, types.int64), code
+
+
+@intrinsic
+def _tile(typing, x, W, b, y, rows, x_step, W_step, y_step, K, ahead):
+    """y = x W + b of up to _TALL rows and two vectors of columns, given by address; from one row to
+    the next it is `_step` elements. All sums stay in registers, one multiply-add after the other in
+    the order of W's K rows, each in vectors. What lies `ahead` elements behind a row of W is called
+    for meanwhile: no processor guesses so soon that it will be read."""
+
+    def code(context, builder, signature, arguments):
+        x, W, b, y, rows, x_step, W_step, y_step, K, ahead = arguments
+        size = signature.args[0].dtype.bitwidth // 8
+        number, whole, short = context.get_value_type(signature.args[0].dtype), ir.IntType(64), ir.IntType(32)
+        vector = ir.VectorType(number, _BYTES // size)
+        every, both = ir.Constant(ir.VectorType(short, vector.count), [0] * vector.count), range(2)
+        as_one = ("contract",)  # a product and a sum, rounded once where the processor can
+        add = lambda a, b, c: builder.fadd(builder.fmul(a, b, flags=as_one), c, flags=as_one)
+        call_for = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), short, short, short])
+        call_for = get_or_insert_function(builder.module, call_for, "llvm.prefetch.p0")
+        to_read, data = ir.Constant(short, 0), ir.Constant(short, 1)
+        at = lambda address, *steps: builder.gep(address, [functools.reduce(builder.mul, steps)])
+        part = lambda address, v: builder.bitcast(at(address, whole(v * vector.count)), vector.as_pointer())
+        load = lambda address: [builder.load(part(address, v), align=size) for v in both]
+        end = builder.append_basic_block("end")
+        which = builder.switch(rows, end)
+        for count in range(1, _TALL + 1):
+            before, loop, after = (builder.append_basic_block(name) for name in ("before", "loop", "after"))
+            which.add_case(whole(count), before)
+            with builder.goto_block(before):
+                biases, x_rows = load(b), [at(x, whole(r), x_step) for r in range(count)]
+                builder.branch(loop)
+            builder.position_at_end(loop)
+            k = builder.phi(whole)
+            sums = [[builder.phi(vector) for _ in both] for _ in range(count)]
+            weights = load(row := at(W, k, W_step))
+            for v in both:
+                there = builder.bitcast(part(at(row, ahead), v), ir.IntType(8).as_pointer())
+                builder.call(call_for, [there, to_read, short(3), data])
+            following = builder.add(k, whole(1))
+            k.add_incoming(whole(0), before)
+            k.add_incoming(following, loop)
+            totals = []
+            for x_row, row_sums in zip(x_rows, sums, strict=True):
+                alone = builder.insert_element(ir.Constant(vector, ir.Undefined), builder.load(at(x_row, k)), short(0))
+                spread = builder.shuffle_vector(alone, ir.Constant(vector, ir.Undefined), every)
+                totals.append([add(spread, weights[v], row_sums[v]) for v in both])
+                for v in both:
+                    row_sums[v].add_incoming(biases[v], before)
+                    row_sums[v].add_incoming(totals[-1][v], loop)
+            builder.cbranch(builder.icmp_signed("<", following, K), loop, after)
+            builder.position_at_end(after)
+            for r in range(count):
+                for v in both:
+                    builder.store(totals[r][v], part(at(y, whole(r), y_step), v), align=size)
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return types.void(x, W, b, y, *[types.int64] * 6), code
+
+
+@numba.njit
+def _product(x, W, b, y):
+    """y (rows, N) = x (rows, K) W + b, W by tiles: (tiles, K, width), the last tile the last columns, of
+    which some may be the tile's before."""
+    (rows, K), N = x.shape, y.shape[1]
+    width, count = W.shape[2], (rows + _TALL - 1) // _TALL
+    for t in range(len(W)):
+        column = min(t * width, N - width)
+        for i in range(count):
+            first, last = rows * i // count, rows * (i + 1) // count
+            ahead = 0 if i else K * width  # the next tile's weights
+            arrays = _place(x, first * K), _place(W, t * K * width), _place(b, column), _place(y, first * N + column)
+            _tile(*arrays, last - first, K, width, N, K, ahead)
+
+
+@compiled
+def product(x, W, b, y):
+    _product(x, W, b, y)
+
+
+@compiled
+def keys_and_values(x, W_k, b_k, W_v, b_v, first, last, k, v):
+    """Of the rows first … last − 1 of x: k (d, T), each key a column, and v (T, d)."""
+    of_rows = np.empty((last - first, v.shape[1]), x.dtype)
+    _product(x[first:last], W_k, b_k, of_rows)
+    for j in range(len(k)):
+        for r in range(first, last):
+            k[j, r] = of_rows[r - first, j]
+    _product(x[first:last], W_v, b_v, v[first:last])
+
+
+@numba.njit(**OPTIONS)
+def _attend(q, k, v, masked, heads, s, context):
+    """A row's context (d,) from its q (d,), k (d, L), v (L, d); s (L,) is room for its scores."""
+    number, L, width = q.dtype.type, len(v), q.size // heads
+    scale = number(1 / math.sqrt(width))
+    for head in range(heads):
+        start, stop = head * width, (head + 1) * width
+        s[:] = 0
+        for j in range(start, stop):
+            along = k[j]
+            for i in range(L):
+                s[i] += q[j] * along[i]
+        top, total = number(-np.inf), number(0)
+        for i in range(L):
+            s[i] = s[i] * scale + masked[i]
+            top = _larger(top, s[i])
+        for i in range(L):
+            s[i] = _exp(s[i] - top)
+        for i in range(L):
+            total += s[i]
+        into = context[start:stop]
+        into[:] = 0
+        for i in range(L):
+            part, of_key = s[i] / total, v[i, start:stop]
+            for j in range(width):
+                into[j] += part * of_key[j]
+
+
+@compiled
+def few_rows(asking, k, v, masked, runs, heads, W, b, norms, eps, tanh, first, last, z):
+    """The layer's output z of the rows first … last − 1 of those that ask (model/encoder.py), from all
+    keys and values. W, b: of query, output, up and down; norms: both γ, β; masked (T,): what is added
+    to scores; runs: (start, n, length) each."""
+    (W_q, W_o, W_1, W_2), (b_q, b_o, b_1, b_2), (gain_1, bias_1, gain_2, bias_2) = W, b, norms
+    rows, (T, d), f = last - first, v.shape, b_1.size
+    x = asking[first:last]
+    q, a, y, s = np.empty((rows, d), x.dtype), np.empty((rows, d), x.dtype), np.empty((rows, d), x.dtype), np.empty(T, x.dtype)
+    u = np.empty((rows, f), x.dtype)
+    _product(x, W_q, b_q, q)
+    each = len(asking) != T  # one row of each sentence asks
+    start = 0
+    for run in range(len(runs)):
+        for sentence in range(runs[run, 1]):
+            length = runs[run, 2]
+            begin = runs[run, 0] + sentence * length
+            stop = start + (1 if each else length)
+            for r in range(max(start, first), min(stop, last)):
+                here = slice(begin, begin + length)
+                _attend(q[r - first], k[:, here], v[here], masked[here], heads, s[:length], y[r - first])
+            start = stop
+    _product(y, W_o, b_o, a)
+    for r in range(rows):
+        for j in range(d):
+            a[r, j] += x[r, j]
+        _normalise(a[r], gain_1, bias_1, eps, y[r])
+    _product(y, W_1, b_1, u)
+    number = x.dtype.type
+    one, root, cubic = number(1), number(_ROOT), number(_CUBIC)
+    flat = u.reshape(-1)
+    if tanh:
+        for i in range(flat.size):
+            flat[i] = flat[i] * _logistic(root * flat[i] * (one + cubic * flat[i] * flat[i]))
+    else:
+        for i in range(flat.size):
+            flat[i] = flat[i] * _normal(flat[i])
+    _product(u, W_2, b_2, a)
+    for r in range(rows):
+        for j in range(d):
+            a[r, j] += y[r, j]
+        _normalise(a[r], gain_2, bias_2, eps, z[first + r])
 
 
 # ---------------------------------------------------------------------------------------------------------------------- tables, Adam

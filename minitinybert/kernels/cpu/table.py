@@ -6,13 +6,15 @@ from inspect import unwrap
 from typing import Any
 
 from ...engine import device
+from ...model import encoder
 from ...ops import add_norm, attention, dropout, embedding, gelu, layer_norm
 from ...training import optim
-from . import operations
+from . import layer, operations
 
 TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
     unwrap(operation): kernel
     for operation, kernel in (
+        (encoder.forward, layer.forward),
         (gelu.forward, operations.gelu_forward),
         (gelu.backward, operations.gelu_backward),
         (layer_norm.forward, operations.layer_norm_forward),

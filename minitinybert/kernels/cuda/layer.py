@@ -402,7 +402,7 @@ def _addresses(W: LayerArrays) -> list[int]:
     for q, k, v in ((W_q, W_k, W_v), (b_q, b_k, b_v)):
         if v.data.ptr - k.data.ptr != q.nbytes or k.data.ptr - q.data.ptr != q.nbytes:
             raise ValueError("a layer on a GPU needs query, key and value side by side: make its arrays by Parameters")
-    return [a.data.ptr for pair in ((W_q, b_q), output, *W[1:]) for a in pair]
+    return [a.data.ptr for pair in ((W_q, b_q), output, *W[1:5]) for a in pair]
 
 
 def _aligned(dtype: np.dtype, *addresses: int) -> bool:
