@@ -10,7 +10,7 @@ asked again by itself: an answer never depends on the batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import compress, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -99,9 +99,11 @@ class BertCandidates:
 
     def _answer(self, questions: list[Question]) -> Iterator[tuple[str, ...]]:
         ids, sure = self._most_probable(questions)
-        for i, question in enumerate(questions):
-            best = ids[i] if sure[i] else self._most_probable([question])[0][0]
-            yield tuple(self._words[id] for id in np.sort(best) if self.whole[id])
+        for i in np.flatnonzero(~sure):
+            ids[i] = self._most_probable([questions[i]])[0][0]
+        ids.sort(axis=1)
+        for best, whole in zip(ids.tolist(), self.whole[ids].tolist(), strict=True):
+            yield tuple(self._words[id] for id in compress(best, whole))
 
     def _most_probable(self, questions: list[Question]) -> tuple[np.ndarray, np.ndarray]:
         """-> ids (n, k) of the most probable pieces, and (n,) whether they are clearly more so than
