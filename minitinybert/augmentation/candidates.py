@@ -133,8 +133,8 @@ class BertCandidates:
     def _batch(self, questions: list[Question]) -> tuple[Batch, np.ndarray]:
         """The packed batch of questions that are in order of length (so that it keeps their order),
         and each one's masked row."""
-        cls, sep = self.tokenizer.cls_id, self.tokenizer.sep_id
-        ids = [np.array([cls, *q.ids, sep, *q.context, *([sep] if q.context else [])], np.int32) for q in questions]
+        cls, sep = (self.tokenizer.cls_id,), (self.tokenizer.sep_id,)
+        ids = [np.array(cls + q.ids + sep + (q.context + sep if q.context else ()), np.int32) for q in questions]
         types = [np.zeros(len(row), np.int32) for row in ids]
         if self.model.config.type_vocab_size > 1:
             for row, q in zip(types, questions, strict=True):
