@@ -106,6 +106,7 @@ class Bench:
         texts = self.chunk(pair)
         words = sum(map(len, self.reader.split(texts)))
         seconds, rows = {}, {}
+        candidates = self.candidates()
 
         def loop(name: str, every_word: bool) -> None:
             ask = OneByOne(self.model, self.reader, self.settings.candidates)
@@ -116,7 +117,7 @@ class Bench:
                     ask.rest(row.texts[0], {r.position for r in row.replacements[0]}) if row.copy else None
 
         def ours() -> None:
-            rows["ours"] = self.ours(texts)
+            rows["ours"] = self.ours(texts, candidates)
 
         jobs = {"ours": ours, "lean loop": lambda: loop("lean loop", False), "literal loop": lambda: loop("literal loop", True)}
         if other is not None:  # beside ours
@@ -130,9 +131,12 @@ class Bench:
         assert other is None or rows["other"] == _digest(rows["ours"]), "the other checkout's copies differ"
         return {name: words * (1 if "loop" in name else self.settings.copies) / seconds[name] for name in jobs}
 
-    def ours(self, texts: Sequence[str]) -> list[Row]:
-        ask = BertCandidates(self.model, self.reader.tokenizer, self.reader.whole, self.settings.candidates).ask  # a cache that is empty
-        return Augmenter(self.reader, ask, self.neighbours, self.settings).rows([(text,) for text in texts])
+    def candidates(self) -> BertCandidates:
+        """Anew for every pair, as it keeps its answers; not timed, as a process makes it once."""
+        return BertCandidates(self.model, self.reader.tokenizer, self.reader.whole, self.settings.candidates)
+
+    def ours(self, texts: Sequence[str], candidates: BertCandidates) -> list[Row]:
+        return Augmenter(self.reader, candidates.ask, self.neighbours, self.settings).rows([(text,) for text in texts])
 
 
 def _digest(rows: Sequence[Row]) -> str:
@@ -166,9 +170,11 @@ def _serve(args: argparse.Namespace) -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     bench = Bench(args)
     with threadpool_limits(args.threads, user_api="blas"):
+        candidates = bench.candidates()
         print(json.dumps("ready"), file=answers, flush=True)
         for line in sys.stdin:
-            print(json.dumps(_digest(bench.ours(bench.chunk(int(line))))), file=answers, flush=True)
+            print(json.dumps(_digest(bench.ours(bench.chunk(int(line)), candidates))), file=answers, flush=True)
+            candidates = bench.candidates()
 
 
 class OneByOne:
