@@ -104,7 +104,7 @@ def child(args: argparse.Namespace) -> dict[str, float]:
         theirs = TorchStep(OurStep(student, objective, Workers(args.threads)).learner.student, teacher)
         padded = rectangle(sentences.examples, np.arange(B))
         del student
-        return {"peak_mb": _peak_of_steps(lambda: theirs(padded))}
+        return {"peak_mb": peak_of_steps(lambda: theirs(padded))}
     teacher = teacher.for_reading()  # as it is loaded for distillation
     pupil = [student]
     del student  # a learner's copy takes its place
@@ -117,13 +117,13 @@ def child(args: argparse.Namespace) -> dict[str, float]:
                 made.append(OurStep(pupil.pop(), objective, workers, Running(teacher), args.seed))
             made[0](batch)
 
-        peak = _peak_of_steps(step)
+        peak = peak_of_steps(step)
         tracemalloc.start()
         step()
         return {"peak_mb": peak, "new_in_a_step_mb": tracemalloc.get_traced_memory()[1] / 1e6}
 
 
-def _peak_of_steps(step: Callable[[], object]) -> float:
+def peak_of_steps(step: Callable[[], object]) -> float:
     """MB that are resident at most during some steps, above what is resident before."""
     before = _settle()
     for _ in range(STEPS):

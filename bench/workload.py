@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from minitinybert.distillation.recipes import DEFAULT, Recipe
 from minitinybert.engine.batch import Batch
 from minitinybert.engine.device import Array
 from minitinybert.engine.parallel import Workers
+from minitinybert.engine.random import generator
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
 from minitinybert.model.trace import Trace
@@ -129,6 +132,28 @@ def _fair_sample(batches: list[np.ndarray], costs: np.ndarray, count: int) -> li
     """From each of `count` equal parts of the batches in order of cost the one whose cost is nearest to the part's mean."""
     parts = np.array_split(np.argsort(costs, kind="stable"), min(count, len(batches)))
     return [batches[part[np.abs(costs[part] - costs[part].mean()).argmin()]] for part in parts]
+
+
+# ---------------------------------------------------------------------------------------------------------------------- text
+
+
+def own_text() -> list[str]:
+    """The sentences of this project's own pages, tables and code left out: text that is always at hand."""
+    root = Path(__file__).parent.parent
+    pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    paragraphs = [part for page in pages for part in page.read_text(encoding="utf-8").split("\n\n") if part[:1].isalpha()]
+    return [s for part in paragraphs for s in re.split(r"(?<=[.!?:])\s+", " ".join(part.split())) if len(s.split()) > 3]
+
+
+def tokenizer_of(texts: Sequence[str], seed: int, size: int = 30000) -> Tokenizer:
+    """BERT's, with a vocabulary about as large: all words of the texts, and words of random letters."""
+    random = generator(seed, 0)
+    words = {"".join(random.choice(list("abcdefghijklmnopqrstuvwxyz"), 6)) for _ in range(size)}
+    words.update(word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower()))
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "vocab.txt"
+        path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words)]) + "\n", encoding="utf-8")
+        return Tokenizer.load(Path(directory))
 
 
 # ---------------------------------------------------------------------------------------------------------------------- our step

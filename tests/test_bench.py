@@ -98,7 +98,7 @@ def test_augment(run, monkeypatch):
     """Whether the loop's rows are ours, the bench asks itself."""
     monkeypatch.setattr(sys.modules[__name__], "TINY", ["--quick", "--shape", "1L-8D-2H-16F"])
     report, printed = run("augment")
-    assert {"ours", "literal", "lean"} == set(report["words_per_second"])
+    assert {"ours", "literal loop", "lean loop"} == set(report["words_per_second"])
     assert all(positive(ratio) for ratio in report["ratio"].values())
     assert "× faster" in printed
 
@@ -109,3 +109,22 @@ def test_passes(run, monkeypatch):
     report, printed = run("passes")
     assert len(report["rows"]) > 15 and all(positive(row["ratio"]) for row in report["rows"])
     assert "kernel / formula" in printed
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux's /proc")
+def test_growth(run):
+    report, printed = run("growth", "--axes", "layers", "rows")
+    assert [case["x"] for case in report["axes"]["layers"]["cases"]] == [1, 2] and set(report["axes"]) == {"layers", "rows"}
+    for axis in report["axes"].values():
+        assert all(positive(case["seconds"]) and case["mb"]["min"] >= 0 for case in axis["cases"])
+        assert {"growth"} == set(axis["cases"][1]) - set(axis["cases"][0])
+    assert "of memory" in printed
+
+
+def test_growth_is_the_exponent_and_threads_the_speed_up(run):
+    """Of a time that is 3 x² the exponent is 2; one thread's time over two threads' is the speed-up."""
+    growth = importlib.import_module("growth")
+    of = lambda seconds: [{"seconds": seconds, "mb": 8.0}] * 2
+    tokens = growth._grown("tokens", [2, 4], [of(12), of(48)])["cases"][1]
+    assert math.isclose(tokens["growth"]["seconds"]["median"], 2) and tokens["growth"]["mb"]["median"] == 0
+    assert growth._grown("threads", [1, 2], [of(9.0), of(5.0)])["cases"][1]["speed_up"]["median"] == 1.8

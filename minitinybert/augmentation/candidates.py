@@ -10,7 +10,7 @@ asked again by itself: an answer never depends on the batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import compress, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..engine.batch import Batch, packed
 from ..engine.device import array_module, to_host
 from ..errors import InputError
 from ..model.bert import Bert
+from ..model.heads import decoder_of
 from .largest import largest
 
 _NEAR = 1e-4  # of the largest logit: some hundred times what rounding changes in float32
@@ -54,9 +55,12 @@ class BertCandidates:
         V = model.config.vocab_size
         self.whole = np.zeros(V, bool)
         self.whole[: len(whole)] = whole
-        self.k = min(k, V if pieces_count else int(whole.sum()))
+        self._ids = np.arange(V) if pieces_count else np.flatnonzero(self.whole)  # (W,) what may be among the k
+        self.k = min(k, len(self._ids))
         xp = array_module(model.parameters.flat)
-        self._barred = None if pieces_count else xp.asarray(np.where(self.whole, 0, -np.inf).astype(model.parameters.flat.dtype))
+        # Their part of the decoder, column by column: a product of few rows reads it quicker so.
+        E, c = (array[xp.asarray(self._ids)] for array in decoder_of(model.parameters))
+        self._decoder = xp.ascontiguousarray(E.T).T, c  # (W, d), (W,)
         self._words = [tokenizer.id_to_token(id) for id in range(V)]
         self._known: dict[Question, tuple[str, ...]] = {}
 
@@ -95,26 +99,33 @@ class BertCandidates:
 
     def _answer(self, questions: list[Question]) -> Iterator[tuple[str, ...]]:
         ids, sure = self._most_probable(questions)
-        for i, question in enumerate(questions):
-            best = ids[i] if sure[i] else self._most_probable([question])[0][0]
-            yield tuple(self._words[id] for id in np.sort(best) if self.whole[id])
+        for i in np.flatnonzero(~sure):
+            ids[i] = self._most_probable([questions[i]])[0][0]
+        ids.sort(axis=1)
+        for best, whole in zip(ids.tolist(), self.whole[ids].tolist(), strict=True):
+            yield tuple(self._words[id] for id in compress(best, whole))
 
     def _most_probable(self, questions: list[Question]) -> tuple[np.ndarray, np.ndarray]:
         """-> ids (n, k) of the most probable pieces, and (n,) whether they are clearly more so than
         the next one."""
         batch, rows = self._batch(questions)
         xp = array_module(self.model.parameters.flat)
-        trace, _ = self.model.forward_batch(self.model.place(batch), keep_cache=False, hidden=(), scores=(), positions=xp.asarray(rows))
-        logits = trace.logits
-        assert logits is not None
-        if not xp.isfinite(logits).all():  # NaN would be taken for the largest
+        trace, _ = self.model.forward_batch(
+            self.model.place(batch),
+            hidden=(),
+            scores=(),
+            positions=xp.asarray(rows),
+            keep_cache=False,
+            one_each=True,
+            decoder=self._decoder,
+        )
+        assert trace.logits is not None
+        found = largest(trace.logits, self.k + 1)
+        near, values = self._ids[to_host(found)], to_host(xp.take_along_axis(trace.logits, found, axis=1))
+        if not np.isfinite(values).all():  # NaN is the largest of all, where there is one
             raise InputError("the logits of --mlm's model are not finite (NaN, infinity); train it with a smaller learning rate")
-        if self._barred is not None:
-            logits = logits + self._barred
-        near = largest(logits, self.k + 1)
-        values = to_host(xp.take_along_axis(logits, near, axis=1))
-        order = np.lexsort((to_host(near), -values), axis=1)
-        near, values = np.take_along_axis(to_host(near), order, axis=1), np.take_along_axis(values, order, axis=1)
+        order = np.lexsort((near, -values), axis=1)
+        near, values = np.take_along_axis(near, order, axis=1), np.take_along_axis(values, order, axis=1)
         if near.shape[1] == self.k:
             return near, np.ones(len(questions), bool)
         return near[:, : self.k], values[:, self.k] < values[:, self.k - 1] - _NEAR * np.maximum(1, np.abs(values[:, 0]))
@@ -122,8 +133,8 @@ class BertCandidates:
     def _batch(self, questions: list[Question]) -> tuple[Batch, np.ndarray]:
         """The packed batch of questions that are in order of length (so that it keeps their order),
         and each one's masked row."""
-        cls, sep = self.tokenizer.cls_id, self.tokenizer.sep_id
-        ids = [np.array([cls, *q.ids, sep, *q.context, *([sep] if q.context else [])], np.int32) for q in questions]
+        cls, sep = (self.tokenizer.cls_id,), (self.tokenizer.sep_id,)
+        ids = [np.array(cls + q.ids + sep + (q.context + sep if q.context else ()), np.int32) for q in questions]
         types = [np.zeros(len(row), np.int32) for row in ids]
         if self.model.config.type_vocab_size > 1:
             for row, q in zip(types, questions, strict=True):

@@ -27,6 +27,7 @@ from ..engine.random import generator, site_keys
 from ..errors import InputError
 from ..ops import embed_norm, embedding
 from ..ops.embedding import Ids, Tables
+from ..ops.linear import Affine
 from ..progress import log
 from . import encoder, heads
 from .config import TOKEN_MAPS, Config
@@ -226,6 +227,8 @@ class Bert:
         positions: Array | None = None,
         logits: bool = True,
         keep_cache: bool = True,
+        one_each: bool = False,
+        decoder: Affine | None = None,
     ) -> tuple[Trace, Any]:
         """A Batch, padded or packed, as `place` gives it; hidden (T, d) and flat scores in the
         trace.
@@ -236,14 +239,20 @@ class Bert:
         positions (n,)    rows of which a masked language model's, or a head's of tokens, logits are wanted; None: all
         logits            False: no head at all
         keep_cache        False: for a forward pass alone; the cache comes back as None
+        one_each          positions are one row of each sentence, in the batch's order: the last layer computes these alone, unless its
+                          hidden states or scores are asked for
+        decoder           E (n, d) and c (n,) of the words whose logits a masked language model is to give, in a forward pass alone;
+                          None: of all
         """
         c, P, M = self.config, self.parameters, self.config.num_hidden_layers
         keys = _SiteKeys(dropout_key, batch, 3 * M + 2)
         wanted = lambda i, which: which is None or i in which
         with_head = logits and (c.pooler or c.head != "none")
-        # Of the last layer a classifier looks at the [CLS] rows alone; without a head, the last
-        # layer looked at is the last to run.
-        cls_only = with_head and c.pooler and M > 0 and not wanted(M, hidden) and not wanted(M - 1, scores)
+        # Of the last layer a classifier looks at the [CLS] rows alone, a masked language model at
+        # the asked ones; without a head, the last layer looked at is the last to run.
+        few = with_head and M > 0 and not wanted(M, hidden) and not wanted(M - 1, scores)
+        cls_only = few and c.pooler
+        asking = batch.cls_rows if cls_only else positions if few and one_each and c.head == "mlm" else None
         depth = M if with_head else max([l + 1 for l in range(M) if wanted(l + 1, hidden) or wanted(l, scores)], default=0)
         x, cache_embedding = self._embed(batch, keys(0))
         hidden_seen: list[Any] = [None] * (M + 1)
@@ -252,7 +261,7 @@ class Bert:
         layers: list[Any] = []
         trace = Trace(embedding=hidden_seen[0], hidden=hidden_seen, scores=scores_seen)
         for l in range(depth):
-            rows = batch.cls_rows if cls_only and l == M - 1 else None
+            rows = asking if l == M - 1 else None
             keep = encoder.Keep(wanted(l, scores), keep_cache)
             x, scores_seen[l], cache = encoder.forward(x, encoder.LayerArrays.of(P, l), batch, c, keys.of_layer(l), rows, keep)
             hidden_seen[l + 1] = x if wanted(l + 1, hidden) else None
@@ -262,7 +271,7 @@ class Bert:
             first = x if cls_only else x[batch.cls_rows]
             trace.pooled, trace.logits, classifier = heads.classify(first, P, c, keys(3 * M + 1, batch.cls_rows))
         if c.head == "mlm" and logits:
-            trace.logits, mlm = heads.predict_words(x, positions, P, c)
+            trace.logits, mlm = heads.predict_words(x, positions if asking is None else None, P, c, decoder)
         if c.head in TOKEN_MAPS and logits:
             trace.logits, tokens = heads.label_tokens(x, positions, P, c, keys(3 * M + 1))
         return trace, Cache(batch, cache_embedding, layers, classifier, mlm, tokens) if keep_cache else None

@@ -55,20 +55,22 @@ class MlmCache(NamedTuple):
     decoder: linear.Cache
 
 
-def predict_words(x: Array, rows: Array | None, P: Parameters, config: Config) -> tuple[Array, MlmCache]:
+def predict_words(
+    x: Array, rows: Array | None, P: Parameters, config: Config, decoder: linear.Affine | None = None
+) -> tuple[Array, MlmCache]:
     """x (T, d), rows (n,) or None for all -> logits (n, V) = LayerNorm(GELU(x Wᵀ + b)) Eᵀ + c, E
-    the word embeddings (tied)."""
+    the word embeddings (tied); or E and c are `decoder`, of some words, for a forward pass alone."""
     u, transform = linear.forward(x if rows is None else x[rows], *_dense(P, "cls.predictions.transform.dense"))
     a, activation = gelu.forward(u, config.gelu_approximation)
     t, norm = layer_norm.forward(a, *_dense(P, "cls.predictions.transform.LayerNorm"), config.layer_norm_eps)
-    logits, decoder = linear.forward(t, *_decoder(P))
-    return logits, MlmCache(rows, transform, activation, norm, decoder)
+    logits, product = linear.forward(t, *(decoder or decoder_of(P)))
+    return logits, MlmCache(rows, transform, activation, norm, product)
 
 
 def predict_words_backward(dlogits: Array, cache: MlmCache, dx: Array, grads: Parameters) -> None:
     """dlogits (…, V) -> added to dx (T, d) at the asked rows. Writes the tied table's gradient: the
     embeddings add theirs to it."""
-    dt, _, _ = linear.backward(dlogits.reshape(-1, dlogits.shape[-1]), cache.decoder, _decoder(grads))
+    dt, _, _ = linear.backward(dlogits.reshape(-1, dlogits.shape[-1]), cache.decoder, decoder_of(grads))
     dgain, dbias = _dense(grads, "cls.predictions.transform.LayerNorm")
     da, dgain[...], dbias[...] = layer_norm.backward(dt, cache.norm)
     du = gelu.backward(da, cache.gelu)
@@ -113,5 +115,6 @@ def _dense(P: Parameters, name: str) -> tuple[Array, Array]:
     return P[name + ".weight"], P[name + ".bias"]
 
 
-def _decoder(P: Parameters) -> tuple[Array, Array]:
+def decoder_of(P: Parameters) -> linear.Affine:
+    """E (V, d), the word embeddings, and the decoder's bias c (V,)."""
     return P["embeddings.word_embeddings.weight"], P["cls.predictions.bias"]

@@ -137,18 +137,22 @@ def test_models_that_do_not_fit(bert):
         BertCandidates(model, tokenizer, np.zeros_like(whole), 5)
 
 
-def test_logits_that_are_not_finite_are_no_answer(bert):
+@pytest.mark.parametrize("tensor", ["cls.predictions.bias", "cls.predictions.transform.dense.bias"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_no_answer(bert, tensor, value):
     """NaN is the largest to a partition: each sentence would have the same candidates, and the run would end well."""
     model, tokenizer, whole = bert
     bad = model.astype(np.float32).for_reading()
-    bad.parameters["cls.predictions.bias"][7] = np.nan
-    with pytest.raises(InputError, match="the logits of --mlm's model are not finite"):
+    bad.parameters[tensor][7] = value
+    with np.errstate(invalid="ignore"), pytest.raises(InputError, match="the logits of --mlm's model are not finite"):
         BertCandidates(bad, tokenizer, whole, 3).ask([Question((MASK, 8), 0)])
 
 
-@pytest.mark.parametrize("V", [1, 63, 64, 65, 700, 1000])
+@pytest.mark.parametrize("V", [1, 31, 32, 64, 65, 97, 700, 1000])
 @pytest.mark.parametrize("k", [1, 3, 10, 64])
-def test_largest(V, k):
+@pytest.mark.parametrize("at_once", [1, 3000, 1 << 20], ids=lambda n: f"parts of {n}")
+def test_largest(V, k, at_once, monkeypatch):
+    monkeypatch.setattr("minitinybert.augmentation.largest._AT_ONCE", at_once)
     random = np.random.default_rng(V + k)
     rounded = random.integers(0, 9, (50, V)).astype(np.float32)  # equal ones
     barred = np.where(random.random((50, V)) < 0.9, -np.inf, rounded)

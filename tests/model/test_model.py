@@ -240,6 +240,38 @@ def test_a_pooler_beside_a_head_for_words_has_its_own_gradient_and_no_more():
     assert np.allclose(words + pooled, both, atol=1e-12) and abs(words).sum() > 1 and abs(pooled).sum() > 0.01
 
 
+@pytest.mark.parametrize("dropout_key", [None, 5])
+def test_a_row_of_each_sentence_alone_in_the_last_layer(dropout_key):
+    """Its logits and the whole gradient are those of a last layer that computes every row; a decoder of some words gives theirs."""
+    config = Config(**parse_shape("2L-8D-2H-12F"), vocab_size=11, max_position_embeddings=6, head="mlm", pooler=False)
+    model, random = Bert.new(config, 0, np.float64), np.random.default_rng(0)
+    batch = packed([random.integers(0, 11, length) for length in (3, 3, 5, 6)], [np.zeros(length, int) for length in (3, 3, 5, 6)])
+    rows, dlogits = batch.cls_rows + np.array([0, 2, 4, 1]), random.standard_normal((4, 11))
+    arguments = {"dropout_key": dropout_key, "hidden": (), "scores": (), "positions": rows}
+    (all_rows, all_cache), (alone, cache) = (model.forward_batch(batch, **arguments, one_each=few) for few in (False, True))
+    assert cache.layers[-1].rows is rows and cache.layers[0].rows is None
+    np.testing.assert_allclose(alone.logits, all_rows.logits, rtol=1e-12, atol=1e-14)
+    expected, gradients = (model.backward(c, Trace(logits=dlogits)) for c in (all_cache, cache))
+    for name in gradients:
+        np.testing.assert_allclose(gradients[name], expected[name], rtol=1e-9, atol=1e-12, err_msg=name)
+    words = np.array([7, 2, 9])
+    decoder = model.parameters["bert.embeddings.word_embeddings.weight"][words], model.parameters["cls.predictions.bias"][words]
+    some, _ = model.forward_batch(batch, **arguments, keep_cache=False, one_each=True, decoder=decoder)
+    np.testing.assert_allclose(some.logits, all_rows.logits[:, words], rtol=1e-12, atol=1e-14)
+
+
+def test_a_row_of_each_sentence_where_more_is_looked_at():
+    """Hidden states of the last layer, or a pooler beside the head, need every row: the logits are of the asked ones all the same."""
+    batch = packed([np.array([1, 2, 3]), np.array([4, 5, 6, 7])], [np.zeros(3, int), np.zeros(4, int)])
+    rows = batch.cls_rows + 2
+    for pooler, hidden in ((True, ()), (False, None)):
+        config = Config(**parse_shape("1L-8D-2H-12F"), vocab_size=11, max_position_embeddings=6, head="mlm", pooler=pooler)
+        model = Bert.new(config, 0, np.float64)
+        expected, _ = model.forward_batch(batch, positions=rows)
+        trace, _ = model.forward_batch(batch, hidden=hidden, scores=(), positions=rows, one_each=True)
+        assert (trace.logits == expected.logits).all() and (hidden == () or trace.hidden[1].shape == (7, 8))
+
+
 def test_the_key_s_bias_moves_only_where_scores_are_looked_at():
     """It adds one number to a row of scores, which the softmax does not see, but L_attn does."""
     draw = audit.Draw(np.random.default_rng(0), large=True)
