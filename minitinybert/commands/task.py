@@ -102,9 +102,9 @@ def distill_task(
     teacher: a directory fine-tuned on the task; student: a directory, or a shape such as
     4L-312D-12H-1200F for random weights. intermediate, prediction, max_length: what is not given is
     as the recipe has it for the task (training/plan.py). stage: "both", "intermediate", or
-    "prediction", which goes on from out/intermediate where that is there. cache_gb: the most of a file that
-    keeps what the teacher says of each example, so that it is asked once and not at every epoch
-    (training/answers.py); None: what the disk has, 0: no file, and nothing is rounded to float16.
+    "prediction", which goes on from out/intermediate where that is there. cache_gb: of a file that
+    keeps what the teacher says of each example, so that it is asked once, not at every epoch
+    (training/answers.py); None: as large as the disk has room, 0: no file, and nothing is rounded to float16.
     teacher_cache: a directory in which that file stays for other runs. prediction_data: another
     directory for the second step, as the paper has the original data for STS-B's (section 4.2): the
     recipe may ask for it (regression_data). weights: λ of the first step's terms; hard_labels: the

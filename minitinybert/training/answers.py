@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from ..claims import claimed
 from ..data.batching import EncodedExamples
 from ..distillation.objectives import View
 from ..engine.device import array_module
 from ..engine.parallel import Workers
+from ..errors import InputError
 from ..files import cause
 from ..progress import log
 from . import evaluation
@@ -33,6 +36,9 @@ class Answers:
 
     def __init__(self, limit: float | None = None, shared: Path | None = None, own: bool = False):
         self.limit, self.shared, self.own = limit, shared, own
+        if shared is not None and shared.is_dir():
+            with suppress(InputError), claimed(shared, "the teacher's answers"):  # sweeps what killed runs left; not where one is at work
+                pass
         self._logits: dict[Hashable, KeptLogits] = {}
         self._traces: list[tuple[Hashable, KeptTraces]] = []
 
