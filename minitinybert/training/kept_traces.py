@@ -7,7 +7,8 @@ an order of its own: a run that is resumed fills it with the same bits.
 
 Answers are kept in float16, which moves the gradient by some 1e-5 of its length; where one lies
 beyond that type's range, the whole file is in the teacher's own dtype. `Rounded` answers for a file
-that there is no room for, with the same values: a run's result does not hang on the room it finds.
+that there is no room for, with the same values but for rounding that goes the other way here and
+there: with which precision a run learns does not hang on the room it finds.
 """
 
 from __future__ import annotations
