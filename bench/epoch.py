@@ -59,7 +59,7 @@ def main() -> None:
     rows = _rows(seconds, args.pad)
     sample = f"measured: {ours.sampled} of {steps} steps of ours, {args.released_steps} of the released scheme, scaled to {steps}"
     size = gigabytes(sentences.lengths, teacher.config, ours.intermediate.teacher_view)
-    kept = f"the teacher's answers of the intermediate step take {size:.1f} GB: kept where --cache-gb (default 4) allows"
+    kept = f"the teacher's answers of the intermediate step take {size:.1f} GB: kept where the disk has room"
     print(f"teacher {shape(args.teacher, teacher)}; student {shape(args.student, student)}; {sentences.source}")
     print(f"{len(sentences.examples)} sentences, {steps} steps of {args.batch_size}. {sample}. {kept}.")
     _print(rows, seconds)

@@ -196,7 +196,10 @@ def _two_step_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--intermediate-lr", type=float, metavar="LR", help="learning rate" + _OF_RECIPE)
     parser.add_argument("--epochs", type=float, metavar="N", help="of the prediction step" + _OF_RECIPE)
     parser.add_argument("--lr", type=float, metavar="LR", help="of the prediction step" + _OF_RECIPE)
-    parser.add_argument("--cache-gb", type=_size, default=4.0, metavar="GB", help="at most this much disk for the teacher's answers")
+    least = "at most this much disk for the teacher's answers, 0: none (without it: what is free)"
+    parser.add_argument("--cache-gb", type=_size, metavar="GB", help=least)
+    kept = "where the teacher's answers stay, for other runs with the same teacher and data"
+    parser.add_argument("--teacher-cache", type=Path, metavar="DIR", help=kept)
     _recipe_option(parser)
 
 

@@ -179,6 +179,7 @@ def _run_distill_task(args: argparse.Namespace) -> int:
             max_length=args.max_length,
             resume=args.resume,
             cache_gb=args.cache_gb,
+            teacher_cache=args.teacher_cache,
             prediction_data=args.prediction_data,
             grid=args.grid,
         )
@@ -211,6 +212,7 @@ def _run_ablate(args: argparse.Namespace) -> int:
             prediction=_given(args, args.epochs, args.lr),
             max_length=args.max_length,
             cache_gb=args.cache_gb,
+            teacher_cache=args.teacher_cache,
             resume=args.resume,
         )
     if args.json:

@@ -28,6 +28,7 @@ from ..machine import Machine
 from ..model.bert import Bert
 from ..progress import log
 from ..training.answers import Answers
+from ..training.kept_traces import KEPT
 from ..training.loop import Options, digest, finished, train
 from ..training.plan import Given, plan_of
 from ..training.shares import Learner
@@ -88,12 +89,13 @@ def distill_task(
     recipe: Recipe = DEFAULT,
     max_length: int | None = None,
     resume: bool = False,
-    cache_gb: float = 4.0,
+    cache_gb: float | None = None,
     weights: Mapping[str, float] | None = None,
     hard_labels: bool = False,
     prediction_data: Path | None = None,
     answers: Answers | None = None,
     grid: bool = False,
+    teacher_cache: Path | None = None,
 ) -> dict[str, Any]:
     """Task-specific distillation (paper section 3.2): the intermediate layers first, then the
     prediction layer.
@@ -101,24 +103,26 @@ def distill_task(
     teacher: a directory fine-tuned on the task; student: a directory, or a shape such as
     4L-312D-12H-1200F for random weights. intermediate, prediction, max_length: what is not given is
     as the recipe has it for the task (training/plan.py). stage: "both", "intermediate", or
-    "prediction", which goes on from out/intermediate where that is there. cache_gb bounds the file
-    that keeps what the teacher says of each example, so that it is asked once and not at every
-    epoch. prediction_data: another directory for the second step, as the paper has the original
-    data for STS-B's (section 4.2): the recipe may ask for it (regression_data). weights: λ of the
-    first step's terms; hard_labels: the second step is fine-tuning on the data's labels; answers:
-    shared by several students of one teacher (all three for ablations). grid: the second step is
-    done with every batch size and learning rate of the paper's grid (section 4.2), in out/grid, and
-    the one best on dev is kept. The first step's model is kept in out/intermediate. Returns {split:
-    metrics} on dev, {} after the first step alone. InputError, before anything is trained, for what
-    does not fit together.
+    "prediction", which goes on from out/intermediate where that is there. cache_gb: of a file that
+    keeps what the teacher says of each example, so that it is asked once, not at every epoch
+    (training/answers.py); None: as large as the disk has room, 0: no file, and nothing is rounded to float16.
+    teacher_cache: a directory in which that file stays for other runs. prediction_data: another
+    directory for the second step, as the paper has the original data for STS-B's (section 4.2): the
+    recipe may ask for it (regression_data). weights: λ of the first step's terms; hard_labels: the
+    second step is fine-tuning on the data's labels; answers: shared by several students of one
+    teacher, in the place of cache_gb and teacher_cache (all three for ablations). grid: the second
+    step is done with every batch size and learning rate of the paper's grid (section 4.2), in
+    out/grid, and the one best on dev is kept. The first step's model is kept in out/intermediate.
+    Returns {split: metrics} on dev, {} after the first step alone. InputError, before anything is
+    trained, for what does not fit together.
     """
     out, judged = Path(out), judged_by(task, recipe)
     check_apart(out, data, prediction_data or data, student, teacher)
     if stage != "intermediate":
         _check_original(task, prediction_data or data, recipe)
     plan = plan_of(recipe, task, max_length, intermediate, prediction)
-    asked_again = answers is not None or plan.intermediate.epochs > 1
-    answers = answers or Answers(cache_gb if asked_again else 0.0)
+    asked_again = answers is not None or teacher_cache is not None or plan.intermediate.epochs > 1
+    answers = answers or Answers(cache_gb if asked_again else 0.0, teacher_cache)
     master = load_teacher(teacher, task, machine, recipe)
     place = out / "intermediate"
     if stage == "prediction" and (place / "model.safetensors").exists():
@@ -270,8 +274,11 @@ def _train(
         teacher = running = Running(taught.teacher, taught.recipe.teacher_dropout)
         if not (resume and finished(out, examples, options)):
             spare = 10 * model.parameters.flat.nbytes  # checkpoint and model, each beside the one before; and what else a run writes
-            teacher = taught.answers.of(running, examples, objective.teacher_view, taught.where, out, machine.workers, spare)
+            asked = (objective.teacher_view, taught.where, out, machine.workers, spare, options.epochs)
+            teacher = taught.answers.of(running, examples, *asked)
         known = taught.projections
+        rounds = taught.answers.rounds(running, examples, objective.teacher_view)
+        conditions |= {"teacher's answers": KEPT.name if rounds else "unrounded"}
         conditions |= {**machine.conditions(taught.recipe), "teacher's weights": digest(to_host(taught.teacher.parameters.flat))}
     learner = Learner(model.to(machine.xp), objective, machine.workers, teacher, options.seed, known)
     on_dev: Callable[[Bert], dict[str, float]] | None = None

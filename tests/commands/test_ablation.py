@@ -25,7 +25,9 @@ from minitinybert.errors import InputError
 from minitinybert.machine import Machine
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
+from minitinybert.training import loop
 from minitinybert.training.answers import Answers
+from minitinybert.training.kept_traces import KeptTraces
 from minitinybert.training.loop import Options, Stopped
 from minitinybert.training.plan import plan_of
 
@@ -281,6 +283,30 @@ def test_what_is_finished_is_skipped_and_seeds_and_variants_may_be_added(world, 
     assert trainer.calls == {}
     run(world, tmp_path / "out", variants=["w/o Pred"], seeds=(0, 2), resume=True)
     assert list(trainer.calls) == ["without-pred/seed-0", "full/seed-2/intermediate", "full/seed-2", "without-pred/seed-2"]
+
+
+def test_a_study_asks_its_teacher_once_for_all_seeds_and_variants_that_look_at_no_more(world, tmp_path, monkeypatch):
+    """In one process or in several; the answers go away when the study is finished, but from a directory of the user's."""
+    filled, fill, finish = [], KeptTraces._fill, loop._Run.finish
+    monkeypatch.setattr(KeptTraces, "_fill", lambda self, values: filled.append(self.path) or fill(self, values))
+    study_of = {"variants": ["without-attn"], "seeds": (0, 1), "general_teacher": None, "corpus": None}
+
+    def dies(self):
+        if self.out.parent.name == "seed-0" and self.out.parent.parent.name == "without-attn":
+            raise KeyboardInterrupt
+        return finish(self)
+
+    monkeypatch.setattr(loop._Run, "finish", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(world, tmp_path / "out", **study_of)
+    monkeypatch.setattr(loop._Run, "finish", finish)
+    assert len(filled) == 1 and filled[0].is_file() and filled[0].is_relative_to(tmp_path / "out" / "answers")
+    run(world, tmp_path / "out", **study_of, resume=True)
+    assert len(filled) == 1 and not (tmp_path / "out" / "answers").exists()
+    run(world, tmp_path / "kept", **study_of, teacher_cache=tmp_path / "shared")
+    run(world, tmp_path / "more", **study_of | {"variants": None, "seeds": (2,)}, teacher_cache=tmp_path / "shared")
+    assert not (tmp_path / "kept" / "answers").exists() and filled[1].is_relative_to(tmp_path / "shared")
+    assert len(filled) == len(set(filled)) and all(path.is_file() for path in filled[1:])
 
 
 @pytest.mark.parametrize(

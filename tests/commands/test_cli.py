@@ -17,7 +17,8 @@ from minitinybert.distillation.recipes import RECIPES
 from minitinybert.errors import InputError
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
-from minitinybert.training import answers
+from minitinybert.training import answers, loop
+from minitinybert.training.kept_traces import KeptTraces
 
 WORDS = ["good", "bad", "fine", "awful", "film", "plot", "actor", "scene", "great", "poor", "the", "a", "is", "was", "very"]
 
@@ -283,6 +284,8 @@ def test_rows_without_a_gold_label_are_left_out_where_asked(capsys, model, tmp_p
     assert run(capsys, "evaluate", "--model", tmp_path / "out", *custom, "--drop-unlabelled")[0] == 0
     status, out, err = run(capsys, "predict", "--model", tmp_path / "out", *custom, "--out", tmp_path / "answers")
     assert status == 0 and len((tmp_path / "answers" / "custom.tsv").read_text().splitlines()) == 13, err  # every row of a test file
+
+
 def test_switches_are_set_on_the_command_line():
     """As in a file, without its quotes."""
     given = ["temperature=2", "projection = layer", "layers=2,4", "hidden_weights=1,0.5", "attention_weights=0", "teacher_dropout=true"]
@@ -318,6 +321,85 @@ def test_a_run_that_is_finished_asks_no_teacher(capsys, teacher, data, tmp_path,
     monkeypatch.setattr(answers, "KeptTraces", None)
     monkeypatch.setattr(answers, "KeptLogits", None)
     assert run(capsys, *arguments)[0] == 0
+
+
+@pytest.fixture
+def fills(monkeypatch):
+    """A dtype for every file of a teacher's answers that is filled."""
+    filled, fill = [], KeptTraces._fill
+    monkeypatch.setattr(KeptTraces, "_fill", lambda self, values: filled.append(values.dtype) or fill(self, values))
+    return filled
+
+
+def _distil(capsys, teacher, data, out, *more, epochs=2, status=0):
+    """The intermediate step; what it said."""
+    arguments = ("distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", "--task", "sst-2", "--data", data, "--out", out)
+    found, _, err = run(capsys, *arguments, "--stage", "intermediate", "--intermediate-epochs", epochs, *more)
+    assert found == status, err
+    return err
+
+
+def _weights(out):
+    return (out / "intermediate" / "model.safetensors").read_bytes()
+
+
+def test_by_default_the_teacher_is_asked_once(capsys, teacher, data, tmp_path, fills, monkeypatch):
+    """And a line says what that takes and saves. A run of one epoch asks it once anyway."""
+    monkeypatch.delenv("MINITINYBERT_QUIET", raising=False)
+    said = [line for line in _distil(capsys, teacher, data, tmp_path / "out", epochs=3).splitlines() if "asked once" in line]
+    assert fills == [np.float16]
+    place = tmp_path / "out" / "intermediate"
+    assert said == [f"the teacher is asked once: its answers take 0.1 MB in {place}, and it is not run in 2 of 3 epochs"]
+    assert {path.name for path in place.iterdir()} >= {"metrics.jsonl"} and not list(tmp_path.rglob("*.float*"))
+    for i, more in enumerate((("--cache-gb", 0), ("--cache-gb", 1e-9), ("--set", "teacher_dropout=true"), ("--set", "padding=count"))):
+        _distil(capsys, teacher, data, tmp_path / str(i), *more)
+    _distil(capsys, teacher, data, tmp_path / "short", epochs=1)
+    assert len(fills) == 1
+
+
+def test_a_run_is_the_same_whatever_room_there_is(capsys, teacher, data, tmp_path, fills):
+    """Whoever answers rounds alike; with 0 nobody does, which is another run."""
+    _distil(capsys, teacher, data, tmp_path / "kept")
+    _distil(capsys, teacher, data, tmp_path / "bounded", "--cache-gb", 1e-9)
+    _distil(capsys, teacher, data, tmp_path / "off", "--cache-gb", 0)
+    kept, bounded, off = (Bert.load(tmp_path / name / "intermediate").parameters.flat for name in ("kept", "bounded", "off"))
+    assert np.linalg.norm(kept - bounded) < 0.1 * np.linalg.norm(kept - off) < 1e-4 * np.linalg.norm(kept) and len(fills) == 1
+    said = _distil(capsys, teacher, data, tmp_path / "kept", "--cache-gb", 0, "--resume", status=2)
+    assert "--resume needs the same teacher's answers: float16 when the run began, unrounded now" in said
+
+
+def test_a_run_that_goes_on_with_kept_answers_ends_with_the_same_bits(capsys, teacher, data, tmp_path, fills, monkeypatch):
+    """Filled again, or found in a shared directory."""
+    _distil(capsys, teacher, data, tmp_path / "whole", epochs=3)
+    step = loop._Run.step
+    for out, shared in ((tmp_path / "again", ()), (tmp_path / "found", ("--teacher-cache", tmp_path / "answers"))):
+        monkeypatch.setattr(loop._Run, "step", lambda self, number: step(self, number if number < 7 else "the process dies"))
+        _distil(capsys, teacher, data, out, *shared, epochs=3, status=70)
+        monkeypatch.setattr(loop._Run, "step", step)
+        _distil(capsys, teacher, data, out, *shared, "--resume", epochs=3)
+        assert _weights(out) == _weights(tmp_path / "whole")
+    assert len(fills) == 4
+
+
+def test_seeds_share_a_teacher_s_answers(capsys, teacher, data, tmp_path, fills):
+    """Each comes to what it would come to alone; another length is other data."""
+    shared = ("--teacher-cache", tmp_path / "answers")
+    for seed in (0, 1):
+        _distil(capsys, teacher, data, tmp_path / f"alone-{seed}", "--seed", seed)
+    assert len(fills) == 2
+    for seed in (0, 1):
+        _distil(capsys, teacher, data, tmp_path / f"shared-{seed}", "--seed", seed, *shared)
+        assert _weights(tmp_path / f"shared-{seed}") == _weights(tmp_path / f"alone-{seed}")
+    assert len(fills) == 3 and len(list((tmp_path / "answers").rglob("*.float16"))) == 1
+    _distil(capsys, teacher, data, tmp_path / "shorter", "--max-length", 5, *shared)
+    assert len(fills) == 4 and len(list((tmp_path / "answers").rglob("*.float16"))) == 2
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith((".lock", ".partial"))]
+
+
+def test_a_place_for_answers_that_cannot_be_written_is_told(capsys, teacher, data, tmp_path):
+    (tmp_path / "file").touch()
+    said = _distil(capsys, teacher, data, tmp_path / "out", "--teacher-cache", tmp_path / "file", status=2)
+    assert f"minitinybert: {tmp_path / 'file'}" in said.splitlines()[-1] and "cannot be written" in said.splitlines()[-1]
 
 
 def test_what_is_missing_is_said_before_hours_are_spent(capsys, teacher, data, tmp_path):

@@ -14,10 +14,11 @@ WORDS = [*GOOD, *BAD, *REST, *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in 
 
 class Command(NamedTuple):
     """argv: what follows `minitinybert`, the inputs' directory as {}. again: what the second call has more, which goes on with the
-    first."""
+    first. spared: what a run that finds no room for it does without, and is the same where it is there."""
 
     argv: tuple[str, ...]
     again: tuple[str, ...] = ("--resume",)
+    spared: str | None = None
 
     def line(self, inputs: Path, again: bool = False) -> list[str]:
         return [part.replace("{}", str(inputs)) for part in (*self.argv, *(self.again if again else ()))]
@@ -35,6 +36,11 @@ COMMANDS = {
     "distill-task": Command(
         ("distill", "task", "--teacher", "{}/teacher", "--student", "1L-8D-2H-16F", *_TASK, "--out", "out", "--intermediate-epochs", "2",
          "--epochs", "2", "--batch-size", "32", *_STEPS)
+    ),
+    "distill-shared": Command(
+        ("distill", "task", "--teacher", "{}/teacher", "--student", "1L-8D-2H-16F", *_TASK, "--out", "out", "--stage", "intermediate",
+         "--intermediate-epochs", "2", "--batch-size", "32", "--teacher-cache", "answers", *_STEPS),
+        spared="answers",
     ),
     "pretrain": Command(
         ("pretrain", "--model", "1L-8D-2H-16F", "--train-vocabulary", "60", *_CORPUS, "--out", "out", "--epochs", "1", "--batch-size", "16",
@@ -101,8 +107,10 @@ def tree(directory: Path) -> dict[str, bytes | None]:
     return found
 
 
-def differences(one: dict[str, bytes | None], other: dict[str, bytes | None]) -> list[str]:
-    return [f"{path}: {_of(one, path)} and {_of(other, path)}" for path in sorted({*one, *other}) if _of(one, path) != _of(other, path)]
+def differences(one: dict[str, bytes | None], other: dict[str, bytes | None], spared: str | None = None) -> list[str]:
+    """spared: a directory that `other` may be without."""
+    paths = {path for path in one if path in other or spared is None or not f"{path}/".startswith(f"{spared}/")} | set(other)
+    return [f"{path}: {_of(one, path)} and {_of(other, path)}" for path in sorted(paths) if _of(one, path) != _of(other, path)]
 
 
 def _of(found: dict[str, bytes | None], path: str) -> str:

@@ -245,7 +245,7 @@ class Campaign:
         last = run(command.line(self.inputs, again=True), place)
         if (last.status, last.said) != (0, []):
             found += [f"the run that goes on: status {last.status}, {last.said}"]
-        return found + differences(self.trees[name], tree(place))
+        return found + differences(self.trees[name], tree(place), command.spared)
 
     def _wrong_end(self, fault: Fault, ended: Ended) -> list[str]:
         if fault.kind in ("kill", "cut"):

@@ -11,6 +11,7 @@ sentence no longer deserves its score. So do the labels of w/o Pred (section 4.5
     out/general/mlm                      one that was pre-trained itself (table 7)
     out/<variant>/seed-<s>/intermediate  after TD's first step (w/o Pred goes on from that of "full")
     out/<variant>/seed-<s>               the student, and result.json, written when it is finished
+    out/answers                          what the teacher has said (training/answers.py), until all runs are finished
     out/report.json, ablation.png        after every run, all that is finished
 """
 
@@ -65,7 +66,8 @@ def run(
     intermediate: Given = None,
     prediction: Given = None,
     max_length: int | None = None,
-    cache_gb: float = 4.0,
+    cache_gb: float | None = None,
+    teacher_cache: Path | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train every variant with every seed in directory `out`; the report (see `summarise`), also in
@@ -75,7 +77,8 @@ def run(
     augmented: a directory in the task's layout whose training file is augmented. Without a corpus,
     or without augmented data, no variant has that procedure and the one that would leave it out is
     dropped. resume: finished runs are skipped, an unfinished one goes on, seeds and variants may be
-    added.
+    added. cache_gb, teacher_cache: as of distill_task; without the second the answers lie in `out`
+    until the study is finished.
 
     InputError where an input does not fit, before anything is trained; Stopped on a signal.
     """
@@ -84,7 +87,8 @@ def run(
         raise InputError(f"--seeds {' '.join(map(str, seeds))}: one or more, each once")
     study = _Study(
         teacher, task, Path(data), Path(out), machine, student_shape, general_teacher, corpus, augmented, recipe,
-        general_options(recipe, general), plan_of(recipe, task, max_length, intermediate, prediction), cache_gb, Answers(cache_gb),
+        general_options(recipe, general), plan_of(recipe, task, max_length, intermediate, prediction), cache_gb,
+        Answers(cache_gb, teacher_cache or Path(out) / "answers", own=teacher_cache is None),
     )  # fmt: skip
     score, kept, left_out = study.check(chosen)
     study.begin(resume)
@@ -97,6 +101,8 @@ def run(
             report |= {"metric": task.main_metric, "teacher": 100 * score, "left_out": left_out}
             write_json(study.out / "report.json", report)
             ablation_chart(report, study.out / "ablation.png")
+    if machine.workers.ranks.first and (study.out / "answers").exists():
+        shutil.rmtree(study.out / "answers")
     return report
 
 
@@ -129,7 +135,7 @@ class _Study:
     recipe: Recipe
     general: Options
     plan: Plan
-    cache_gb: float
+    cache_gb: float | None
     answers: Answers
 
     # --------------------------------------------------------------------------------------------------- before anything is trained
