@@ -6,7 +6,7 @@ _DEPTH = "depth = M if with_head else max([l + 1 for l in range(M){}], default={
 _LOOKED_AT = " if wanted(l + 1, hidden) or wanted(l, scores)"
 
 EQUIVALENT: dict[tuple[str, str, str, str], str] = {
-    ("model/bert.py", "Bert.forward_batch", "with_head = logits and (c.pooler or c.head == 'mlm')", "with_head = logits"): _NOBODY,
+    ("model/bert.py", "Bert.forward_batch", "with_head = logits and (c.pooler or c.head != 'none')", "with_head = logits"): _NOBODY,
     **{
         ("model/bert.py", "Bert.forward_batch", _DEPTH.format(_LOOKED_AT, 0), _DEPTH.format(*deeper)): _NOBODY
         for deeper in (("", 0), (_LOOKED_AT, 1))
@@ -15,7 +15,11 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
     ("model/parameters.py", "Layout.__init__", "end = 0", "end = 1"): "where the first tensor lies is nobody's business",
     ("model/encoder.py", "Keep", "cache: bool = True", "cache: bool = False"): "whoever asks says which",
     ("distillation/objectives.py", "View", "logits: bool = False", "logits: bool = True"): _NOBODY,
-    ("training/shares.py", "Learner._of_share", "return _Result(losses, *dlookups[0])", "return _Result(losses, *dlookups[-1])"): (
+    (
+        *("training/shares.py", "Learner._of_share"),
+        "return _Result({**losses, **by_layer}, *dlookups[0])",
+        "return _Result({**losses, **by_layer}, *dlookups[-1])",
+    ): (
         "the list has one entry"
     ),
     **{

@@ -580,7 +580,7 @@ MUTANTS = [
         ("teacher.scores[n], batch", "teacher.scores[m], batch"),
         ("teacher.scores[n], batch", "-teacher.scores[n], batch"),
         ("loss, dtrace.scores[m] = compared(", "loss, dtrace.scores[m - 1] = compared("),
-        ("dtrace, {name: added(*values) for name, values in dprojections.items()}, by_layer)", "dtrace, {}, by_layer)"),
+        ("dtrace, {name: added(*values) for name, values in dprojections.items()}, _by_layer(losses))", "dtrace, {}, _by_layer(losses))"),
         ("dprojections[name].append(gradient)", "dprojections[name] = [gradient]"),
         ('losses["hidden" if m else "embedding"][m] = loss', 'losses["hidden"][m] = loss'),
     ),

@@ -131,8 +131,7 @@ class Intermediate(Objective):
             loss, dtrace.scores[m] = compared(student.scores[m], teacher.scores[n], batch, self._comparison(batch, m + 1))  # type: ignore[index]
             losses["attention"][m + 1] = loss
         sums = {term: added(*values.values()) for term, values in losses.items()}
-        by_layer = {f"{term}.{m}": loss for term, values in losses.items() if term != "embedding" for m, loss in values.items()}
-        return Terms(sums, dtrace, {name: added(*values) for name, values in dprojections.items()}, by_layer)
+        return Terms(sums, dtrace, {name: added(*values) for name, values in dprojections.items()}, _by_layer(losses))
 
     def _hidden(
         self, m: int, H_S: Array, H_T: Array, batch: Batch, parameters: Mapping[str, Array]
@@ -212,6 +211,11 @@ class Prediction(Objective):
         count = n * z_S.shape[-1] if self.recipe.prediction_mean == "elements" else n  # type: ignore[union-attr]
         loss, c = prediction.forward(z_S, z_T, self.recipe.temperature, count)
         return Terms({"prediction": loss}, Trace(logits=prediction.backward(1.0, c)), {})
+
+
+def _by_layer(losses: Mapping[str, Mapping[int, Array]]) -> dict[str, Array]:
+    """What is logged of the terms that several layers have."""
+    return {f"{term}.{m}": loss for term, values in losses.items() if term != "embedding" for m, loss in values.items()}
 
 
 def _heads_fit(heads: HeadPairs, choice: str) -> bool:

@@ -251,8 +251,9 @@ class Bert:
         # Of the last layer a classifier looks at the [CLS] rows alone, a masked language model at
         # the asked ones; without a head, the last layer looked at is the last to run.
         few = with_head and M > 0 and not wanted(M, hidden) and not wanted(M - 1, scores)
-        cls_only = few and c.pooler
-        asking = batch.cls_rows if cls_only else positions if few and one_each and c.head == "mlm" else None
+        cls_only = few and c.pooler and c.head != "mlm"
+        at_words = few and one_each and c.head == "mlm" and not c.pooler
+        asking = batch.cls_rows if cls_only else positions if at_words else None
         depth = M if with_head else max([l + 1 for l in range(M) if wanted(l + 1, hidden) or wanted(l, scores)], default=0)
         x, cache_embedding = self._embed(batch, keys(0))
         hidden_seen: list[Any] = [None] * (M + 1)
