@@ -45,8 +45,9 @@ def step(
     taught = None if view is None else teacher.answer(batch, view, at)
     terms, cache = terms_of(objective, student, batch, taught, key(*at))
     backward(student, cache, terms.dtrace, gradients, objective.padding_gradient)
-    for name, gradient in terms.dprojections.items():
-        gradients[name][...] += gradient  # the student's own may have one of the backward's
+    own = {slot.name for slot in objective.slots}
+    for name, gradient in terms.dprojections.items():  # the student's have what the backward gave, too
+        gradients[name][...] = gradient if name in own else gradients[name] + gradient
     if by_layer is not None:
         by_layer.update(terms.by_layer)
     return terms.losses
