@@ -3,6 +3,7 @@ test files."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,11 @@ def judge_against_constant(model: Bert, task: Task, examples: EncodedExamples, m
     constant answer, "" where it is."""
     kind = KINDS[task.head]
     return kind.judge(kind.ask(model, examples, machine.workers), task, examples, model.config)
+
+
+def main_score(results: Mapping[str, Mapping[str, float]], task: Task) -> float:
+    """The main metric of {split: metrics}, a mean over the splits (MNLI has two dev files)."""
+    return statistics.fmean(metrics[task.main_metric] for metrics in results.values())
 
 
 def evaluate(

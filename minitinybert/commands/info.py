@@ -28,7 +28,7 @@ from ..engine.batch import Batch, packed
 from ..engine.device import to_host
 from ..errors import InputError
 from ..machine import Machine
-from ..model.bert import Bert, layout
+from ..model.bert import Bert, has_pooler, layout
 from ..model.config import TOKEN_MAPS, Config
 from ..weights import read
 from .shape import is_shape, parse_shape
@@ -114,10 +114,9 @@ def _config(model: str) -> tuple[Config, dict[str, int]]:
         return replace(Config(), **parse_shape(model)), {}
     checkpoint = read(model)
     config = Config.from_hf(checkpoint.config, f"{model}/config.json")
-    has_pooler = config.head == "classifier" or (config.head == "none" and "bert.pooler.dense.weight" in checkpoint.tensors)
     directory = Path(model)
     sizes = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()} if directory.is_dir() else {}
-    return replace(config, pooler=has_pooler), sizes
+    return replace(config, pooler=has_pooler(config.head, checkpoint.tensors)), sizes
 
 
 def _made(model: str) -> Bert:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import statistics
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from ..training.loop import Options, digest, finished, train
 from ..training.plan import Given, plan_of
 from ..training.shares import Learner
 from ..training.teacher import NOBODY, Running, Teacher
-from .answer import evaluate, judge, judge_against_constant
+from .answer import evaluate, judge, judge_against_constant, main_score
 from .classifiers import WHAT, check_answers, in_task_order, known_projections, load_classifier, load_student, tell_of_relu, with_relu
 from .info import cost_line
 from .kinds import KINDS
@@ -187,7 +186,7 @@ def choose_of_grid(
     for size, lr in itertools.product(*GRID.values()):
         chosen, place = replace(options, batch_size=int(size), lr=lr), out / "grid" / f"batch-{size}-lr-{lr:g}"
         learn(chosen, place)
-        score = statistics.fmean(metrics[task.main_metric] for metrics in scores(place).values())
+        score = main_score(scores(place), task)
         log(f"grid: batch size {size}, learning rate {lr:g}: dev {task.main_metric} {score:.4f}")
         found.append((score, chosen, place))
     _, best, kept = max(found, key=lambda one: one[0])

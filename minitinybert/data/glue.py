@@ -167,7 +167,7 @@ def read_split(task: Task, directory: Path, split: str) -> Examples:
         rows, labels = _labels(task, table, texts, label, rows)
     if not rows:
         raise InputError(f"{table.path}: no examples in it")
-    columns = [[_text(row[place], table.path, line) for line, row in rows] for place in texts]
+    columns = [[text_of(row[place], "the text", table.path, line) for line, row in rows] for place in texts]
     lines = [line for line, _ in rows]
     if not test:  # there, rows are numbers that need an answer, whatever they hold
         _tell_blank(table.path, columns, lines)
@@ -238,13 +238,14 @@ def _whole_rows(task: Task, table: Table, texts: list[int], label: int | None, t
         log(f"warning: {table.path}: {short} rows with fewer than {width} columns{done}")
 
 
-def _text(value: Any, path: Path, line: int) -> str:
+def text_of(value: Any, what: str, path: Path, line: int) -> str:
+    """A field that has to be a string. InputError, which calls it `what`, for anything else."""
     try:
         found = fields.text(value)
     except ValueError as error:
-        raise InputError(f"{path}, line {line}: the text is {error}; a string is needed") from None
+        raise InputError(f"{path}, line {line}: {what} is {error}; a string is needed") from None
     if found is None:
-        raise InputError(f"{path}, line {line}: the text is {value!r}; a string is needed")
+        raise InputError(f"{path}, line {line}: {what} is {value!r}; a string is needed")
     return found
 
 

@@ -24,9 +24,9 @@ from ..engine.batch import Batch, asking
 from ..errors import InputError
 from ..files import replacing
 from ..progress import log
-from . import entities, fields
+from . import entities
 from .batching import EncodedExamples
-from .glue import Column, Task, find_file
+from .glue import Column, Task, find_file, text_of
 from .tables import open_table
 from .text import on_one_line, read_lines
 from .tokenizer import Tokenizer
@@ -163,18 +163,8 @@ def _rows_of_lists(task: Task, path: Path) -> Iterator[tuple[int, list[str], lis
                 raise InputError(f"{path}, line {line}: {name} is {value!r}; a list is needed, with an entry for each word")
         if lists[0] is None:
             raise InputError(f"{path}, line {line}: no {names[0]}")
-        words = [_text(value, "word", path, line) for value in lists[0]]
+        words = [text_of(value, "a word", path, line) for value in lists[0]]
         yield line, words, None if lists[1] is None else [_tag(task, value, path, line) for value in lists[1]]
-
-
-def _text(value: Any, what: str, path: Path, line: int) -> str:
-    try:
-        found = fields.text(value)
-    except ValueError as error:
-        raise InputError(f"{path}, line {line}: a {what} is {error}; a string is needed") from None
-    if found is None:
-        raise InputError(f"{path}, line {line}: a {what} is {value!r}; a string is needed")
-    return found
 
 
 def _tag(task: Task, value: Any, path: Path, line: int) -> str:
@@ -183,7 +173,7 @@ def _tag(task: Task, value: Any, path: Path, line: int) -> str:
     labels = task.labels or ()
     if isinstance(value, (int, np.integer)) and str(value) not in labels and 0 <= value < len(labels):
         return labels[int(value)]
-    return _text(value, "label", path, line)
+    return text_of(value, "a label", path, line)
 
 
 # ------------------------------------------------------------------------------------------------------------------- encoding

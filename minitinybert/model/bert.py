@@ -112,8 +112,7 @@ class Bert:
         config, tensors = Config.from_hf(checkpoint.config, f"{where}/config.json"), checkpoint.tensors
         asked = head is not None or labels is not None or fresh_head
         own, head = config.head, head or config.head
-        has_pooler = "bert.pooler.dense.weight" in tensors
-        config = replace(config, head=head, pooler=head == "classifier" or (head == "none" and has_pooler))
+        config = replace(config, head=head, pooler=has_pooler(head, tensors))
         if head == "spans":
             labels = ["LABEL_0", "LABEL_1"]  # as transformers names the two logits
         if labels is not None:
@@ -347,6 +346,11 @@ class Bert:
         if cache.tokens is not None and dtrace.logits is not None:
             heads.label_tokens_backward(dtrace.logits, cache.tokens, dx, self.config, grads)
         return dx
+
+
+def has_pooler(head: str, tensors: Container[str]) -> bool:
+    """Whether a model with such a head, of a checkpoint with such tensors, has a pooler."""
+    return head == "classifier" or (head == "none" and "bert.pooler.dense.weight" in tensors)
 
 
 def tables(P: Parameters) -> Tables:

@@ -30,7 +30,7 @@ def summarise(values: Mapping[str, Mapping[int, float]], task: str, constant: fl
     for name, by_seed in values.items():
         if by_seed:
             mean, sd = _mean_sd(list(by_seed.values()))
-            difference, difference_sd = _difference(by_seed, values[FULL.name])
+            difference, difference_sd = _mean_sd(_differences(by_seed, values[FULL.name]))
             rows.append(
                 {
                     "variant": name,
@@ -48,17 +48,17 @@ def summarise(values: Mapping[str, Mapping[int, float]], task: str, constant: fl
     for pair in combinations([name for name, by_seed in values.items() if by_seed], 2):
         more, less = sorted(pair, key=lambda name: -paper[name])
         if paper[more] > paper[less] and values[more].keys() & values[less].keys():
-            difference, sd = _difference(values[more], values[less])
-            p = _p([values[more][seed] - values[less][seed] for seed in values[more] if seed in values[less]])
+            differences = _differences(values[more], values[less])
+            (difference, sd), p = _mean_sd(differences), _p(differences)
             verdict = "not distinguishable" if p is None or p >= _LEVEL else "holds" if difference > 0 else "does not hold"
             row = {"statement": f"{more} > {less}", "verdict": verdict, "difference": difference, "sd": sd, "p": p}
             checks.append({**row, "paper_difference": round(paper[more] - paper[less], 1)})
     return {"task": task, "constant": constant, "paper_of_this_task": task in PAPER_TASKS, "results": rows, "checks": checks}
 
 
-def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, float | None]:
-    """Mean and deviation of a − b over the seeds of both."""
-    return _mean_sd([a[seed] - b[seed] for seed in a if seed in b])
+def _differences(a: Mapping[int, float], b: Mapping[int, float]) -> list[float]:
+    """a − b for each seed of both."""
+    return [a[seed] - b[seed] for seed in a if seed in b]
 
 
 def _mean_sd(values: Sequence[float]) -> tuple[float, float | None]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from ...progress import log
 from ...training.answers import Answers
 from ...training.loop import Options
 from ...training.plan import Given, Plan, general_options, plan_of
+from ..answer import main_score
 from ..corpus import Text, distill_general, pretrain
 from ..plots import ablation_chart
 from ..shape import parse_shape
@@ -93,11 +94,12 @@ def run(
     score, kept, left_out = study.check(chosen)
     study.begin(resume)
     values: dict[str, dict[int, float]] = {variant.name: {} for variant in kept}
+    constant = study.constant()
     for seed in seeds:
         for variant in kept:
             log(f"ablation: {variant.name}, seed {seed}")
-            values[variant.name][seed] = 100 * _main(study.result(variant, seed), task)
-            report = summarise(values, task.name, study.constant())
+            values[variant.name][seed] = 100 * main_score(study.result(variant, seed), task)
+            report = summarise(values, task.name, constant)
             report |= {"metric": task.main_metric, "teacher": 100 * score, "left_out": left_out}
             write_json(study.out / "report.json", report)
             ablation_chart(report, study.out / "ablation.png")
@@ -112,11 +114,6 @@ def checked(results: dict[str, Any], task: Task, path: Path) -> dict[str, Any]:
         if not isinstance(metrics, dict) or type(metrics.get(task.main_metric)) not in (int, float):
             raise InputError(f"{path}: has no {task.main_metric}; remove {path.parent}, and --resume makes it anew")
     return results
-
-
-def _main(results: Mapping[str, Mapping[str, float]], task: Task) -> float:
-    """The main metric, a mean over the dev files (MNLI has two)."""
-    return statistics.fmean(metrics[task.main_metric] for metrics in results.values())
 
 
 @dataclass(frozen=True)
@@ -180,10 +177,8 @@ class _Study:
             return "there is no corpus, so that no variant has general distillation"
         if p.pretrained and self.corpus is None:
             return "there is no corpus to pre-train the student on"
-        if not p.augmented and self.augmented is None and not p.distil and not p.pretrained:
-            return "there is no augmented data, so that it is w/o TD"
         if not p.augmented and self.augmented is None and not p.pretrained:
-            return "there is no augmented data, so that no variant learns from it"
+            return "there is no augmented data, so that " + ("no variant learns from it" if p.distil else "it is w/o TD")
         if p.layers != "uniform" and layer_map(p.layers, M, N) == layer_map("uniform", M, N):
             return f"of {N} layers, {M} by the {p.layers} map are those of the uniform one"
         return ""
