@@ -6,8 +6,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ..data.glue import Task, label_order
 from ..data.squad import Squad
 from ..distillation.recipes import DEFAULT, Recipe
@@ -156,13 +154,6 @@ def tell_of_relu(config: Config, path: str | Path) -> None:
     """A line where transformers would compute other logits from the files than this model."""
     if config.head == "classifier" and config.classifier_relu:
         log(f"{path}: logits are classifier(relu(pooled)), which transformers' BertForSequenceClassification does not compute")
-
-
-def known_projections(student: str, recipe: Recipe) -> dict[str, np.ndarray]:
-    """W_e and W_h of a student that was distilled before, where the recipe carries them over."""
-    if not is_checkpoint(student) or not recipe.carry_projections:
-        return {}
-    return {name: tensor for name, tensor in read(student).tensors.items() if name.startswith("fit_dense")}
 
 
 def in_task_order(model: Bert, task: Task) -> Bert:

@@ -39,10 +39,9 @@ from ..training.plan import GENERAL_LENGTH, Given, general_options
 from ..training.shares import Learner
 from ..training.teacher import Running
 from ..weights import read
-from .classifiers import known_projections
 from .info import cost_line
 from .shape import is_shape
-from .students import is_checkpoint, new_student, random_model
+from .students import is_checkpoint, maps_at_start, new_student, random_model
 
 _DEV_FRACTION, _DEV_MOST = 0.05, 2000  # sentences at the corpus's end that are kept from training
 _ROWS = 2048  # tokens a batch in evaluation
@@ -226,7 +225,8 @@ def distill_general(
     corpus = text.corpus(words, out, machine.workers.ranks)
     _check_known(words, corpus)
     examples = text.segments(corpus, words, decided.seed, _corruption(recipe, words), pad_id=pad_id)
-    frozen, known = machine.frozen(master), known_projections(student, recipe)
+    known = maps_at_start(student, pupil, master, recipe, examples, decided.seed)
+    frozen = machine.frozen(master)
     conditions = {**machine.conditions(recipe), "teacher's weights": digest(to_host(frozen.parameters.flat))}
     answering = Running(frozen, recipe.teacher_dropout)  # it has a copy of its own, for reading
     master_config = master.config

@@ -1,7 +1,7 @@
 """What a model starts from where no checkpoint of it is there: a shape, for random weights, or layers
 of its teacher.
 
-    4L-312D-12H-1200F     random weights of these sizes
+    4L-312D-12H-1200F     random weights of these sizes; a student's embeddings are those nearest to its teacher's
     teacher:3,6,9,12      the teacher's embeddings and these of its layers, so as wide as it: the start of DistilBERT and of PKD
 """
 
@@ -13,14 +13,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..data.batching import TrainingExamples
 from ..data.tokenizer import Tokenizer
+from ..distillation.distill import projection_names
+from ..distillation.nearest import nearest_embeddings
+from ..distillation.recipes import Recipe
+from ..engine.batch import Batch
 from ..engine.device import to_host
+from ..engine.random import generator
 from ..errors import InputError
 from ..model.bert import Bert
 from ..model.config import Config
+from ..progress import log
+from ..weights import read
 from .shape import is_shape, parse_shape
 
 _LAYERS = "teacher:"
+_SAMPLE = 32_768  # tokens that the nearest embeddings are found from
 
 
 def is_checkpoint(student: str) -> bool:
@@ -51,6 +62,38 @@ def new_student(student: str, teacher: Bert, seed: int, **changes: Any) -> Bert:
         if own in teacher.parameters:
             made.parameters[name][...] = to_host(teacher.parameters[own])
     return Bert(made.config, made.parameters, teacher.tokenizer_files)
+
+
+def maps_at_start(student: str, made: Bert, teacher: Bert, recipe: Recipe, examples: TrainingExamples, seed: int) -> dict[str, np.ndarray]:
+    """Where W_e and W_h start, by name, where that is known: a checkpoint's own, as the recipe says;
+    or those of the embeddings nearest to the teacher's, which are written into the student, made of
+    a shape.
+
+    student: as the user named it. teacher: on the host; examples: what is distilled on.
+    """
+    if is_checkpoint(student):
+        return known_projections(student, recipe)
+    if is_of_teacher(student) or recipe.student_embeddings == "random":
+        return {}
+    if made.config.hidden_size > teacher.config.hidden_size:
+        log(f"--student {student}: wider than its teacher; its embeddings start from random ones")
+        return {}
+    W = nearest_embeddings(made, teacher, _sample(examples, seed), seed)
+    return {f"{name}.weight": W for name in projection_names(recipe.projection, made.config.num_hidden_layers)}
+
+
+def _sample(examples: TrainingExamples, seed: int) -> Batch:
+    """Some, of about _SAMPLE tokens in all."""
+    lengths = examples.lengths(0)
+    order = generator(seed, *b"sample").permutation(len(examples))
+    return examples.batch(np.sort(order[: 1 + int(np.searchsorted(np.cumsum(lengths[order]), _SAMPLE))]))
+
+
+def known_projections(student: str, recipe: Recipe) -> dict[str, np.ndarray]:
+    """W_e and W_h of a student that was distilled before, where the recipe carries them over."""
+    if not recipe.carry_projections:
+        return {}
+    return {name: tensor for name, tensor in read(student).tensors.items() if name.startswith("fit_dense")}
 
 
 def random_model(shape: str, tokenizer: Path | Mapping[str, Path] | None, seed: int, **changes: Any) -> Bert:

@@ -33,10 +33,10 @@ from ..training.plan import Given, plan_of
 from ..training.shares import Learner
 from ..training.teacher import NOBODY, Running, Teacher
 from .answer import evaluate, judge, judge_against_constant, main_score
-from .classifiers import WHAT, check_answers, in_task_order, known_projections, load_classifier, load_student, tell_of_relu, with_relu
+from .classifiers import WHAT, check_answers, in_task_order, load_classifier, load_student, tell_of_relu, with_relu
 from .info import cost_line
 from .kinds import KINDS
-from .students import is_of_teacher
+from .students import is_checkpoint, maps_at_start
 from .task_data import TaskData
 
 # ---------------------------------------------------------------------------------------------------------- training commands
@@ -127,7 +127,7 @@ def distill_task(
     if stage == "prediction" and (place / "model.safetensors").exists():
         log(f"the student of the intermediate step: {place}")
         student = str(place)
-    source = in_task_order(Bert.load(teacher), task) if is_of_teacher(student) else master  # not as it answers, in few bits
+    source = master if is_checkpoint(student) else in_task_order(Bert.load(teacher), task)  # on the host, not as it answers, in few bits
     pupil = load_student(student, source, task, plan.intermediate.seed, recipe)
     files = TaskData(judged, data, Tokenizer.load(pupil.tokenizer_files), plan.max_length, pupil)
     files.tokenizer.check_same_vocabulary(Tokenizer.load(master.tokenizer_files))
@@ -138,7 +138,8 @@ def distill_task(
     _start_at_the_mean(pupil, last_files, recipe)
     check_teacher(teacher, master, files, machine)
     if objective is not None:
-        taught = _Taught(master, recipe, answers, (teacher, str(data), plan.max_length), known_projections(student, recipe))
+        known = maps_at_start(student, pupil, source, recipe, files.split("train"), plan.intermediate.seed)
+        taught = _Taught(master, recipe, answers, (teacher, str(data), plan.max_length), known)
         _train(pupil, objective, files, plan.intermediate, place, machine, resume, "distill intermediate", taught)
         pupil = Bert.load(place)
     if stage == "intermediate":

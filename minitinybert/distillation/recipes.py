@@ -50,6 +50,7 @@ class Recipe:
     intermediate_schedule: str = "linear"  # of the learning rate: "linear", up over the warm-up, then down to 0; or "constant"
     eval_every: int = 0  # steps between evaluations, of which the best model is kept; 0: once an epoch
     incomplete_batches: bool = True  # False: what is left over from an epoch's last whole batch is not trained on
+    student_embeddings: str = "nearest"  # a student made of a shape starts with "random" ones, or those "nearest" to its teacher's
     carry_projections: bool = True  # False: general distillation's W_e and W_h are drawn anew for the task's
     corpus_masking: str = "none"  # of general distillation's text: "none", "one" position a sequence, "mlm" 15 %
     corpus_pairs: bool = False  # general distillation's examples: single segments, or pairs of two as BERT's
@@ -103,6 +104,7 @@ _CHOICES = {
     "heads": ("refuse", "drop", "average"),
     "optimizer": ("adamw", "bert", "bert-adam"),
     "intermediate_schedule": ("linear", "constant"),
+    "student_embeddings": ("random", "nearest"),
     "corpus_masking": ("none", "one", "mlm"),
     "hyperparameters": ("ours", "paper", "released"),
 }
@@ -110,7 +112,7 @@ _CHOICES = {
 DEFAULT = Recipe()
 RECIPES = {
     "default": DEFAULT,
-    "paper": Recipe(optimizer="bert", hyperparameters="paper"),
+    "paper": Recipe(student_embeddings="random", optimizer="bert", hyperparameters="paper"),
     "huawei-2019": Recipe(
         projection="shared",
         projection_bias=True,
@@ -128,6 +130,7 @@ RECIPES = {
         decay_untouched=False,
         intermediate_schedule="constant",
         eval_every=50,
+        student_embeddings="random",
         incomplete_batches=False,
         corpus_masking="one",
         corpus_pairs=True,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minitinybert.commands.classifiers import known_projections
+from minitinybert.commands.students import known_projections
 from minitinybert.data.batching import EncodedExamples
 from minitinybert.distillation.distill import Intermediate
 from minitinybert.distillation.objectives import Supervised
@@ -139,7 +139,6 @@ def test_known_projections_are_gone_on_with(tmp_path):
     known = known_projections(str(tmp_path / "general"), Recipe())
     assert set(known) == {"fit_dense_embedding.weight", "fit_dense_hidden.weight"}
     assert not known_projections(str(tmp_path / "general"), Recipe(carry_projections=False))
-    assert not known_projections("1L-8D-2H-8F", Recipe())
     known["fit_dense_embedding.weight"] = known["fit_dense_embedding.weight"][:, :-1]
     begun, drawn = (Learner(Bert.new(CONFIG, 7), make(), Workers(1), NOBODY, 5, p).student.parameters for p in (known, None))
     assert (begun["fit_dense_hidden.weight"] == first.student.parameters["fit_dense_hidden.weight"]).all()
