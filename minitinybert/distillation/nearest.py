@@ -16,9 +16,10 @@ basis B ((d′−1) × d′) of what has no mean in the student's space, B 1 = 0
 
 A row of the student then has no mean, so that layer normalisation with γ_S = 1 only divides it, by
 σ(x_S). Where κ = σ(x)/σ(x_S) is the same for each row, as it is where γ is constant and P leaves
-nothing out, the student's rows are the teacher's in other coordinates:
+nothing out, the student's rows are the teacher's in other coordinates. The direction u = 1/√d′ is
+free for what β has outside of P:
 
-    e_S = κ γ (x − mean(x))/σ(x) P B + β_S = κ e_T P B      for β_S = κ β P B
+    β_S = κ (β P B + |β − β P Pᵀ| u)      e_S = κ γ (x − mean(x))/σ(x) P B + β_S
 
 Elsewhere κ is its least-squares value, and so is W_e. Means and sums run over the tokens of a sample
 of the text that is distilled on, where frequent words count for more, and each word of the
@@ -59,14 +60,16 @@ def nearest_embeddings(student: Bert, teacher: Bert, sample: Batch, seed: int) -
     rows = _rows(sample, student.config.vocab_size)
     centred = [_without_mean(table) * T[_GAIN] for table in tables(T)]
     x = sum(table[ids] for table, ids in zip(centred, rows, strict=True))
-    into = _directions(x.T @ x, student.config.hidden_size, seed)
+    P, B = _directions(x.T @ x, student.config.hidden_size, seed)
+    into = P @ B
     for own, table in zip(tables(S), centred, strict=True):
         own[...] = table @ into
     S[_GAIN][...], S[_SHIFT][...] = 1, 0
     shift = T[_SHIFT].astype(np.float64)
+    outside = np.linalg.norm(shift - shift @ P @ P.T) / np.sqrt(student.config.hidden_size)
     e_T, e_S = _embedded(teacher, rows), _embedded(student, rows)
     turned = (e_T - shift) @ into
-    S[_SHIFT][...] = shift_S = np.vdot(turned, e_S) / np.vdot(turned, turned) * (shift @ into)
+    S[_SHIFT][...] = shift_S = np.vdot(turned, e_S) / np.vdot(turned, turned) * (shift @ into + outside)
     e_S += shift_S
     W: np.ndarray = (np.linalg.pinv(e_S.T @ e_S, hermitian=True) @ (e_S.T @ e_T)).T
     return W.astype(S.flat.dtype)
@@ -80,14 +83,13 @@ def _rows(sample: Batch, V: int) -> _Rows:
     return _Rows(np.concatenate([seen[0], np.arange(V)]), *(np.concatenate([ids, ids[places]]) for ids in seen[1:]))
 
 
-def _directions(squares: np.ndarray, width: int, seed: int) -> np.ndarray:
-    """P B (d, d′), of the sums of squares and products (d, d) of rows without their means."""
+def _directions(squares: np.ndarray, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """P and B, of the sums of squares and products (d, d) of rows without their means."""
     _, directions = np.linalg.eigh(squares)  # by increasing variance
     draws = generator(seed, *b"nearest_embeddings").standard_normal((width, width))
     draws[:, 0] = 1
     basis = np.linalg.qr(draws)[0][:, 1:].T
-    into: np.ndarray = directions[:, ::-1][:, : width - 1] @ basis
-    return into
+    return directions[:, ::-1][:, : width - 1], basis
 
 
 def _embedded(model: Bert, rows: _Rows) -> np.ndarray:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from minitinybert.commands.students import is_checkpoint, is_of_teacher, new_student, random_model
+from minitinybert.commands.students import is_checkpoint, is_of_teacher, maps_at_start, new_student, random_model
+from minitinybert.data.batching import EncodedExamples
+from minitinybert.distillation.recipes import DEFAULT, RECIPES, Recipe
 from minitinybert.errors import InputError
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
@@ -56,3 +58,30 @@ def test_random_weights_need_a_vocabulary(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     model = random_model("2L-8D-2H-8F", tmp_path, 0, head="mlm", pooler=False)
     assert model.config.vocab_size == 7 and set(model.tokenizer_files) >= {"vocab.txt"} and model.config.head == "mlm"
+
+
+WORD = "embeddings.word_embeddings.weight"
+SPLIT, BY_LAYER = ["fit_dense_embedding", "fit_dense_hidden"], [f"fit_denses.{m}" for m in range(3)]
+
+
+def started(student, teacher, recipe):
+    ids = [np.array([2, word, 3], np.int32) for word in (5, 6, 4)]
+    made = new_student(student, teacher, 0)
+    examples = EncodedExamples(ids, [np.zeros(3, np.int32)] * 3)
+    return made, maps_at_start(student, made, teacher, recipe, examples, 0), Bert.new(made.config, 0).parameters
+
+
+@pytest.mark.parametrize("recipe, names", [(DEFAULT, SPLIT), (Recipe(projection="layer"), BY_LAYER)])
+def test_a_shape_starts_near_its_teacher(teacher, recipe, names):
+    """It gets the embeddings nearest to its teacher's, and all of the recipe's maps begin as W_e."""
+    made, maps, random = started("2L-6D-2H-8F", teacher, recipe)
+    assert sorted(maps) == [f"{name}.weight" for name in names] and all(W.shape == (8, 6) for W in maps.values())
+    assert not np.array_equal(made.parameters[WORD], random[WORD])
+    assert np.array_equal(made.parameters["encoder.layer.1.output.dense.weight"], random["encoder.layer.1.output.dense.weight"])
+
+
+@pytest.mark.parametrize("student, recipe", [("2L-6D-2H-8F", RECIPES["paper"]), ("teacher:1,2", DEFAULT), ("2L-10D-2H-8F", DEFAULT)])
+def test_what_starts_as_it_is(teacher, student, recipe, capsys):
+    made, maps, random = started(student, teacher, recipe)
+    assert maps == {} and ("teacher" in student or (made.parameters.flat == random.flat).all())
+    assert ("2L-10D-2H-8F: wider than its teacher" in capsys.readouterr().err) == ("10D" in student)
