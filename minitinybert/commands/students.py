@@ -17,7 +17,7 @@ import numpy as np
 
 from ..data.batching import TrainingExamples
 from ..data.tokenizer import Tokenizer
-from ..distillation.distill import projection_names
+from ..distillation.distill import maps_from, projection_names
 from ..distillation.nearest import nearest_embeddings
 from ..distillation.recipes import Recipe
 from ..engine.batch import Batch
@@ -72,7 +72,7 @@ def maps_at_start(student: str, made: Bert, teacher: Bert, recipe: Recipe, examp
     student: as the user named it. teacher: on the host; examples: what is distilled on.
     """
     if is_checkpoint(student):
-        return known_projections(student, recipe)
+        return known_projections(student, recipe, made.config.num_hidden_layers)
     if is_of_teacher(student) or recipe.student_embeddings == "random":
         return {}
     if made.config.hidden_size > teacher.config.hidden_size:
@@ -89,11 +89,10 @@ def _sample(examples: TrainingExamples, seed: int) -> Batch:
     return examples.batch(np.sort(order[: 1 + int(np.searchsorted(np.cumsum(lengths[order]), _SAMPLE))]))
 
 
-def known_projections(student: str, recipe: Recipe) -> dict[str, np.ndarray]:
-    """W_e and W_h of a student that was distilled before, where the recipe carries them over."""
-    if not recipe.carry_projections:
-        return {}
-    return {name: tensor for name, tensor in read(student).tensors.items() if name.startswith("fit_dense")}
+def known_projections(student: str, recipe: Recipe, M: int) -> dict[str, np.ndarray]:
+    """W_e and W_h of a student of M layers that was distilled before, where the recipe carries them
+    over."""
+    return maps_from(read(student).tensors, recipe.projection, M) if recipe.carry_projections else {}
 
 
 def random_model(shape: str, tokenizer: Path | Mapping[str, Path] | None, seed: int, **changes: Any) -> Bert:

@@ -1,10 +1,15 @@
 """What a model starts from where there is no checkpoint of it."""
 
+import json
+
 import numpy as np
 import pytest
 
+from minitinybert.commands.classifiers import load_student
 from minitinybert.commands.students import is_checkpoint, is_of_teacher, maps_at_start, new_student, random_model
 from minitinybert.data.batching import EncodedExamples
+from minitinybert.data.glue import TASKS
+from minitinybert.distillation.distill import maps_from
 from minitinybert.distillation.recipes import DEFAULT, RECIPES, Recipe
 from minitinybert.errors import InputError
 from minitinybert.model.bert import Bert
@@ -85,3 +90,40 @@ def test_what_starts_as_it_is(teacher, student, recipe, capsys):
     made, maps, random = started(student, teacher, recipe)
     assert maps == {} and ("teacher" in student or (made.parameters.flat == random.flat).all())
     assert ("2L-10D-2H-8F: wider than its teacher" in capsys.readouterr().err) == ("10D" in student)
+
+
+def test_a_general_student_of_the_authors(teacher, tmp_path):
+    """huawei-noah/TinyBERT_General_4L_312D's layout: a pickled file with both heads of pre-training and one map, `fit_dense`, for all
+    hidden states; a config that names no head. Its encoder, and its map as W_e and W_h, are what distillation goes on with."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(4)
+    made = Bert.new(Config(7, 6, 2, 2, 10, max_position_embeddings=9, head="mlm"), 1)
+    tensors = {name: rng.standard_normal(value.shape, np.float32) for name, value in made.parameters.items()}
+    tensors |= {"fit_dense.weight": np.float32(rng.standard_normal((8, 6))), "fit_dense.bias": np.float32(rng.standard_normal(8))}
+    tensors |= {"cls.predictions.decoder.weight": tensors["bert." + WORD], "cls.seq_relationship.weight": np.zeros((2, 6), np.float32)}
+    tensors |= {"cls.seq_relationship.bias": np.zeros(2, np.float32), "bert.pooler.dense.weight": np.eye(6, dtype=np.float32)}
+    tensors |= {"bert.pooler.dense.bias": np.zeros(6, np.float32)}
+    torch.save({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}, tmp_path / "pytorch_model.bin")
+    sizes = {"vocab_size": 7, "hidden_size": 6, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 10}
+    says = {"cell": {}, "structure": [], "pre_trained": "", "emb_size": 6, "hidden_act": "gelu", "max_position_embeddings": 9}
+    (tmp_path / "config.json").write_text(json.dumps({**sizes, **says}))
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    pupil = load_student(str(tmp_path), teacher, TASKS["sst-2"], 0)
+    for name in pupil.parameters:
+        if "encoder" in name or "embeddings" in name:
+            np.testing.assert_array_equal(pupil.parameters[name], tensors[name])
+    find = lambda **recipe: maps_at_start(str(tmp_path), pupil, teacher, Recipe(**recipe), None, 0)
+    for recipe, names in (({}, SPLIT), ({"projection": "shared"}, ["fit_dense"]), ({"projection": "layer"}, BY_LAYER)):
+        maps = find(**recipe)
+        assert set(maps) == {name + ending for name in names for ending in (".weight", ".bias")}
+        assert all((maps[name + ".weight"] == tensors["fit_dense.weight"]).all() for name in names)
+    assert find(projection="none") == {} == find(carry_projections=False)
+
+
+def test_maps_of_another_kind():
+    """A map that stands for several begins as their mean."""
+    W = {f"fit_denses.{m}.weight": np.full((2, 2), value, np.float32) for m, value in enumerate((5, 1, 3))}
+    maps = maps_from(W, "split", 2)
+    assert (maps["fit_dense_embedding.weight"] == 5).all() and (maps["fit_dense_hidden.weight"] == 2).all()
+    assert (maps_from(W, "shared", 2)["fit_dense.weight"] == 3).all() and maps_from(W, "layer", 2).keys() == W.keys()
+    assert maps_from(W, "split", 3) == {} == maps_from({}, "split", 2)

@@ -136,9 +136,9 @@ def test_known_projections_are_gone_on_with(tmp_path):
     teacher = Bert.new(Config(**{**CONFIG.__dict__, "hidden_size": 16}), 9)
     make = lambda: Intermediate(CONFIG, teacher.config, Recipe())
     _, first = fit(tmp_path / "general", make(), teacher=teacher)
-    known = known_projections(str(tmp_path / "general"), Recipe())
+    known = known_projections(str(tmp_path / "general"), Recipe(), CONFIG.num_hidden_layers)
     assert set(known) == {"fit_dense_embedding.weight", "fit_dense_hidden.weight"}
-    assert not known_projections(str(tmp_path / "general"), Recipe(carry_projections=False))
+    assert not known_projections(str(tmp_path / "general"), Recipe(carry_projections=False), CONFIG.num_hidden_layers)
     known["fit_dense_embedding.weight"] = known["fit_dense_embedding.weight"][:, :-1]
     begun, drawn = (Learner(Bert.new(CONFIG, 7), make(), Workers(1), NOBODY, 5, p).student.parameters for p in (known, None))
     assert (begun["fit_dense_hidden.weight"] == first.student.parameters["fit_dense_hidden.weight"]).all()
