@@ -1,13 +1,16 @@
-"""How far long work has come: a bar on a terminal, a plain line now and then in a log. All on
-standard error."""
+"""How far long work has come: a bar on a terminal or in a notebook, a plain line now and then in a
+log. All on standard error, but for a notebook's bars."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from .errors import in_words
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -20,12 +23,24 @@ def _quiet() -> bool:
     return sys.stderr is None or os.environ.get("MINITINYBERT_QUIET", "") not in ("", "0")
 
 
+def _in_a_notebook() -> bool:
+    """Whether a kernel shows what is written, which is no terminal and yet draws bars."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def _bars() -> type[tqdm]:
+    """A notebook's widget where there is one, else of characters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without ipywidgets there are characters, and that is well
+        from tqdm.auto import tqdm
+    return tqdm
+
+
 def log(line: str) -> None:
     """A plain line, above a bar where there is one. Nothing with MINITINYBERT_QUIET=1."""
     if not _quiet():
-        from tqdm import tqdm
-
-        tqdm.write(line, file=sys.stderr)
+        _bars().write(in_words(line), file=sys.stderr)
 
 
 def progress(iterable: Iterable[T], total: int, description: str, initial: int = 0, quiet: bool = False) -> Progress[T]:
@@ -41,10 +56,8 @@ class Progress(Generic[T]):
         self.iterable, self.total, self.description, self.done, self.quiet = iterable, total, description, initial, quiet
         self.values = ""
         self.bar: tqdm | None = None
-        if not quiet and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=total, initial=initial, desc=description, dynamic_ncols=True, file=sys.stderr)
+        if not quiet and (sys.stderr.isatty() or _in_a_notebook()):
+            self.bar = _bars()(total=total, initial=initial, desc=description, dynamic_ncols=True, file=sys.stderr)
 
     def set(self, **values: float) -> None:
         self.values = ", ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -129,9 +129,9 @@ def by_pyarrow(path):
 
 
 def by_matplotlib(path):
-    from minitinybert.commands import plots
+    from matplotlib.figure import Figure
 
-    plots.plt.figure(figsize=(20, 20)).savefig(path, format="png", dpi=200)
+    Figure(figsize=(20, 20)).savefig(path, format="png", dpi=200)
 
 
 def by_python(path):

@@ -22,6 +22,7 @@ ORDER = [  # from the lowest: a room imports from those above it in this list, a
     {"machine"},
     {"augmentation", "audit"},
     {"commands"},
+    {"api"},
     {"__init__", "__main__"},
 ]
 

@@ -123,7 +123,7 @@ class BertCandidates:
         found = largest(trace.logits, self.k + 1)
         near, values = self._ids[to_host(found)], to_host(xp.take_along_axis(trace.logits, found, axis=1))
         if not np.isfinite(values).all():  # NaN is the largest of all, where there is one
-            raise InputError("the logits of --mlm's model are not finite (NaN, infinity); train it with a smaller learning rate")
+            raise InputError("the logits of the model of --mlm are not finite (NaN, infinity); train it with a smaller learning rate")
         order = np.lexsort((near, -values), axis=1)
         near, values = np.take_along_axis(near, order, axis=1), np.take_along_axis(values, order, axis=1)
         if near.shape[1] == self.k:

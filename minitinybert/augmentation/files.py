@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from .. import machine
 from ..data.glue import Examples, Task, read_split, write_examples
 from ..data.tables import ENDINGS
 from ..data.tokenizer import Tokenizer
 from ..data.vectors import load_vectors
-from ..engine.parallel import available_cores, end_with_parent, keep_freed_memory
+from ..engine.parallel import available_cores, blas_threads, end_with_parent, keep_freed_memory
 from ..engine.ranks import ALONE, Ranks
 from ..errors import InputError
 from ..files import json_text, read_json, replacing, write_json
@@ -165,7 +164,7 @@ def _neighbours(
 ) -> dict[str, list[str]]:
     """The candidates of every word of several pieces. The vectors are not needed after this, nor by
     any other process."""
-    with threadpool_limits(None, user_api="blas"):
+    with blas_threads(None):
         table = load_vectors(vectors, HUAWEI_VECTORS if settings.recipe == "huawei-2019" else None)
         names = lambda word: (name for name in vector_names(word, settings.recipe) if name in table)
         if words and not any(next(names(word), None) for word in words):
@@ -206,7 +205,7 @@ class _Maker:
         self.augmenter = Augmenter(self.reader, bert.ask, neighbours, settings)
 
     def make(self, job: Job) -> None:
-        with threadpool_limits(1, user_api="blas"):  # processes share the work; and one thread's sums are always the same
+        with blas_threads(1):  # processes share the work; and one thread's sums are always the same
             self._make(job)
 
     def _make(self, job: Job) -> None:

@@ -9,11 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.special import expit, softmax
-
 from ..data.batching import EncodedExamples
-from ..data.glue import Examples, Task, write_predictions
+from ..data.glue import Task, write_predictions
 from ..data.squad import Squad, squad_task
 from ..data.tokenizer import Tokenizer
 from ..errors import InputError
@@ -25,7 +22,8 @@ from ..training import evaluation
 from .answer_tokens import answer_texts, label_texts, write_found, write_words
 from .classifiers import answer_kind, check_answers, check_head, in_task_order
 from .kinds import KINDS, Judgement
-from .task_data import TaskData, check_length, encode
+from .task_data import TaskData, check_length
+from .texts import Text, answers, as_json, encode_texts
 
 
 def judge(model: Bert, task: Task, examples: EncodedExamples, machine: Machine) -> dict[str, float]:
@@ -88,18 +86,17 @@ def predict(
             return answer_texts(loaded, texts, machine.workers, length, squad)
         return label_texts(loaded, texts, machine.workers, length)
     kind, max_length = answer_kind(loaded.config, model), max_length or Task.max_length
-    halves = [text.split("|||", 1) for text in texts]
-    kinds = {len(half) for half, text in zip(halves, texts, strict=True) if text.strip()}  # a blank text is of either
-    if len(kinds) > 1:
-        raise InputError("some texts are pairs (first ||| second) and some are not; give one kind at a time")
-    pairs = [half[1].strip() if len(half) == 2 else "" for half in halves] if kinds == {2} else None
-    examples = Examples([half[0].strip() for half in halves], pairs, None, list(range(1, len(texts) + 1)), Path("<arguments>"))
     check_length(max_length, loaded.config)
-    words = Tokenizer.load(loaded.tokenizer_files)
-    encoded = encode(examples, words, max_length, loaded.config.type_vocab_size)
-    words.check_known(encoded.input_ids, "the texts", must=False)
+    asked: list[Text] = [_text(text) for text in texts]
+    encoded = encode_texts(asked, Tokenizer.load(loaded.tokenizer_files), loaded, max_length)
     values = evaluation.logits(loaded, encoded, machine.workers)
-    return [_answer(text, row, loaded.config.id2label, kind) for text, row in zip(texts, values, strict=True)]
+    return [as_json(answer, text, kind) for answer, text in zip(answers(asked, values, loaded, kind), texts, strict=True)]
+
+
+def _text(text: str) -> Text:
+    """A text of the command line, on which bars divide a pair."""
+    first, bars, second = text.partition("|||")
+    return (first, second) if bars else text
 
 
 def predict_test(model: str, task: Task, data: Path, out: Path, machine: Machine, max_length: int | None = None) -> list[str]:
@@ -121,14 +118,3 @@ def predict_test(model: str, task: Task, data: Path, out: Path, machine: Machine
         write_predictions(path, task, evaluation.predictions(values, task.labels is None))
         written.append(str(path))
     return written
-
-
-def _answer(text: str, logits: np.ndarray, names: Mapping[int, str], kind: str) -> dict[str, Any]:
-    if kind == "score":
-        return {"text": text, "score": float(logits[0])}
-    x = logits.astype(np.float64)
-    p = expit(x) if kind == "labels" else softmax(x)
-    probabilities = {names[i]: round(float(p[i]), 6) for i in range(len(p))}
-    if kind == "labels":
-        return {"text": text, "labels": [names[i] for i in range(len(p)) if x[i] > 0], "probabilities": probabilities}
-    return {"text": text, "label": names[int(p.argmax())], "probabilities": probabilities}

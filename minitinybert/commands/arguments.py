@@ -10,8 +10,9 @@ from ..distillation.recipes import RECIPES
 from .ablation.variants import VARIANTS
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="minitinybert", description=_DESCRIPTION)
+def build_parser(kind: type[argparse.ArgumentParser] | None = None) -> argparse.ArgumentParser:
+    """kind: the parser's class, and its commands'; by default one that tells a user's error and exits."""
+    parser = (kind or _Parser)(prog="minitinybert", description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _demo(commands)
     _convert(commands)

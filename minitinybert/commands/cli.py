@@ -12,11 +12,11 @@ import argparse
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..claims import claimed
 from ..errors import CRASHED, InputError, one_line, out_of_memory
@@ -24,6 +24,10 @@ from ..files import cause, json_text
 from . import streams
 from .arguments import build_parser
 from .recipe_file import load_recipe
+
+if TYPE_CHECKING:
+    from ..engine.ranks import Ranks
+    from .results import Result, Scores
 
 _UNREAD = 141  # 128 + SIGPIPE
 
@@ -70,28 +74,39 @@ def _complain(line: str, status: int) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from .. import machine
     from ..engine import ranks
     from ..training.loop import Stopped
 
-    def work(ours: Any) -> int:
-        args.ranks = ours
-        out = getattr(args, "out", None) or getattr(args, "destination", None)
+    def work(ours: Ranks) -> int:
         try:
-            with claimed(out, "DST" if args.command == "convert" else "--out") if out and ours.first else nullcontext():
-                ours.wait()  # nobody begins before the claim
-                return _COMMANDS[args.command](args)
+            result = perform(args, ours)
         except Stopped as stopped:
             if ours.first:
                 print(f"minitinybert: {stopped}", file=sys.stderr)
             return 128 + stopped.signal
+        text = json_text(result.to_json(), indent=2) if args.json else str(result)
+        if text:
+            print(text)
+        return result.status
 
-    if getattr(args, "tf32", False):
-        machine.allow_tf32(args.device)
     return ranks.run(args.command, work)
 
 
-def _run_finetune(args: argparse.Namespace) -> int:
+def perform(args: argparse.Namespace, ours: Ranks) -> Result:
+    """What a command comes to, on one of the run's ranks; while it works, its --out is claimed.
+    InputError for bad input, Stopped on a signal."""
+    from .. import machine
+
+    if getattr(args, "tf32", False):
+        machine.allow_tf32(args.device)
+    args.ranks = ours
+    out = getattr(args, "out", None) or getattr(args, "destination", None)
+    with claimed(out, "DST" if args.command == "convert" else "--out") if out and ours.first else nullcontext():
+        ours.wait()  # nobody begins before the claim
+        return _COMMANDS[args.command](args)
+
+
+def _run_finetune(args: argparse.Namespace) -> Result:
     from ..machine import Machine
     from ..training.plan import finetune_options
     from .task import finetune
@@ -103,10 +118,10 @@ def _run_finetune(args: argparse.Namespace) -> int:
         results = finetune(
             args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume, recipe, args.tokenizer
         )  # fmt: skip
-    return _report(args, {"model": str(args.out), "results": results})
+    return _scores(args.out, results)
 
 
-def _run_pretrain(args: argparse.Namespace) -> int:
+def _run_pretrain(args: argparse.Namespace) -> Result:
     from ..machine import Machine
     from ..training.loop import Options
     from .corpus import pretrain
@@ -114,7 +129,7 @@ def _run_pretrain(args: argparse.Namespace) -> int:
     with Machine(args.device, args.threads, args.ranks) as machine:
         options = Options(**_given(args, args.epochs, args.lr), optimizer=args.optimizer)
         results = pretrain(args.model, _text(args), args.out, options, machine, _vocabulary(args), rate=args.mask_rate, resume=args.resume)
-    return _report(args, {"model": str(args.out), "results": results})
+    return _scores(args.out, results)
 
 
 def _vocabulary(args: argparse.Namespace) -> Any:
@@ -130,25 +145,23 @@ def _vocabulary(args: argparse.Namespace) -> Any:
     return args.out / "tokenizer"
 
 
-def _run_augment(args: argparse.Namespace) -> int:
+def _run_augment(args: argparse.Namespace) -> Result:
     from ..augmentation.files import augment
+    from .results import Augmented
 
     summary = augment(
         args.mlm, args.vectors, _task(args), args.data, args.out, args.recipe, args.copies, args.probability, args.candidates,
         original=not args.no_original, provenance=args.provenance, workers=args.processes, resume=args.resume, seed=args.seed,
         device=args.device, ranks=args.ranks,
     )  # fmt: skip
-    if args.json:
-        return _print_json(summary)
-    print("\n".join(f"{name}: {value}" for name, value in summary.items()))
-    return 0
+    return Augmented(**summary)
 
 
-def _run_distill(args: argparse.Namespace) -> int:
+def _run_distill(args: argparse.Namespace) -> Result:
     return _run_distill_general(args) if args.what == "general" else _run_distill_task(args)
 
 
-def _run_distill_general(args: argparse.Namespace) -> int:
+def _run_distill_general(args: argparse.Namespace) -> Result:
     from ..machine import Machine
     from .corpus import distill_general
 
@@ -156,10 +169,10 @@ def _run_distill_general(args: argparse.Namespace) -> int:
         recipe = load_recipe(args.recipe, args.set)
         given = _given(args, args.epochs, args.lr)
         results = distill_general(args.teacher, args.student, _text(args), args.out, given, machine, recipe, args.resume)
-    return _report(args, {"model": str(args.out), "results": results})
+    return _scores(args.out, results)
 
 
-def _run_distill_task(args: argparse.Namespace) -> int:
+def _run_distill_task(args: argparse.Namespace) -> Result:
     from ..machine import Machine
     from .task import distill_task
 
@@ -184,13 +197,14 @@ def _run_distill_task(args: argparse.Namespace) -> int:
             grid=args.grid,
         )
     model = args.out / "intermediate" if args.stage == "intermediate" else args.out
-    return _report(args, {"model": str(model), "results": results})
+    return _scores(model, results)
 
 
-def _run_ablate(args: argparse.Namespace) -> int:
+def _run_ablate(args: argparse.Namespace) -> Result:
     from ..machine import Machine
     from .ablation import study
     from .ablation.report import format_table
+    from .results import Report
 
     task, recipe = _task(args), load_recipe(args.recipe, args.set)
     with Machine(args.device, args.threads, args.ranks) as machine:
@@ -215,26 +229,22 @@ def _run_ablate(args: argparse.Namespace) -> int:
             teacher_cache=args.teacher_cache,
             resume=args.resume,
         )
-    if args.json:
-        return _print_json(report)
-    print(format_table(report))
-    return 0
+    return Report(report, format_table(report))
 
 
-def _run_evaluate(args: argparse.Namespace) -> int:
+def _run_evaluate(args: argparse.Namespace) -> Result:
     from ..machine import Machine
     from .answer import evaluate
 
     with Machine(args.device, args.threads, args.ranks) as machine:
         results = evaluate(args.model, _task(args), args.data, machine, args.max_length, args.split)
-    return _report(args, {"model": args.model, "results": results})
+    return _scores(args.model, results)
 
 
-def _run_predict(args: argparse.Namespace) -> int:
-    from ..data.text import on_one_line
+def _run_predict(args: argparse.Namespace) -> Result:
     from ..machine import Machine
     from .answer import predict, predict_test
-    from .answer_tokens import shown
+    from .results import Predictions
 
     if sum(map(bool, (args.text, args.file, args.data))) != 1 or (args.data and not (args.task and args.out)):
         raise InputError("predict needs either TEXT…, or --file, or --task, --data and --out for a task's test files")
@@ -242,81 +252,56 @@ def _run_predict(args: argparse.Namespace) -> int:
         raise InputError("predict: --task and --out go with --data, for a task's test files")
     with Machine(args.device, args.threads, args.ranks) as machine:
         if args.data:
-            files = predict_test(args.model, _task(args), args.data, args.out, machine, args.max_length)
-            return _print_json(files) if args.json else print("\n".join(files)) or 0
-        answers = predict(args.model, args.text or _lines(args.file), machine, args.max_length, _squad_task(args))
-    if args.json:
-        return _print_json(answers)
-    for answer in answers:
-        print(shown(answer) if "words" in answer or "answer" in answer else f"{_said(answer)}\t{on_one_line(answer['text'])}")
-    return 0
+            return Predictions(files=predict_test(args.model, _task(args), args.data, args.out, machine, args.max_length))
+        return Predictions(predict(args.model, args.text or _lines(args.file), machine, args.max_length, _squad_task(args)))
 
 
-def _said(answer: dict[str, Any]) -> str:
-    """One of `predict`'s answers on a line: the label and its probability, each label of several
-    and its own, or the number."""
-    if "score" in answer:
-        return f"{answer['score']:.4f}"
-    p = answer["probabilities"]
-    if "label" in answer:
-        return f"{answer['label']}\t{p[answer['label']]:.4f}"
-    return ", ".join(f"{label} {p[label]:.4f}" for label in answer["labels"]) or "none"
-
-
-def _run_convert(args: argparse.Namespace) -> int:
+def _run_convert(args: argparse.Namespace) -> Result:
     from .convert import convert
+    from .results import Report
 
     summary = convert(args.source, args.destination, args.overwrite)
-    if args.json:
-        return _print_json(summary)
-    print("\n".join(f"{name}: {value}" for name, value in summary.items()))
-    return 0
+    return Report(summary, "\n".join(f"{name}: {value}" for name, value in summary.items()))
 
 
-def _run_export(args: argparse.Namespace) -> int:
+def _run_export(args: argparse.Namespace) -> Result:
     from .export import export
+    from .results import Report
 
     if (args.task is None) != (args.data is None):
         raise InputError("export: --task and --data go together: what each file scores on the task's dev examples")
     report = export(args.model, args.out, args.int8, _task(args) if args.task else None, args.data, args.max_length)
-    if args.json:
-        return _print_json(report)
-    for name, size in report["bytes"].items():
-        print(f"{name}\t{size:,} bytes")
-    print(f"largest difference from this model's own outputs\t{report['difference']:.1e}")
-    return 0
+    lines = [f"{name}\t{size:,} bytes" for name, size in report["bytes"].items()]
+    lines.append(f"largest difference from this model's own outputs\t{report['difference']:.1e}")
+    return Report(report, "\n".join(lines))
 
 
-def _run_info(args: argparse.Namespace) -> int:
+def _run_info(args: argparse.Namespace) -> Result:
     from ..machine import Machine
     from . import info
+    from .results import Report
 
     with Machine(args.device, args.threads, args.ranks) as machine:
         report = info.info(args.model, machine, args.teacher, args.length, args.measure, args.batch_size)
-    return _print_json(report) if args.json else print(info.format_report(report)) or 0
+    return Report(report, info.format_report(report))
 
 
-def _run_demo(args: argparse.Namespace) -> int:
+def _run_demo(args: argparse.Namespace) -> Result:
     from ..machine import Machine
     from . import demo
+    from .results import Report
 
     with Machine(args.device, args.threads, args.ranks) as machine:
         report = demo.run(args.out, machine, args.seed, args.resume, args.teacher)
-    if args.json:
-        return _print_json(report)
-    print(demo.format_report(report))
-    return 0
+    return Report(report, demo.format_report(report))
 
 
-def _run_audit(args: argparse.Namespace) -> int:
+def _run_audit(args: argparse.Namespace) -> Result:
     from .. import audit, machine
+    from .results import Report
 
     results = audit.run(machine.select(args.device), args.seed)
-    if args.json:
-        _print_json(audit.to_json(results))
-    else:
-        print(audit.format_table(results))
-    return 0 if all(result.passed for result in results) else 1
+    return Report(audit.to_json(results), audit.format_table(results), 0 if all(result.passed for result in results) else 1)
 
 
 def _given(args: argparse.Namespace, epochs: float | None, lr: float | None) -> dict[str, Any]:
@@ -404,20 +389,13 @@ def _squad_task(args: argparse.Namespace) -> Any:
     return squad_task(learns and read_questions(args.data, "train").second, **settings)
 
 
-def _report(args: argparse.Namespace, report: dict[str, Any]) -> int:
-    if args.json:
-        return _print_json(report)
-    for split, values in report["results"].items():
-        print(f"{report['model']}\t{split}\t" + "\t".join(f"{name} {value:.4f}" for name, value in values.items()))
-    return 0
+def _scores(model: str | Path, results: Mapping[str, Mapping[str, float]]) -> Scores:
+    from .results import Scores
+
+    return Scores(str(model), results)
 
 
-def _print_json(value: Any) -> int:
-    print(json_text(value, indent=2))
-    return 0
-
-
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "demo": _run_demo,
     "convert": _run_convert,
     "finetune": _run_finetune,

@@ -41,7 +41,7 @@ from ..training.loop import Options
 from .answer import evaluate
 from .classifiers import load_student
 from .corpus import Text, distill_general, pretrain
-from .plots import attention_maps, loss_curves
+from .plots import attention_maps, loss_curves, save
 from .task import distill_task, finetune
 from .task_data import TaskData
 
@@ -232,7 +232,7 @@ def _pictures(out: Path, data: Path, machine: Machine) -> None:
         "student: prediction step": out / "student" / "metrics.jsonl",
         "student without distillation": out / "baseline" / "metrics.jsonl",
     }
-    loss_curves(runs, out / "losses.png")
+    save(loss_curves(runs), out / "losses.png")
     teacher, student = Bert.load(out / "teacher"), Bert.load(out / "student" / "intermediate")
     tokenizer = Tokenizer.load(teacher.tokenizer_files)
     ids = _middling(_test_set(teacher, data)).input_ids[0][None, :]
@@ -240,7 +240,7 @@ def _pictures(out: Path, data: Path, machine: Machine) -> None:
     g = layer_map("uniform", student.config.num_hidden_layers, teacher.config.num_hidden_layers)
     titles = [(f"teacher, layer {n}", f"student, layer {m}") for m, n in enumerate(g, 1)]
     tokens = [tokenizer.id_to_token(int(i)) for i in ids[0]]
-    attention_maps(tokens, [seen[0][n - 1] for n in g], seen[1], titles, out / "attention.png")
+    save(attention_maps(tokens, [seen[0][n - 1] for n in g], seen[1], titles), out / "attention.png")
 
 
 def _middling(examples: EncodedExamples) -> EncodedExamples:

@@ -1,5 +1,9 @@
 """Pictures of a run: the losses over its steps, and what a teacher and its student attend to in one
-sentence."""
+sentence.
+
+Each is a Figure of matplotlib, which a notebook shows and `save` writes. pyplot, whose figures and
+backend are the whole process's, has no part in it.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # files, never a window: demos run where there is no screen
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from ..files import replacing
 from ..training import loop
@@ -35,16 +36,14 @@ def read_metrics(path: Path) -> tuple[dict[str, tuple[list[int], list[float]]], 
     return losses, dev
 
 
-def loss_curves(runs: Mapping[str, Path], path: Path) -> None:
+def loss_curves(runs: Mapping[str, Path]) -> Figure:
     """A panel a run ({title: metrics.jsonl}): its losses (on a log scale where they span much), thin
-    and numbered each layer's part of them, the dev metric where there is one.
-
-    Writes a PNG.
-    """
+    and numbered each layer's part of them, the dev metric where there is one."""
     columns = min(len(runs), _COLUMNS)
     rows = -(-len(runs) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4.8 * columns, 3.6 * rows), squeeze=False)
+    figure = Figure((4.8 * columns, 3.6 * rows))
     figure.set_layout_engine("constrained", wspace=0.08)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(runs) :]:
         axis.set_visible(False)
     for axis, (title, metrics) in zip(axes.flat, runs.items(), strict=False):
@@ -71,7 +70,7 @@ def loss_curves(runs: Mapping[str, Path], path: Path) -> None:
             more_lines, more_labels = right.get_legend_handles_labels()
             lines, labels = lines + more_lines, labels + more_labels
         axis.legend(lines, labels, fontsize=8, frameon=False)
-    _save(figure, path)
+    return figure
 
 
 def attention_maps(
@@ -79,17 +78,13 @@ def attention_maps(
     teacher: Sequence[np.ndarray],
     student: Sequence[np.ndarray],
     titles: Sequence[tuple[str, str]],
-    path: Path,
-) -> None:
+) -> Figure:
     """Teacher above student, a column for each mapped pair of layers; each map (L, L) is a mean
-    over heads of softmax(A).
-
-    titles: (teacher's, student's) for every column. Writes a PNG.
-    """
+    over heads of softmax(A). titles: (teacher's, student's) for every column."""
     columns = len(student)
     size = max(2.6, 0.24 * len(tokens))
-    inches = (size * columns + 1.2, size * 2 + 0.8)
-    figure, axes = plt.subplots(2, columns, figsize=inches, squeeze=False, layout="constrained")
+    figure = Figure((size * columns + 1.2, size * 2 + 0.8), layout="constrained")
+    axes = figure.subplots(2, columns, squeeze=False)
     top = max(float(a.max()) for a in (*teacher, *student))
     for column in range(columns):
         for row, maps in enumerate((teacher, student)):
@@ -101,24 +96,22 @@ def attention_maps(
     figure.colorbar(image, ax=axes, shrink=0.6, label="attention, mean over heads")
     figure.supylabel("from")
     figure.supxlabel("to")
-    _save(figure, path)
+    return figure
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """As a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as beside:
         figure.savefig(beside, dpi=130, format="png")
-    plt.close(figure)
 
 
-def ablation_chart(report: Mapping[str, Any], path: Path) -> None:
+def ablation_chart(report: Mapping[str, Any]) -> Figure:
     """What each variant of `ablate` loses against the full method, a bar each; the deviation over
-    seeds, the paper's figure a diamond.
-
-    report: as `ablation.study.run` returns it. Writes a PNG.
-    """
+    seeds, the paper's figure a diamond. report: as `ablation.study.run` returns it."""
     full, rows = report["results"][0], report["results"][1:]
-    figure, axis = plt.subplots(figsize=(7.2, 1.6 + 0.36 * len(rows)), layout="constrained")
+    figure = Figure((7.2, 1.6 + 0.36 * len(rows)), layout="constrained")
+    axis = figure.subplots()
     places = np.arange(len(rows))
     differences = [row["difference"] for row in rows]
     spread = [np.nan if row["difference_sd"] is None else row["difference_sd"] for row in rows]
@@ -138,4 +131,4 @@ def ablation_chart(report: Mapping[str, Any], path: Path) -> None:
         xlabel=f"difference to the full method, points of {report['metric'].replace('_', ' ')}",
     )
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    _save(figure, path)
+    return figure

@@ -44,6 +44,10 @@ class EncodedExamples:
     pad_to: int | None = None  # batches are rectangles of this length instead of packed (recipes whose means count padding)
     pad_id: int = 0  # of [PAD]
 
+    def __repr__(self) -> str:
+        tokens = sum(map(len, self.input_ids))
+        return f"{type(self).__name__}({len(self)} examples, {tokens:,} tokens, {'' if self.labelled else 'not '}labelled)"
+
     @property
     def settings(self) -> dict[str, Any]:
         sum = zlib.crc32(b"" if self.labels is None else self.labels.tobytes())

@@ -190,7 +190,7 @@ def _question(row: dict[str, Any], where: str) -> tuple[Question, bool]:
 # ------------------------------------------------------------------------------------------------------------------- encoding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Windows(EncodedExamples):
     """Windows as ids; labels (n, 2) int64: at which places of its window an answer begins and ends,
     both 0 where it is not in it. question, first, head: (n,) of each window the number of its

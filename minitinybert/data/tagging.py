@@ -179,7 +179,7 @@ def _tag(task: Task, value: Any, path: Path, line: int) -> str:
 # ------------------------------------------------------------------------------------------------------------------- encoding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TaggedExamples(EncodedExamples):
     """Sentences, or pieces of long ones, as ids. places: n arrays (w_i,) of where the first piece of
     each word stands; classes: n arrays (w_i,) int64, 0 where none is known."""

@@ -15,8 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from threadpoolctl import ThreadpoolController
-
 from .ranks import ALONE, Ranks
 
 A = TypeVar("A")
@@ -33,10 +31,13 @@ class Workers:
     def __init__(self, threads: int | None = None, ranks: Ranks = ALONE):
         self.ranks = ranks
         self.threads = threads or max(1, available_cores() // ranks.local)
+        self._blas: Any = None  # found once: it takes milliseconds
 
     def __enter__(self) -> Workers:
+        from threadpoolctl import ThreadpoolController  # here, as its import sets a variable of the environment
+
         keep_freed_memory()
-        self._blas = ThreadpoolController().select(user_api="blas")
+        self._blas = self._blas or ThreadpoolController().select(user_api="blas")
         self._limits = self._blas.limit(limits=1)
         self._pools = [ThreadPoolExecutor(1) for _ in range(self.threads)] if self.threads > 1 else []
         return self
@@ -105,6 +106,13 @@ def at_once(function: Callable[[int, int], object], count: int, least: int) -> N
         wait(others)
     for other in others:
         other.result()
+
+
+def blas_threads(limit: int | None) -> Any:
+    """A context in which the BLAS has at most so many threads; None: its own number."""
+    from threadpoolctl import threadpool_limits  # here, as its import sets a variable of the environment
+
+    return threadpool_limits(limit, user_api="blas")
 
 
 def memory_bytes() -> int:

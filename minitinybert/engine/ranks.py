@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from .. import extras
 from ..errors import CRASHED, InputError, out_of_memory
@@ -23,6 +23,7 @@ from .device import Array, to_host
 
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # where mpiexec and srun write how many there are
 COMMANDS = ("pretrain", "finetune", "distill", "augment", "evaluate")
+T = TypeVar("T")
 _PATIENCE = 1.0  # seconds that a rank leaves to rank 0 to say what is wrong with all of them
 
 
@@ -173,7 +174,7 @@ def _told_sizes() -> set[str]:
     return told
 
 
-def run(command: str, work: Callable[[Ranks], int]) -> int:
+def run(command: str, work: Callable[[Ranks], T]) -> T:
     """`work` on this rank; what fails on one rank ends all of them, for they would wait for it for
     ever."""
     ranks = started()
@@ -193,7 +194,7 @@ def run(command: str, work: Callable[[Ranks], int]) -> int:
     except Exception as error:
         what = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
         _end(ranks, f"rank {ranks.rank} of {ranks.size} failed ({what}); --resume goes on from the last checkpoint", CRASHED)
-    return CRASHED
+    raise SystemExit(CRASHED)  # where the job does not end at once
 
 
 def _end(ranks: Any, line: str, status: int) -> None:

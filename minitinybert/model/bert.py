@@ -169,6 +169,12 @@ class Bert:
         `Parameters.for_reading`."""
         return Bert(self.config, self.parameters.for_reading(), self.tokenizer_files)
 
+    def __repr__(self) -> str:
+        c, flat = self.config, self.parameters.flat
+        labels = f" of {c.num_labels} labels" if c.head in ("classifier", "tokens") else ""
+        kind = f"{flat.dtype} in {array_module(flat).__name__}"
+        return f"Bert({c.shape}, head {c.head}{labels}, {self.num_parameters:,} parameters, {kind})"
+
     @property
     def num_parameters(self) -> int:
         return sum(self.parameters[name].size for name in self.parameters if not name.startswith("fit_dense"))

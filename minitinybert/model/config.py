@@ -90,6 +90,12 @@ class Config:
         if self.hidden_size % self.num_attention_heads:
             raise InputError(f"config: hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}")
 
+    def __repr__(self) -> str:
+        """What differs from BERT-base."""
+        base = Config()
+        differing = {f.name: own for f in fields(self) if (own := getattr(self, f.name)) != getattr(base, f.name)}
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in differing.items())})"
+
     @property
     def num_labels(self) -> int:
         return len(self.id2label)

@@ -122,7 +122,7 @@ class Parameters(Mapping[str, Array]):
         xp = array_module(self.flat)
         if not xp.isfinite(self.flat).all():
             name = next((name for name in self if not xp.isfinite(self[name]).all()), "between the tensors")
-            raise InputError(f"{what}: tensor {name} has numbers that are not finite (NaN, infinity); train with a smaller --lr")
+            raise InputError(f"{what}: tensor {name} has numbers that are not finite (NaN, infinity); train with a smaller learning rate")
 
     def _hold(self, slot: Slot, view: Array) -> None:
         self._views[slot.name] = view
@@ -151,6 +151,9 @@ class Parameters(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self.layout.names)
+
+    def __repr__(self) -> str:
+        return f"Parameters({len(self)} tensors, {sum(self[name].size for name in self):,} numbers, {self.flat.dtype})"
 
 
 def _spellings(name: str) -> tuple[str, ...]:

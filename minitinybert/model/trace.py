@@ -30,6 +30,16 @@ class Trace:
     pooled: Array | None = None
     logits: Array | None = None
 
+    def __repr__(self) -> str:
+        """The shapes of what is there: Trace(hidden 3 × (2, 7, 16), logits (2, 2))."""
+        parts = []
+        for name, part in vars(self).items():
+            arrays = [part] if name not in ("hidden", "scores") else [array for array in part or () if array is not None]
+            shapes = dict.fromkeys(tuple(array.shape) for array in arrays if array is not None)
+            if shapes:
+                parts.append(f"{name} {f'{len(arrays)} × ' if part is not arrays[0] else ''}{', '.join(map(str, shapes))}")
+        return f"Trace({', '.join(parts)})"
+
     def astype(self, dtype: Any) -> Trace:
         """A gradient in `dtype`; an array that has it already is not copied."""
         cast = lambda a: None if a is None else a.astype(dtype, copy=False)

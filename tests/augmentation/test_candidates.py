@@ -144,7 +144,7 @@ def test_logits_that_are_not_finite_are_no_answer(bert, tensor, value):
     model, tokenizer, whole = bert
     bad = model.astype(np.float32).for_reading()
     bad.parameters[tensor][7] = value
-    with np.errstate(invalid="ignore"), pytest.raises(InputError, match="the logits of --mlm's model are not finite"):
+    with np.errstate(invalid="ignore"), pytest.raises(InputError, match="the logits of the model of --mlm are not finite"):
         BertCandidates(bad, tokenizer, whole, 3).ask([Question((MASK, 8), 0)])
 
 

@@ -16,7 +16,7 @@ from minitinybert.commands import task as task_command
 from minitinybert.commands.ablation import report as ablation_report
 from minitinybert.commands.ablation import study
 from minitinybert.commands.corpus import Text
-from minitinybert.commands.plots import ablation_chart
+from minitinybert.commands.plots import ablation_chart, save
 from minitinybert.data.glue import TASKS
 from minitinybert.distillation.distill import Intermediate, Prediction
 from minitinybert.distillation.objectives import MaskedLM, Supervised
@@ -437,7 +437,7 @@ def test_the_table_and_the_chart(tmp_path):
     assert lines[3].split() == ["w/o", "GD", "80.0", "±", "1.0", "(3)", "-2.0", "±", "3.0", "72.5", "-3.1"]
     assert "w/o GD > w/o TD: not distinguishable, -0.5 ± 1.4, p = 0.7 (paper +4.0)" in lines and "w/o DA is left out: no data" in lines
     assert "The paper's figures are means of MNLI-m, MNLI-mm, MRPC and CoLA: it has none of this task." in lines
-    ablation_chart(report, tmp_path / "chart.png")
+    save(ablation_chart(report), tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -13,10 +13,9 @@ from minitinybert.errors import InputError
 PRINTS = """
 import sys
 from minitinybert.commands import cli
+from minitinybert.commands.results import Report
 def show(args):
-    for _ in range({lines}):
-        print("\\u4e2d \\xe9 \\udce9")
-    return {status}
+    return Report({{}}, "\\n".join(["\\u4e2d \\xe9 \\udce9"] * {lines}), {status})
 cli._COMMANDS["audit"] = show
 sys.exit(cli.main(["audit"]))
 """

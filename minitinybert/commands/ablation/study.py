@@ -41,7 +41,7 @@ from ...training.loop import Options
 from ...training.plan import Given, Plan, general_options, plan_of
 from ..answer import main_score
 from ..corpus import Text, distill_general, pretrain
-from ..plots import ablation_chart
+from ..plots import ablation_chart, save
 from ..shape import parse_shape
 from ..task import check_teacher, distill_task, load_teacher
 from ..task_data import TaskData
@@ -102,7 +102,7 @@ def run(
             report = summarise(values, task.name, constant)
             report |= {"metric": task.main_metric, "teacher": 100 * score, "left_out": left_out}
             write_json(study.out / "report.json", report)
-            ablation_chart(report, study.out / "ablation.png")
+            save(ablation_chart(report), study.out / "ablation.png")
     if machine.workers.ranks.first and (study.out / "answers").exists():
         shutil.rmtree(study.out / "answers")
     return report
