@@ -16,13 +16,14 @@ T = TypeVar("T")
 _SECONDS = 30.0  # between plain lines
 
 
-def _quiet() -> bool:
+def is_quiet() -> bool:
+    """Whether MINITINYBERT_QUIET=1, or a closed standard error, asks for silence."""
     return sys.stderr is None or os.environ.get("MINITINYBERT_QUIET", "") not in ("", "0")
 
 
 def log(line: str) -> None:
     """A plain line, above a bar where there is one. Nothing with MINITINYBERT_QUIET=1."""
-    if not _quiet():
+    if not is_quiet():
         from tqdm import tqdm
 
         tqdm.write(line, file=sys.stderr)
@@ -31,7 +32,7 @@ def log(line: str) -> None:
 def progress(iterable: Iterable[T], total: int, description: str, initial: int = 0, quiet: bool = False) -> Progress[T]:
     """`iterable`, shown as it is gone through: `initial` of `total` are done already. Silent with
     `quiet` or MINITINYBERT_QUIET=1."""
-    return Progress(iterable, total, description, initial, quiet or _quiet())
+    return Progress(iterable, total, description, initial, quiet or is_quiet())
 
 
 class Progress(Generic[T]):
