@@ -6,6 +6,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .errors import InputError
     from .model.bert import Bert
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     load = Bert.load
 
 __all__ = ["Bert", "InputError", "Trace", "load"]
-__version__ = "0.1.0"
 
 _HOMES = {"Bert": ".model.bert", "InputError": ".errors", "Trace": ".model.trace"}
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from ..errors import InputError
 from ..files import cause, read_json, unwritable
 from ..progress import is_quiet, log
+from ..version import __version__
 from .hf import is_plain_name
 from .hf_tokenizer import TOKENIZER_FILES
 
@@ -159,8 +160,6 @@ class _Snapshot:
 
 
 def _us() -> dict[str, Any]:
-    from .. import __version__
-
     return {"library_name": "minitinybert", "library_version": __version__}
 
 
