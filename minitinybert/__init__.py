@@ -6,6 +6,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .api import augment, distill_general, distill_task, evaluate, finetune, info, predict, pretrain
     from .commands.results import Augmented, Predictions, Report, Scores
@@ -21,7 +23,6 @@ __all__ = [
     "Answer", "Augmented", "Bert", "Classifier", "Config", "InputError", "Predictions", "Report", "Scores", "Trace", "augment",
     "distill_general", "distill_task", "evaluate", "finetune", "info", "load", "predict", "pretrain",
 ]  # fmt: skip
-__version__ = "0.1.0"
 
 _HOMES = {
     ".api": "augment distill_general distill_task evaluate finetune info predict pretrain",

@@ -13,14 +13,16 @@ import sys
 from importlib import metadata
 from typing import Any
 
-_EXTRAS = {"mpi4py": "mpi", "torch": "reference", "onnx": "onnx", "onnxruntime": "onnx"}
+_EXTRAS = {
+    "mpi4py": "mpi", "torch": "reference", "onnx": "onnx", "onnxruntime": "onnx", "pyarrow": "parquet", "gensim": "vectors",
+}  # fmt: skip
 NUMBA = (0, 62)  # the oldest whose compiler knows llvm.maximum on x86
 _WHEELS = {"cupy-cuda12x": 12, "cupy-cuda13x": 13}  # CuPy's packages that an extra of ours brings, and their CUDA
 
 
 def hint(module: str) -> str:
-    """How to install mpi4py, torch, onnx, ml_dtypes, nccl or cupy, which is CuPy 14 with CUDA's
-    libraries."""
+    """How to install mpi4py, torch, onnx, pyarrow, gensim, ml_dtypes, nccl or cupy, which is CuPy 14
+    with CUDA's libraries."""
     if module in _EXTRAS:
         return _install(_EXTRAS[module])
     match _cupys():

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _SECONDS = 30.0  # between plain lines
+_COLUMNS = 80
 
 
-def _quiet() -> bool:
+def is_quiet() -> bool:
+    """Whether MINITINYBERT_QUIET=1, or a closed standard error, asks for silence."""
     return sys.stderr is None or os.environ.get("MINITINYBERT_QUIET", "") not in ("", "0")
 
 
@@ -39,14 +41,19 @@ def _bars() -> type[tqdm]:
 
 def log(line: str) -> None:
     """A plain line, above a bar where there is one. Nothing with MINITINYBERT_QUIET=1."""
-    if not _quiet():
+    if not is_quiet():
         _bars().write(in_words(line), file=sys.stderr)
 
 
 def progress(iterable: Iterable[T], total: int, description: str, initial: int = 0, quiet: bool = False) -> Progress[T]:
     """`iterable`, shown as it is gone through: `initial` of `total` are done already. Silent with
     `quiet` or MINITINYBERT_QUIET=1."""
-    return Progress(iterable, total, description, initial, quiet or _quiet())
+    return Progress(iterable, total, description, initial, quiet or is_quiet())
+
+
+def download_bar(total: int | None, description: str) -> tqdm:
+    """A bar of bytes, on a terminal alone. total: None where the server does not say."""
+    return _bars()(total=total, desc=description, unit="B", unit_scale=True, leave=False, disable=is_quiet() or None, file=sys.stderr)
 
 
 class Progress(Generic[T]):
@@ -86,6 +93,16 @@ class Progress(Generic[T]):
         if self.quiet:
             return
         rate = count / max(seconds, 1e-9)
+        speed = f"{rate:.1f} it/s" if rate >= 1 else f"{1 / rate:.1f} s/it"  # as tqdm's bar has it
         left = (self.total - self.done) / rate / 60
-        values = f", {self.values}" if self.values else ""
-        log(f"{self.description}: step {self.done}/{self.total}, {rate:.1f} it/s, {left:.1f} min left{values}")
+        parts = [f"{self.description}: step {self.done}/{self.total}", speed, f"{left:.1f} min left"]
+        log(_on_lines([*parts, *(self.values.split(", ") if self.values else ())]))
+
+
+def _on_lines(parts: list[str]) -> str:
+    """Parts with commas between them, on as many lines as 80 columns need."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        fits = len(lines[-1]) + len(part) + 3 <= _COLUMNS  # and the comma behind it
+        lines[-1:] = [f"{lines[-1]}, {part}"] if fits else [f"{lines[-1]},", f"  {part}"]
+    return "\n".join(lines)

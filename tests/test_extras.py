@@ -55,6 +55,8 @@ def machine(monkeypatch):
         (["cupy-cuda12x", "cupy-cuda13x"], 13, "ml_dtypes", UNINSTALL + CUDA13),
         ([], 0, "mpi4py", "pip install 'minitinybert[mpi]'"),
         ([], 0, "torch", "pip install 'minitinybert[reference]'"),
+        ([], 0, "pyarrow", "pip install 'minitinybert[parquet]'"),
+        ([], 0, "gensim", "pip install 'minitinybert[vectors]'"),
     ],
 )
 def test_the_hint_fits_what_is_there(machine, packages, driver, module, expected):

@@ -181,13 +181,13 @@ def versions() -> int:
         "gensim",
         "safetensors",
         "pyarrow",
-        "sklearn",
         "matplotlib",
         "tqdm",
         "tabulate",
         "threadpoolctl",
     )
-    for name in (*needed, "platformdirs", "pytest", "hypothesis", "torch", "transformers", "ml_dtypes", "mpi4py", "xdist", "cupy"):
+    beside = ("torch", "transformers", "sklearn", "ml_dtypes", "mpi4py", "xdist", "cupy")
+    for name in (*needed, "platformdirs", "pytest", "hypothesis", *beside):
         try:
             module = importlib.import_module(name)
         except Exception as error:  # what is missing, or broken, is what is to be known

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..distillation.recipes import RECIPES
+from ..version import __version__
 from .ablation.variants import VARIANTS
 
 
@@ -26,6 +29,10 @@ def build_parser(kind: type[argparse.ArgumentParser] | None = None) -> argparse.
     _info(commands)
     _export(commands)
     _audit(commands)
+    parser.add_argument("--version", action="version", version=f"minitinybert {__version__}")
+    words = "bash, zsh or tcsh: print a script that completes commands, options and files"
+    parser.add_argument("--print-completion", action=_Completion, metavar="SHELL", help=words)
+    _finish(parser)
     return parser
 
 
@@ -40,10 +47,104 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default where there is one."""
+    """Shows a default where there is one, and examples, which are indented, as they are written."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        none = action.default is None or action.default is False or action.default == []
+        return action.help if none else super()._get_help_string(action)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n".join(line if line.startswith("    ") else fill(line, width, indent) for line in text.split("\n"))
+
+
+class _Completion(argparse.Action):
+    """shtab's script, which it makes of the parser. It is imported here, as no other call needs it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, shell: Any, option: str | None = None) -> NoReturn:
+        import shtab
+
+        if shell not in shtab.SUPPORTED_SHELLS:
+            parser.error(f"argument --print-completion: no completion for {shell}; choose one of {', '.join(shtab.SUPPORTED_SHELLS)}")
+        for command in _all(parser):
+            for action in command._actions:
+                named = str(action.metavar)
+                if "FILE" in named or "DIR" in named or named in ("SRC", "DST", "MODEL", "RUN"):
+                    action.complete = shtab.FILE if "FILE" in named else shtab.DIRECTORY  # type: ignore[attr-defined]
+        print(shtab.complete(parser, shell))
+        parser.exit(0)
+
+
+_OF_SQUAD = "--task squad, all in word pieces"
+_GROUPS = {  # which options stand together in a help text; those that stand nowhere are the command's own
+    "the task and its data": "task data split_seed drop_unlabelled text_columns label_column labels regression max_length",
+    "raw text": "corpus plain_text pairs static shards processes",
+    "training": "recipe set general_epochs general_lr intermediate_epochs intermediate_lr epochs lr optimizer batch_size warmup "
+    "log_every save_every resume cache_gb teacher_cache",
+    "the machine, and what is printed": "device tf32 threads seed json",
+}
+_SAID = {  # of options that mean the same wherever they stand
+    "model": "a model's directory, or a Hugging Face id",
+    "out": "a new directory, which gets what the command makes",
+    "epochs": "passes over the examples",
+    "lr": "the highest learning rate",
+    "optimizer": "whose Adam",
+    "destination": "a new directory",
+    "text": "a text, or a pair: 'first ||| second'",
+}
+_SST_2 = "--task sst-2 --data glue/SST-2"
+_EXAMPLES = {
+    "demo": "minitinybert demo --out demo",
+    "convert": "minitinybert convert uncased_L-12_H-768_A-12/bert_model.ckpt bert",
+    "finetune": f"minitinybert finetune --model bert-base-uncased {_SST_2} --out teacher",
+    "pretrain": "minitinybert pretrain --model 6L-384D-12H-1536F --train-vocabulary 30000 --corpus corpus.txt --out mlm",
+    "augment": f"minitinybert augment --mlm bert-base-uncased --vectors glove.6B.300d.txt {_SST_2} --out augmented",
+    "general": "minitinybert distill general --teacher bert-base-uncased --student 4L-312D-12H-1200F --corpus corpus.txt --out general",
+    "task": "minitinybert distill task --teacher teacher --student general --task sst-2 --data augmented --out student",
+    "ablate": f"minitinybert ablate --teacher teacher --student 4L-312D-12H-1200F {_SST_2} --augmented augmented --out ablation",
+    "evaluate": f"minitinybert evaluate --model student {_SST_2}",
+    "predict": "minitinybert predict --model student 'a gripping, funny and humane film'",
+    "info": "minitinybert info student --teacher teacher --measure",
+    "report": "minitinybert report student --out report.html",
+    "export": f"minitinybert export --model student --int8 {_SST_2} --out served",
+    "audit": "minitinybert audit --seed 1",
+}
+
+
+def _all(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A parser and those of its commands, and of theirs."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _all(command)
+
+
+def _finish(parser: argparse.ArgumentParser) -> None:
+    """Sorts each command's options into groups, says what is the same for all, and adds an example."""
+    for command in _all(parser):
+        for action in command._actions:
+            action.help = action.help or _SAID.get(action.dest)
+        own = command._optionals._group_actions
+        for title, names in _GROUPS.items():
+            if together := [action for action in own if action.dest in names.split()]:
+                command.add_argument_group(title)._group_actions.extend(together)
+                own[:] = [action for action in own if action not in together]
+        places = {title: place for place, title in enumerate(_GROUPS)}
+        command._action_groups.sort(key=lambda group: places.get(group.title or "", 0.5 if group.title == _OF_SQUAD else -1))
+        if example := _EXAMPLES.get(command.prog.split()[-1]):
+            command.epilog = "example:\n" + _on_lines(example)
+
+
+def _on_lines(example: str) -> str:
+    """A command on lines of less than 80 columns, broken before options as a shell takes it."""
+    lines = ["   "]
+    for part in re.split(r" (?=--)", example):
+        if len(lines[-1]) + len(part) > 74:
+            lines[-1] += " \\"
+            lines.append("       ")
+        lines[-1] += f" {part}"
+    return "\n".join(lines)
 
 
 def _command(commands: Any, name: str, help: str, threads: bool = True) -> argparse.ArgumentParser:
@@ -72,11 +173,11 @@ def _custom_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label-column", metavar="NAME", help="--task custom, tokens: the label's column")
     parser.add_argument("--labels", metavar="A,B,…", help="--task custom: the labels in order (without it: those of the training file)")
     parser.add_argument("--regression", action="store_true", help="--task custom: the labels are numbers, whole ones too")
-    squad = parser.add_argument_group("--task squad, all in word pieces")
-    squad.add_argument("--doc-stride", type=_positive, metavar="N", help="from one window of a long document to the next (128)")
-    squad.add_argument("--max-query-length", type=_positive, metavar="N", help="that a question is cut to (64)")
-    squad.add_argument("--max-answer-length", type=_positive, metavar="N", help="of the longest answer given (30)")
-    squad.add_argument("--null-threshold", type=float, metavar="X", help="no answer where it is better than any by more (2.0's models: 0)")
+    squad = parser.add_argument_group(_OF_SQUAD)
+    squad.add_argument("--doc-stride", type=_positive, metavar="N", help="from one window of a long document to the next (without it: 128)")
+    squad.add_argument("--max-query-length", type=_positive, metavar="N", help="that a question is cut to (without it: 64)")
+    squad.add_argument("--max-answer-length", type=_positive, metavar="N", help="of the longest answer given (without it: 30)")
+    squad.add_argument("--null-threshold", type=float, metavar="X", help="no answer where it is better by more (without it: the model's)")
 
 
 _OF_RECIPE = " (without it: the recipe's)"
@@ -114,7 +215,7 @@ def _finetune(commands: Any) -> None:
     _recipe_option(parser)
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--lr", type=float, default=5e-5)
-    parser.add_argument("--optimizer", choices=("adamw", "bert", "bert-adam"), help="(without it: the recipe's)")
+    parser.add_argument("--optimizer", choices=("adamw", "bert", "bert-adam"), help="whose Adam (without it: the recipe's)")
     _training_options(parser)
 
 
@@ -199,7 +300,7 @@ def _two_step_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", type=float, metavar="LR", help="of the prediction step" + _OF_RECIPE)
     least = "at most this much disk for the teacher's answers, 0: none (without it: what is free)"
     parser.add_argument("--cache-gb", type=_size, metavar="GB", help=least)
-    kept = "where the teacher's answers stay, for other runs with the same teacher and data"
+    kept = "where the teacher's answers stay, for other runs with the same teacher and data (without it: nowhere)"
     parser.add_argument("--teacher-cache", type=Path, metavar="DIR", help=kept)
     _recipe_option(parser)
 
@@ -217,7 +318,7 @@ def _ablate(commands: Any) -> None:
     parser.add_argument("--general-epochs", type=float, metavar="N", help="of general distillation" + _OF_RECIPE)
     parser.add_argument("--general-lr", type=float, metavar="LR", help="of general distillation" + _OF_RECIPE)
     _two_step_options(parser)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="of its runs, one each")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help=f"of {', '.join(v.slug for v in VARIANTS)} (without it: all)")
     _training_options(parser, None)
 

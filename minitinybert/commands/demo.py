@@ -27,6 +27,7 @@ from ..augmentation.files import augment
 from ..data import registry
 from ..data.batching import EncodedExamples
 from ..data.glue import TASKS, read_split
+from ..data.tables import check_parquet
 from ..data.tokenizer import Tokenizer
 from ..distillation.distill import layer_map
 from ..engine.device import to_host
@@ -65,6 +66,7 @@ def run(out: Path, machine: Machine, seed: int = 0, resume: bool = False, teache
     written to out/report.json."""
     if not is_free(out) and not resume:
         raise InputError(f"{out}: not empty; choose another --out, or go on with --resume")
+    check_parquet(VECTORS)  # before anything is fetched
     started = time.monotonic()
     data = _data(out / "data", seed)
     weights = teacher or str(_weights())

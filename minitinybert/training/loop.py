@@ -273,8 +273,12 @@ class _Run:
             if bad:  # nothing is better or worse than NaN
                 raise InputError(f"step {self.at.step}: the dev metric {bad[0]} is not a number; try a smaller --lr")
             self._write({"step": self.at.step, "dev": result})
-            if self.at.best is None or result[self.metric] > self.at.best:
+            if best := self.at.best is None or result[self.metric] > self.at.best:
                 self.at.best = result[self.metric]
+            if self.ranks.first:
+                scores = ", ".join(f"{name} {value:.4f}" for name, value in result.items())
+                log(f"step {self.at.step}/{self.total}: dev {scores}{' (best so far)' if best else ''}")
+            if best:
                 self._save_model()
 
     def finish(self) -> dict[str, float]:

@@ -57,7 +57,7 @@ class Source(NamedTuple):
 def read(path: str | Path) -> Checkpoint:
     """A checkpoint from a directory, a file (.safetensors, .bin, .pt, .pth, a shards' index.json),
     a TensorFlow checkpoint's prefix or, where there is nothing of that name, a Hugging Face id
-    `organisation/name` (kept in the user's cache once downloaded).
+    `organisation/name` or `organisation/name@revision` (kept in huggingface_hub's cache).
 
     config.json (or Google's bert_config.json) must lie beside the weights. InputError names the
     file, and the tensor where there is one, for whatever is missing, cut short, damaged, not a
@@ -95,8 +95,8 @@ def _locate(text: str) -> Source:
             raise InputError(f"{path}: not a kind of file that is read ({kinds}, a TensorFlow checkpoint's prefix, or a directory)")
         format, reader = _BY_NAME.get(path.name) or _BY_SUFFIX[path.suffix]
         return Source(format, path.parent, path, reader)
-    if hub.is_id(text):  # the text, for Path("./runs/teacher") no longer shows that a path is meant
-        return _in_directory(hub.fetch(text))
+    if (model := hub.parse(text)) is not None:  # the text, for Path("./runs/teacher") no longer shows that a path is meant
+        return _in_directory(hub.fetch(model))
     raise InputError(f"{path}: no such file or directory; give a model directory, a weights file, or a Hugging Face id (org/name)")
 
 

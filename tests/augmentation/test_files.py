@@ -36,7 +36,6 @@ def mlm(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory):
-    pytest.importorskip("gensim")
     return small_mlm.write_glove(tmp_path_factory.mktemp("vectors") / "glove.txt")
 
 
@@ -287,7 +286,6 @@ def test_what_is_beyond_the_released_code_s_vectors_has_no_neighbours(vectors, m
 
 def test_under_which_name_a_word_s_vector_is_found(tmp_path):
     """paper: as it is written, then in lower case; huawei-2019: the basic token."""
-    pytest.importorskip("gensim")
     path = tmp_path / "v.txt"
     path.write_text("Walking 1 0\nwalking 0 1\ncaf\u00e9 1 1\nnear-1 1 0.1\nnear-2 0.1 1\nnear-3 1 0.9\n", encoding="utf-8")
     words = dict.fromkeys(["Walking", "WALKING", "walking", "Caf\u00e9"], False)

@@ -9,7 +9,6 @@ import small_mlm
 from minitinybert import Bert
 from minitinybert.commands.cli import main
 
-pytest.importorskip("gensim")
 WORDS = ["film", "story", "plot", "love", "war"]
 
 

@@ -10,7 +10,6 @@ from minitinybert.commands import demo
 from minitinybert.errors import InputError
 from minitinybert.machine import Machine
 
-pytest.importorskip("gensim")
 OPTIONS = ("TEACHER", "GENERAL", "MLM", "INTERMEDIATE", "PREDICTION", "BASELINE")
 
 

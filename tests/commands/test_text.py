@@ -8,7 +8,6 @@ import small_mlm
 from minitinybert.commands.cli import main
 from minitinybert.data.tokenizer import Tokenizer
 
-pytest.importorskip("gensim")
 ENGLISH = ["the film is good", "the story is bad", "a dull plot", "the war was very bad"]
 RUSSIAN = ["фильм хороший", "плохая история", "скучный сюжет", "война была плохой"]
 

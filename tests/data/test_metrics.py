@@ -49,6 +49,26 @@ def test_always_a_number_and_never_a_warning(data, n):
     assert all(isinstance(value, float) and -1 - 1e-9 <= value <= 1 + 1e-9 for value in found.values())
 
 
+@settings(max_examples=60)
+@given(st.data(), st.integers(1, 40), st.integers(2, 4))
+def test_as_scikit_learn(data, n, classes):
+    """Of two classes, and Matthews' correlation of more; drawn uneven, so that constant sides are among them."""
+    sklearn = pytest.importorskip("sklearn.metrics")
+    draw = lambda: np.array(data.draw(st.lists(st.integers(0, classes - 1) | st.just(1), min_size=n, max_size=n)))
+    p, y = draw(), draw()
+    assert METRICS["accuracy"](p, y) == sklearn.accuracy_score(y, p)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a single class, and of constant sides, which are 0 here
+        assert METRICS["matthews_correlation"](p, y) == pytest.approx(sklearn.matthews_corrcoef(y, p), abs=1e-12)
+        assert METRICS["f1"](p, y) == pytest.approx(sklearn.f1_score(y == 1, p == 1, zero_division=0.0), abs=1e-12)
+
+
+def test_many_examples_overflow_nothing():
+    """n² of 10⁵ examples, squared, is beyond 64 bits."""
+    y = np.arange(100_000) % 2
+    assert METRICS["matthews_correlation"](np.where(np.arange(100_000) % 4 == 0, 1, y), y) == pytest.approx(1 / np.sqrt(3))
+
+
 def test_every_task_s_metrics_are_known():
     known = {metric for task in TASKS.values() for metric in task.metrics}
     assert known | {"mean_correlation"} == set(METRICS)  # by which recipes may keep the best model

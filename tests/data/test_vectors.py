@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import sys
 import zipfile
 from collections import OrderedDict
 
@@ -347,3 +348,14 @@ def test_a_directory_without_vectors(tmp_path):
 def test_tables_of_other_shapes(words, table):
     with pytest.raises(InputError, match="one row a word"):
         WordVectors(words, table)
+
+
+def test_without_gensim(tmp_path, monkeypatch):
+    """Names of its downloader and n-grams ask for it, in one line; GloVe's text does not."""
+    binary = fasttext_binary(fasttext_model(), tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "gensim"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert load_vectors(glove(tmp_path)).words == WORDS
+    for name in (binary, "glove-wiki-gigaword-50"):
+        with pytest.raises(InputError, match=r"by gensim, which is not here.*; pip install 'minitinybert\[vectors\]'$"):
+            load_vectors(name)

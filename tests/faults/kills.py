@@ -274,7 +274,7 @@ def main() -> int:
     import gensim.models  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import PIL.PngImagePlugin  # noqa: F401
-    import sklearn.metrics  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
 
     from minitinybert.augmentation import files  # noqa: F401
     from minitinybert.commands import answer, cli, corpus, plots, task  # noqa: F401
