@@ -56,7 +56,7 @@ def _command(commands: Any, name: str, help: str, threads: bool = True) -> argpa
     return parser
 
 
-_GLUE = "cola sst-2 mrpc sts-b qqp mnli qnli rte wnli"
+_GLUE = "cola sst-2 mrpc sts-b qqp mnli qnli rte wnli ax"
 
 
 def _task_options(parser: argparse.ArgumentParser) -> None:

@@ -26,15 +26,17 @@ from .tables import ENDINGS, Table, open_table
 
 class Column(NamedTuple):
     """A column by its name in the header, or by its place (0-based, −1 the last) where there is
-    none of that name. hub: its name on the Hugging Face hub, where that is another."""
+    none of that name. hub: its name on the Hugging Face hub, where that is another. test: its name
+    in GLUE's own test file, where that is another."""
 
     name: str
     place: int | None
     hub: str = ""
+    test: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (self.name, self.hub) if self.hub else (self.name,)
+        return (self.name, *filter(None, (self.test, self.hub)))
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def _task(name, texts, label, labels, metrics, board, files=_SPLITS, **more) -> 
 
 
 _ENTAILMENT = ("entailment", "not_entailment")
+_NLI = ("contradiction", "entailment", "neutral")
 _01 = ("0", "1")
 TASKS: dict[str, Task] = {
     task.name: task
@@ -120,7 +123,7 @@ TASKS: dict[str, Task] = {
             "mnli",
             [("sentence1", 8, "premise"), ("sentence2", 9, "hypothesis")],
             ("gold_label", -1, "label"),
-            ("contradiction", "entailment", "neutral"),
+            _NLI,
             ("accuracy",),
             "MNLI",
             _MNLI,
@@ -128,16 +131,27 @@ TASKS: dict[str, Task] = {
         _task("qnli", [("question", 1), ("sentence", 2)], ("label", -1), _ENTAILMENT, ("accuracy",), "QNLI"),
         _task("rte", [("sentence1", 1), ("sentence2", 2)], ("label", -1), _ENTAILMENT, ("accuracy",), "RTE"),
         _task("wnli", [("sentence1", 1), ("sentence2", 2)], ("label", -1), _01, ("accuracy",), "WNLI"),
+        _task(
+            "ax",  # GLUE's diagnostics, which a model of MNLI answers: nothing is trained on them
+            [("Premise", 5, "premise", "sentence1"), ("Hypothesis", 6, "hypothesis", "sentence2")],
+            ("Label", 7, "label"),
+            _NLI,
+            ("matthews_correlation",),
+            "AX",
+            {"dev": "diagnostic-full", "test": "AX"},
+        ),
     )
 }
 
 # On the hub a class is a number, and this its name.
+_HUB_NLI = ("entailment", "neutral", "contradiction")
 _HUB_LABELS: dict[str, tuple[str, ...]] = {
     "cola": ("unacceptable", "acceptable"),
     "sst-2": ("negative", "positive"),
     "mrpc": ("not_equivalent", "equivalent"),
     "qqp": ("not_duplicate", "duplicate"),
-    "mnli": ("entailment", "neutral", "contradiction"),
+    "mnli": _HUB_NLI,
+    "ax": _HUB_NLI,
     "qnli": _ENTAILMENT,
     "rte": _ENTAILMENT,
     "wnli": ("not_entailment", "entailment"),
@@ -175,17 +189,19 @@ def read_split(task: Task, directory: Path, split: str) -> Examples:
 
 
 def find_file(task: Task, directory: Path, split: str, endings: Sequence[str] = ENDINGS) -> Path:
-    """A split's file, by the name that the task gives it and one of `endings`."""
+    """A split's file, by the name that the task gives it, or else the split's own, and one of
+    `endings`."""
     if split not in task.files:
         raise InputError(f"split {split!r}: task {task.name} has {', '.join(task.files)}")
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; --data is the directory of the task's files")
-    found = [path for ending in endings if (path := directory / (task.files[split] + ending)).is_file()]
+    names = dict.fromkeys((task.files[split], split))
+    found = [path for name in names for ending in endings if (path := directory / (name + ending)).is_file()]
     if len(found) > 1:
         raise InputError(f"{directory}: holds {' and '.join(path.name for path in found)}; keep the one that is meant")
     if found:
         return found[0]
-    raise InputError(f"{directory}: no {task.files[split]}{{{','.join(endings)}}} in it")
+    raise InputError(f"{directory}: no {' or '.join(names)}{{{','.join(endings)}}} in it")
 
 
 def _places(task: Task, table: Table, test: bool) -> tuple[list[int], int | None]:
