@@ -186,7 +186,7 @@ def test_a_score_that_is_no_number(tmp_path, score):
 
 
 def test_what_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="no such directory"):
+    with pytest.raises(InputError, match="no such file or directory"):
         read_split(TASKS["rte"], tmp_path / "nowhere", "train")
     with pytest.raises(InputError, match=r"no dev\{\.tsv"):
         read_split(TASKS["rte"], tmp_path, "dev")
