@@ -284,6 +284,7 @@ def _plan(
         "provenance": provenance,
         "examples": len(source),
         "train file": hashlib.sha256(source.path.read_bytes()).hexdigest(),
+        "parts": task.parts and asdict(task.parts),
         "model": hashlib.sha256(np.ascontiguousarray(model.parameters.flat).data).hexdigest(),
         "neighbours": hashlib.sha256(json.dumps(neighbours, sort_keys=True).encode()).hexdigest(),
     }
@@ -367,6 +368,10 @@ def _joined(parts: Sequence[Path], task: Task) -> Iterator[bytes]:
 
 
 def _copy_others(task: Task, data: Path, out: Path) -> None:
+    if data.is_file():
+        for split in set(task.files) - {"train"}:
+            write_examples(out / f"{split}.tsv", task, read_split(task, data, split))
+        return
     for split, name in task.files.items():
         found = [path for ending in ENDINGS if (path := data / (name + ending)).is_file()]
         if split == "train":

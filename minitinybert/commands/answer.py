@@ -3,6 +3,7 @@ test files."""
 
 from __future__ import annotations
 
+import csv
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..data.batching import EncodedExamples
-from ..data.glue import Task, write_predictions
+from ..data.glue import ENDS, Examples, Task, write_predictions
 from ..data.squad import Squad, squad_task
 from ..data.tokenizer import Tokenizer
 from ..errors import InputError
+from ..files import json_text, replacing
 from ..machine import Machine
 from ..model.bert import Bert
 from ..model.config import TOKEN_MAPS
@@ -22,7 +24,7 @@ from ..training import evaluation
 from .answer_tokens import answer_texts, label_texts, write_found, write_words
 from .classifiers import answer_kind, check_answers, check_head, in_task_order
 from .kinds import KINDS, Judgement
-from .task_data import TaskData, check_length
+from .task_data import TaskData, check_length, judged_splits
 from .texts import Text, answers, as_json, encode_texts
 
 
@@ -47,10 +49,10 @@ def evaluate(
     model: str, task: Task, data: Path, machine: Machine, max_length: int | None = None, splits: Sequence[str] | None = None
 ) -> dict[str, dict[str, float]]:
     """{split: {metric: value}} of a model on a task's labelled files, by default its dev ones (MNLI
-    has two). A model that is no better than a constant answer is warned of."""
+    has two), or "all" of a file of which no part is known. A model that is no better than a constant answer is warned of."""
     judged, files = judged_model(model, task, data, machine, max_length)
     results = {}
-    for split in splits or task.dev_splits:
+    for split in splits or judged_splits(task, data):
         examples = files.split(split)
         if not examples.labelled:
             raise InputError(f"{data}: split {split} has no labels; nothing to compare with")
@@ -70,9 +72,9 @@ def judged_model(model: str, task: Task, data: Path, machine: Machine, max_lengt
 
 
 def predict(
-    model: str, texts: Sequence[str], machine: Machine, max_length: int | None = None, squad: Squad | None = None
+    model: str, texts: Sequence[str] | Examples, machine: Machine, max_length: int | None = None, squad: Squad | None = None
 ) -> list[dict[str, Any]]:
-    """For each text (`first ||| second` for a pair) the label, and the probability of each; of a
+    """For each text (`first ||| second` for a pair; or rows of a table) the label, and the probability of each; of a
     multi-label model the labels that are more probable than not; the number for regression. Of
     models that look at each token: answer_tokens.py. squad: how documents are read and answers
     chosen."""
@@ -82,29 +84,47 @@ def predict(
         check_head(loaded.config, model, loaded.config.head)
         length = max_length or (squad if loaded.config.head == "spans" else Task).max_length
         check_length(length, loaded.config)
+        texts = _said(texts)
         if loaded.config.head == "spans":
             return answer_texts(loaded, texts, machine.workers, length, squad)
         return label_texts(loaded, texts, machine.workers, length)
     kind, max_length = answer_kind(loaded.config, model), max_length or Task.max_length
     check_length(max_length, loaded.config)
-    asked: list[Text] = [_text(text) for text in texts]
+    asked = _asked(texts)
     encoded = encode_texts(asked, Tokenizer.load(loaded.tokenizer_files), loaded, max_length)
     values = evaluation.logits(loaded, encoded, machine.workers)
-    return [as_json(answer, text, kind) for answer, text in zip(answers(asked, values, loaded, kind), texts, strict=True)]
+    return [as_json(answer, text, kind) for answer, text in zip(answers(asked, values, loaded, kind), _said(texts), strict=True)]
 
 
-def _text(text: str) -> Text:
-    """A text of the command line, on which bars divide a pair."""
-    first, bars, second = text.partition("|||")
-    return (first, second) if bars else text
+def _asked(texts: Sequence[str] | Examples) -> list[Text]:
+    """Texts or pairs, which bars divide on the command line."""
+    if isinstance(texts, Examples):
+        return list(texts.texts if texts.pairs is None else zip(texts.texts, texts.pairs, strict=True))
+    halves = [text.partition("|||") for text in texts]
+    return [(first, second) if bars else text for text, (first, bars, second) in zip(texts, halves, strict=True)]
 
 
-def predict_test(model: str, task: Task, data: Path, out: Path, machine: Machine, max_length: int | None = None) -> list[str]:
-    """Answer a task's test files in GLUE's leaderboard format, RTE.tsv or MNLI-m.tsv and
-    MNLI-mm.tsv in `out`; returns their paths."""
+def _said(texts: Sequence[str] | Examples) -> Sequence[str]:
+    """Each as one text, as the command line has it."""
+    return [text if isinstance(text, str) else " ||| ".join(text) for text in _asked(texts)] if isinstance(texts, Examples) else texts
+
+
+def predict_test(
+    model: str, task: Task, data: Path, out: Path, machine: Machine, max_length: int | None = None, table: bool = False
+) -> list[str]:
+    """Answer a task's test files, or one file, in GLUE's leaderboard format, RTE.tsv or MNLI-m.tsv
+    and MNLI-mm.tsv in `out`; as a `table`, `out` is a file of probabilities (write_probabilities).
+    Returns the paths."""
     judged, files = judged_model(model, replace(task, unlabelled="ignore"), data, machine, max_length)
+    if table and (task.head != "classifier" or len(task.test_splits) > 1):
+        raise InputError(f"--out {out}: a table has one label a text, of one file; name a directory for task {task.name}")
     for split in task.test_splits:
         files.split(split)  # all are read before anything is written
+    if table:
+        (split,) = task.test_splits
+        values, kind = evaluation.logits(judged, files.split(split), machine.workers), answer_kind(judged.config, model)
+        write_probabilities(out, [as_json(answer, "", kind) for answer in answers([""] * len(values), values, judged, kind)])
+        return [str(out)]
     Path(out).mkdir(parents=True, exist_ok=True)
     written = []
     if task.head == "spans":
@@ -118,3 +138,25 @@ def predict_test(model: str, task: Task, data: Path, out: Path, machine: Machine
         write_predictions(path, task, evaluation.predictions(values, task.labels is None))
         written.append(str(path))
     return written
+
+
+def write_probabilities(path: Path, answers: Sequence[Mapping[str, Any]]) -> None:
+    """`predict`'s answers as a table, by the file's ending: a row each, in their order; the label and
+    the probability of each label by its name, or the score. InputError for answers of another kind,
+    and where a label is called as a column is."""
+    if not answers or not answers[0].keys() & {"label", "labels", "score"}:
+        raise InputError(f"--out {path}: a table has a label or a score for each text, and this model answers otherwise; leave --out out")
+    said = next(name for name in ("label", "labels", "score") if name in answers[0])
+    names = list(answers[0].get("probabilities", ()))
+    if said in names:
+        raise InputError(f"--out {path}: a label is called {said!r}, as the column of what is answered; use --json")
+    shown = lambda answer: ", ".join(answer[said]) if said == "labels" else answer[said]
+    rows = [{said: shown(answer), **answer.get("probabilities", {})} for answer in answers]
+    cells = [[said, *names], *map(dict.values, rows)]
+    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix.lower() == ".jsonl":
+            file.writelines(json_text(row, ensure_ascii=False) + "\n" for row in rows)
+        elif path.suffix.lower() == ".tsv":  # raw, as it is read
+            file.writelines("\t".join(str(cell).translate(ENDS) for cell in row) + "\n" for row in cells)
+        else:
+            csv.writer(file, lineterminator="\n").writerows(cells)

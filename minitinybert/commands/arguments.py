@@ -158,19 +158,22 @@ def _command(commands: Any, name: str, help: str, threads: bool = True) -> argpa
     return parser
 
 
-_GLUE = "cola sst-2 mrpc sts-b qqp mnli qnli rte wnli"
+_GLUE = "cola sst-2 mrpc sts-b qqp mnli qnli rte wnli ax"
 
 
 def _task_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", required=True, metavar="NAME", help=f"{_GLUE}, tokens, squad, or custom")
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the task's directory: train, dev (and test) files")
+    known = "(without it: the one that the model or teacher remembers, or custom with --text-columns)"
+    parser.add_argument("--task", metavar="NAME", help=f"{_GLUE}, tokens, squad, or custom {known}")
+    one = "or one .csv, .tsv, .jsonl or .parquet, which is split"
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR|FILE", help=f"the task's train, dev (and test) files; {one}")
+    parser.add_argument("--split-seed", type=int, metavar="N", help="of one file's split, whatever --seed is (without it: 0)")
     parser.add_argument("--drop-unlabelled", action="store_true", help="leave rows out that have no gold label: blank, -, NaN")
     _custom_options(parser)
 
 
 def _custom_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-columns", metavar="A[,B]", help="--task custom: the text's column, or a pair's two; tokens: the words'")
-    parser.add_argument("--label-column", metavar="NAME", help="--task custom, tokens: the label's column")
+    parser.add_argument("--label-column", metavar="NAME", help="--task custom, tokens: the label's column; models remember both")
     parser.add_argument("--labels", metavar="A,B,…", help="--task custom: the labels in order (without it: those of the training file)")
     parser.add_argument("--regression", action="store_true", help="--task custom: the labels are numbers, whole ones too")
     squad = parser.add_argument_group(_OF_SQUAD)
@@ -334,17 +337,19 @@ def _evaluate(commands: Any) -> None:
     parser.add_argument("--model", required=True, metavar="DIR|ID")
     _task_options(parser)
     _length_option(parser, None, _OF_TASK)
-    parser.add_argument("--split", action="append", metavar="NAME", help="another split than dev, such as test; may be repeated")
+    parser.add_argument("--split", action="append", metavar="NAME", help="another than dev: test, or all of one file; may be repeated")
 
 
 def _predict(commands: Any) -> None:
     parser = _command(commands, "predict", "a model's answer to each text (a pair: 'first ||| second')")
     parser.add_argument("--model", required=True, metavar="DIR|ID")
-    parser.add_argument("--file", type=Path, metavar="FILE", help="a text a line instead of TEXT, an answer each; - for standard input")
-    parser.add_argument("--task", metavar="NAME", help="with --data: whose test file is answered")
+    rows = "or a table with the text's columns"
+    parser.add_argument("--file", type=Path, metavar="FILE", help=f"a text a line instead of TEXT, {rows}; - for standard input")
+    parser.add_argument("--task", metavar="NAME", help="with --data (without it: the one that the model remembers)")
     _custom_options(parser)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the task's directory; its test files are answered")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="with --data: where the leaderboard's files go")
+    parser.add_argument("--data", type=Path, metavar="DIR|FILE", help="the task's directory, whose test files are answered; or one file")
+    to = "a .csv, .tsv or .jsonl of probabilities; with --data also a directory for the leaderboard's files"
+    parser.add_argument("--out", type=Path, metavar="FILE|DIR", help=to)
     parser.add_argument("text", nargs="*", metavar="TEXT")
     _length_option(parser, None, _OF_TASK)
 
@@ -362,8 +367,8 @@ def _export(commands: Any) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new directory: model.onnx, config and tokenizer")
     parser.add_argument("--onnx", action="store_true", default=True, help="the format, of which there is one")
     parser.add_argument("--int8", action="store_true", help="and model_int8.onnx: weights of 8 bits (dynamic quantisation)")
-    parser.add_argument("--task", metavar="NAME", help="with --data: what each file scores on its dev examples is shown")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the task's directory")
+    parser.add_argument("--task", metavar="NAME", help="with --data (without it: the one that the model remembers)")
+    parser.add_argument("--data", type=Path, metavar="DIR|FILE", help="the task's: what each file scores on its dev examples is shown")
     _custom_options(parser)
     _length_option(parser, None, _OF_TASK)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ..data.glue import Task, label_order
+from ..data.glue import Task, label_names, label_order
 from ..data.squad import Squad
 from ..distillation.recipes import DEFAULT, Recipe
 from ..errors import InputError
@@ -23,10 +23,6 @@ WHAT = {
     "tokens": ("classifier of words", "labels of words"),
     "spans": ("head of answers", "answers to questions"),
 }
-
-
-def label_names(task: Task) -> list[str]:
-    return ["score"] if task.labels is None else list(task.labels)
 
 
 # ---------------------------------------------------------------------------------------------------- what a classifier says
@@ -166,4 +162,4 @@ def in_task_order(model: Bert, task: Task) -> Bert:
         return model
     for name in ("classifier.weight", "classifier.bias"):
         model.parameters[name][...] = model.parameters[name][order]
-    return Bert(replace(model.config, id2label=dict(enumerate(task.labels))), model.parameters, model.tokenizer_files)
+    return Bert(replace(model.config, id2label=dict(enumerate(label_names(task)))), model.parameters, model.tokenizer_files)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..claims import claimed
 from ..errors import CRASHED, InputError, one_line, out_of_memory
-from ..files import cause, json_text
+from ..files import cause, check_apart, json_text
 from . import streams
 from .arguments import build_parser
 from .recipe_file import load_recipe
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .results import Result, Scores
 
 _UNREAD = 141  # 128 + SIGPIPE
+_LEARN = ("finetune", "distill", "augment", "ablate")  # commands that learn from a task's data, or make what is learned from
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,6 +102,7 @@ def perform(args: argparse.Namespace, ours: Ranks) -> Result:
         machine.allow_tf32(args.device)
     args.ranks = ours
     out = getattr(args, "out", None) or getattr(args, "destination", None)
+    out = None if args.command == "predict" and _is_table(out) else out
     with claimed(out, "DST" if args.command == "convert" else "--out") if out and ours.first else nullcontext():
         ours.wait()  # nobody begins before the claim
         return _COMMANDS[args.command](args)
@@ -243,17 +245,29 @@ def _run_evaluate(args: argparse.Namespace) -> Result:
 
 def _run_predict(args: argparse.Namespace) -> Result:
     from ..machine import Machine
-    from .answer import predict, predict_test
+    from .answer import predict, predict_test, write_probabilities
     from .results import Predictions
 
-    if sum(map(bool, (args.text, args.file, args.data))) != 1 or (args.data and not (args.task and args.out)):
-        raise InputError("predict needs either TEXT…, or --file, or --task, --data and --out for a task's test files")
-    if not args.data and (args.task or args.out):
-        raise InputError("predict: --task and --out go with --data, for a task's test files")
+    table = _is_table(args.out)
+    if sum(map(bool, (args.text, args.file, args.data))) != 1 or (args.data and not args.out):
+        raise InputError("predict needs either TEXT…, or --file, or --data and --out for a file, or a task's test files")
+    if not args.data and (args.task or (args.out and not table)):
+        raise InputError("predict: --task, and an --out that is no .csv, .tsv or .jsonl, go with --data, for a task's test files")
+    if table:
+        check_apart(args.out, *filter(None, (args.file, args.data)))
     with Machine(args.device, args.threads, args.ranks) as machine:
         if args.data:
-            return Predictions(files=predict_test(args.model, _task(args), args.data, args.out, machine, args.max_length))
-        return Predictions(predict(args.model, args.text or _lines(args.file), machine, args.max_length, _squad_task(args)))
+            files = predict_test(args.model, _task(args), args.data, args.out, machine, args.max_length, table)
+            return Predictions(files=files)
+        answers = predict(args.model, args.text or _texts(args), machine, args.max_length, _squad_task(args))
+    if not table:
+        return Predictions(answers)
+    write_probabilities(args.out, answers)
+    return Predictions(files=[str(args.out)])
+
+
+def _is_table(out: Path | None) -> bool:
+    return out is not None and out.suffix.lower() in (".csv", ".tsv", ".jsonl")
 
 
 def _run_convert(args: argparse.Namespace) -> Result:
@@ -268,9 +282,9 @@ def _run_export(args: argparse.Namespace) -> Result:
     from .export import export
     from .results import Report
 
-    if (args.task is None) != (args.data is None):
-        raise InputError("export: --task and --data go together: what each file scores on the task's dev examples")
-    report = export(args.model, args.out, args.int8, _task(args) if args.task else None, args.data, args.max_length)
+    if args.task and not args.data:
+        raise InputError("export: --task goes with --data: what each file scores on the task's dev examples")
+    report = export(args.model, args.out, args.int8, _task(args) if args.data else None, args.data, args.max_length)
     lines = [f"{name}\t{size:,} bytes" for name, size in report["bytes"].items()]
     lines.append(f"largest difference from this model's own outputs\t{report['difference']:.1e}")
     return Report(report, "\n".join(lines))
@@ -310,6 +324,23 @@ def _given(args: argparse.Namespace, epochs: float | None, lr: float | None) -> 
     return {"epochs": epochs, "lr": lr, **both}
 
 
+def _texts(args: argparse.Namespace) -> Any:
+    """Of --file: the text's columns, where it is a table and these are given or remembered; else its
+    lines."""
+    from ..data.glue import custom_task, read_split
+    from ..data.tables import ENDINGS
+    from .remembered import recall
+
+    if args.file.suffix.lower() not in ENDINGS:
+        return _lines(args.file)
+    known = recall(args.model)
+    columns = args.text_columns.split(",") if args.text_columns else known.text_columns if known else ()
+    if not columns:
+        return _lines(args.file)
+    task = custom_task(args.file, [name.strip() for name in columns], "label", regression=True, unlabelled="ignore")
+    return read_split(task, args.file, "all")
+
+
 def _lines(file: Path) -> list[str]:
     """The texts of a file (- for standard input), one a line, blank ones too: answer n is line n's."""
     from ..data.text import numbered, read_lines
@@ -333,34 +364,61 @@ def _text(args: argparse.Namespace) -> Any:
 
 
 def _task(args: argparse.Namespace) -> Any:
+    """The task of --data: what is not given is as the model, or the teacher, remembers it."""
     from ..data import glue
+    from ..progress import log
+    from .remembered import in_parts, recall
 
-    unlabelled: Any = "drop" if getattr(args, "drop_unlabelled", False) else "refuse"
-    if args.task == "custom":
-        return _custom_task(args, unlabelled)
-    name = args.task.lower()
+    model = args.teacher if args.command in ("distill", "ablate") else getattr(args, "model", None)
+    known = recall(model) if model else None
+    name = (args.task or ("custom" if args.text_columns else known.task if known else "")).lower()
+    if not name:
+        whose = f"{model} remembers none" if model else "no model remembers one"
+        raise InputError(f"--task NAME is needed, or --text-columns and --label-column for data of one's own: {whose}")
+    same = known if known and known.task == name else None
+    recalled = same is not None and not args.task and not args.text_columns and same.drop_unlabelled  # all or nothing is said again
+    unlabelled: Any = "drop" if recalled or getattr(args, "drop_unlabelled", False) else "refuse"
     if name in ("tokens", "squad"):
         if unlabelled == "drop":
             raise InputError(f"--task {name}: --drop-unlabelled is of tasks with one label a text")
         return _tokens_task(args) if name == "tokens" else _squad_task(args)
-    if name not in glue.TASKS:
+    if name != "custom" and name not in glue.TASKS:
         raise InputError(f"--task {args.task}: choose one of {', '.join(glue.TASKS)}, tokens, squad, or custom")
-    return replace(glue.TASKS[name], unlabelled=unlabelled)
+    parts = _parts(args, model, same)
+    task = _custom_task(args, same, unlabelled) if name == "custom" else replace(glue.TASKS[name], unlabelled=unlabelled)
+    if not args.data.is_file():
+        return replace(task, parts=parts)
+    task = in_parts(task, parts)
+    if parts and args.command in _LEARN:
+        sizes = ", ".join(f"{n} {part}" for part, n in glue.part_sizes(task, args.data).items())
+        log(f"{args.data}: split into {sizes} rows, of each label alike (--split-seed {parts.seed})")
+    return task
 
 
-def _custom_task(args: argparse.Namespace, unlabelled: Any) -> Any:
+def _parts(args: argparse.Namespace, model: str | None, known: Any) -> Any:
+    """Of --data; None where all of a file is answered."""
+    from .remembered import parts_for
+
+    if args.command == "predict":
+        return None
+    whole = getattr(args, "split", None) == ["all"]
+    return parts_for(args.data, known, model, getattr(args, "split_seed", None), args.command in _LEARN, whole)
+
+
+def _custom_task(args: argparse.Namespace, known: Any, unlabelled: Any) -> Any:
     """Of one's own files. What a model is to answer has that model's labels; else they are the
     training file's."""
     from ..data import glue
     from .classifiers import labels_of
 
     answers = args.command in ("evaluate", "predict", "export")
-    if not args.text_columns or not (args.label_column or args.command == "predict"):
+    columns = [name.strip() for name in args.text_columns.split(",")] if args.text_columns else known and known.text_columns
+    label_column = args.label_column or (known and known.label_column)
+    if not columns or not (label_column or args.command == "predict"):
         raise InputError("--task custom needs --text-columns and --label-column")
-    columns = [name.strip() for name in args.text_columns.split(",")]
     labels = [label.strip() for label in args.labels.split(",")] if args.labels else labels_of(args.model) if answers else None
     regression = True if args.regression or (answers and labels is None) else None
-    return glue.custom_task(args.data, columns, args.label_column or "label", labels, regression, unlabelled)
+    return glue.custom_task(args.data, columns, label_column or "label", labels, regression, unlabelled, not args.labels)
 
 
 def _tokens_task(args: argparse.Namespace) -> Any:

@@ -31,6 +31,7 @@ from ..model.config import TOKEN_MAPS, Config
 from ..progress import log
 from .answer import judged_model
 from .kinds import KINDS
+from .task_data import judged_splits
 
 TOLERANCE = 1e-4  # between our logits and the graph's, of logits of about 1
 _OPSET = 20  # the first that has Gelu
@@ -258,7 +259,7 @@ def _scores(model: str, task: Task, data: Path, max_length: int | None, sessions
     kind = KINDS[task.head]
     with Machine() as machine:
         judged, files = judged_model(model, task, data, machine, max_length)
-        for split in task.dev_splits:
+        for split in judged_splits(task, data):
             examples = files.split(split)
             answers = {"minitinybert": kind.ask(judged, examples, machine.workers)}
             answers |= {name: _logits(session, examples, files.tokenizer.pad_id) for name, session in sessions.items()}

@@ -36,6 +36,7 @@ from .answer import evaluate, judge, judge_against_constant, main_score
 from .classifiers import WHAT, check_answers, in_task_order, load_classifier, load_student, tell_of_relu, with_relu
 from .info import cost_line
 from .kinds import KINDS
+from .remembered import remember
 from .students import is_checkpoint, maps_at_start
 from .task_data import TaskData
 
@@ -70,6 +71,8 @@ def finetune(
     files.check()
     _start_at_the_mean(student, files, recipe)
     _train(student, KINDS[task.head].supervised(task, recipe), files, options, Path(out), machine, resume, f"finetune {task.name}")
+    if machine.workers.ranks.first:
+        remember(out, task)
     tell_of_relu(student.config, out)
     log(cost_line(student.config, max_length))
     return evaluate(str(out), task, data, machine, max_length)
@@ -143,6 +146,8 @@ def distill_task(
         _train(pupil, objective, files, plan.intermediate, place, machine, resume, "distill intermediate", taught)
         pupil = Bert.load(place)
     if stage == "intermediate":
+        if machine.workers.ranks.first:
+            remember(place, task)
         return {}
     kind = KINDS[task.head]
     last = kind.supervised(task, recipe) if hard_labels else kind.prediction(task, recipe)
@@ -156,6 +161,8 @@ def distill_task(
         choose_of_grid(plan.prediction, out, learn, scores, judged, machine)
     else:
         learn(plan.prediction, out)
+    if machine.workers.ranks.first:
+        remember(out, task)
     tell_of_relu(pupil.config, out)
     log(cost_line(pupil.config, plan.max_length, master.config))
     return evaluate(str(out), task, last_files.directory, machine, plan.max_length)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data.batching import EncodedExamples
 from ..data.glue import Examples, Task, read_split
+from ..data.parts import ALL
 from ..data.squad import read_windows
 from ..data.tagging import read_words
 from ..data.tokenizer import Tokenizer
@@ -41,6 +42,12 @@ class TaskData:
         """InputError for what is wrong with the files that training reads, before hours are spent."""
         for name in ("train", *self.task.dev_splits):
             self.split(name)
+
+
+def judged_splits(task: Task, data: Path) -> tuple[str, ...]:
+    """Those that a model is judged on where nobody says: the dev files or part, or all of a file of
+    which no part is known."""
+    return (ALL,) if task.head == "classifier" and task.parts is None and Path(data).is_file() else task.dev_splits
 
 
 def check_length(max_length: int, config: Config) -> None:

@@ -21,20 +21,23 @@ from ..errors import InputError
 from ..files import replacing
 from ..progress import log
 from . import fields
+from .parts import ALL, PARTS, Parts, deal
 from .tables import ENDINGS, Table, open_table
 
 
 class Column(NamedTuple):
     """A column by its name in the header, or by its place (0-based, −1 the last) where there is
-    none of that name. hub: its name on the Hugging Face hub, where that is another."""
+    none of that name. hub: its name on the Hugging Face hub, where that is another. test: its name
+    in GLUE's own test file, where that is another."""
 
     name: str
     place: int | None
     hub: str = ""
+    test: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (self.name, self.hub) if self.hub else (self.name,)
+        return (self.name, *filter(None, (self.test, self.hub)))
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Task:
     short_rows: bool = False  # the files have rows that lack columns
     leaderboard: str = ""  # the file's name in a submission
     unlabelled: Literal["refuse", "drop", "ignore"] = "refuse"  # rows without a gold label; ignore: labels are not read
+    numbered: bool = False  # a file may say a label's number, from 0, in place of its name
+    parts: Parts | None = None  # of one file that holds all splits; None: a file each, or one that is a split as it is
     head: ClassVar[str] = "classifier"  # of a model that answers it
     max_length: ClassVar[int] = 128  # word pieces that a text, or a pair, is cut to where nobody says
 
@@ -92,6 +97,7 @@ def _task(name, texts, label, labels, metrics, board, files=_SPLITS, **more) -> 
 
 
 _ENTAILMENT = ("entailment", "not_entailment")
+_NLI = ("contradiction", "entailment", "neutral")
 _01 = ("0", "1")
 TASKS: dict[str, Task] = {
     task.name: task
@@ -120,7 +126,7 @@ TASKS: dict[str, Task] = {
             "mnli",
             [("sentence1", 8, "premise"), ("sentence2", 9, "hypothesis")],
             ("gold_label", -1, "label"),
-            ("contradiction", "entailment", "neutral"),
+            _NLI,
             ("accuracy",),
             "MNLI",
             _MNLI,
@@ -128,16 +134,27 @@ TASKS: dict[str, Task] = {
         _task("qnli", [("question", 1), ("sentence", 2)], ("label", -1), _ENTAILMENT, ("accuracy",), "QNLI"),
         _task("rte", [("sentence1", 1), ("sentence2", 2)], ("label", -1), _ENTAILMENT, ("accuracy",), "RTE"),
         _task("wnli", [("sentence1", 1), ("sentence2", 2)], ("label", -1), _01, ("accuracy",), "WNLI"),
+        _task(
+            "ax",  # GLUE's diagnostics, which a model of MNLI answers: nothing is trained on them
+            [("Premise", 5, "premise", "sentence1"), ("Hypothesis", 6, "hypothesis", "sentence2")],
+            ("Label", 7, "label"),
+            _NLI,
+            ("matthews_correlation",),
+            "AX",
+            {"dev": "diagnostic-full", "test": "AX"},
+        ),
     )
 }
 
 # On the hub a class is a number, and this its name.
+_HUB_NLI = ("entailment", "neutral", "contradiction")
 _HUB_LABELS: dict[str, tuple[str, ...]] = {
     "cola": ("unacceptable", "acceptable"),
     "sst-2": ("negative", "positive"),
     "mrpc": ("not_equivalent", "equivalent"),
     "qqp": ("not_duplicate", "duplicate"),
-    "mnli": ("entailment", "neutral", "contradiction"),
+    "mnli": _HUB_NLI,
+    "ax": _HUB_NLI,
     "qnli": _ENTAILMENT,
     "rte": _ENTAILMENT,
     "wnli": ("not_entailment", "entailment"),
@@ -148,44 +165,79 @@ _HUB_LABELS: dict[str, tuple[str, ...]] = {
 
 
 def read_split(task: Task, directory: Path, split: str) -> Examples:
-    """The examples of one split. Labels are None where a test file has no such column (GLUE's have
-    none) or says −1 in every row, as the hub's do. Every row of a test file is an example, since a
-    leaderboard goes by their numbers.
+    """The examples of one split: those of its file in `directory`, or, where that is a file, of a
+    part of its rows (parts.py), or all of them (ALL, or where labels are ignored).
+
+    Labels are None where a test file has no such column (GLUE's have none) or says −1 in every row,
+    as the hub's do. Every row of a test file is an example, since a leaderboard goes by their numbers.
 
     Rows without a gold label are as task.unlabelled says. What a field is, as a text or as a label:
     fields.py. InputError names file and line of a row with too few or too many columns, an unknown
     label, a number that is none, no text, or bad UTF-8; and says what was looked for where there is
     no file.
     """
-    test = split.startswith("test")
+    if (path := Path(directory)).is_file():
+        return _read_part(task, path, split)
+    return _read(task, find_file(task, path, split), split.startswith("test"))
+
+
+def part_sizes(task: Task, path: Path) -> dict[str, int]:
+    """How many rows of one file each part has."""
+    whole = _read(task, path, test=False)
+    return dict(zip(PARTS, np.bincount(_dealt(task, whole), minlength=len(PARTS)).tolist(), strict=True))
+
+
+def _dealt(task: Task, whole: Examples) -> np.ndarray:
+    assert task.parts is not None and whole.labels is not None
+    texts = list(zip(whole.texts, *([] if whole.pairs is None else [whole.pairs]), strict=True))
+    return deal(texts, whole.labels, task.parts.seed, whole.path)
+
+
+def _read_part(task: Task, path: Path, split: str) -> Examples:
+    whole = _read(task, path, test=task.unlabelled == "ignore", tell=split == ALL)
+    if split == ALL or whole.labels is None:
+        return whole
+    if split not in PARTS:
+        raise InputError(f"split {split!r}: one file has {', '.join((*PARTS, ALL))}")
+    if task.parts is None:
+        raise InputError(f"{path}: one file, and no model that knows its parts; split {ALL!r} is all of it")
+    chosen = np.flatnonzero(_dealt(task, whole) == PARTS.index(split))
+    only = lambda values: [values[i] for i in chosen]
+    pairs = None if whole.pairs is None else only(whole.pairs)
+    return Examples(only(whole.texts), pairs, whole.labels[chosen], only(whole.rows), path)
+
+
+def _read(task: Task, path: Path, test: bool, tell: bool = True) -> Examples:
     # CoLA's train and dev files have no header; every test file has one.
-    table = open_table(find_file(task, Path(directory), split), header=task.header or test, counted=test)
+    table = open_table(path, header=task.header or test, counted=test)
     texts, label = _places(task, table, test)
     rows = list(_whole_rows(task, table, texts, label, test))
     labels = None
     if label is not None and not (test and _all_secret(task, [row[label] for _, row in rows])):
-        rows, labels = _labels(task, table, texts, label, rows)
+        rows, labels = _labels(task, table, texts, label, rows, tell)
     if not rows:
         raise InputError(f"{table.path}: no examples in it")
     columns = [[text_of(row[place], "the text", table.path, line) for line, row in rows] for place in texts]
     lines = [line for line, _ in rows]
-    if not test:  # there, rows are numbers that need an answer, whatever they hold
+    if tell and not test:  # there, rows are numbers that need an answer, whatever they hold
         _tell_blank(table.path, columns, lines)
     return Examples(columns[0], columns[1] if len(columns) > 1 else None, labels, lines, table.path)
 
 
 def find_file(task: Task, directory: Path, split: str, endings: Sequence[str] = ENDINGS) -> Path:
-    """A split's file, by the name that the task gives it and one of `endings`."""
+    """A split's file, by the name that the task gives it, or else the split's own, and one of
+    `endings`."""
     if split not in task.files:
         raise InputError(f"split {split!r}: task {task.name} has {', '.join(task.files)}")
     if not directory.is_dir():
-        raise InputError(f"{directory}: no such directory; --data is the directory of the task's files")
-    found = [path for ending in endings if (path := directory / (task.files[split] + ending)).is_file()]
+        raise InputError(f"{directory}: no such file or directory; --data is the directory of the task's files, or one file of examples")
+    names = dict.fromkeys((task.files[split], split))
+    found = [path for name in names for ending in endings if (path := directory / (name + ending)).is_file()]
     if len(found) > 1:
         raise InputError(f"{directory}: holds {' and '.join(path.name for path in found)}; keep the one that is meant")
     if found:
         return found[0]
-    raise InputError(f"{directory}: no {task.files[split]}{{{','.join(endings)}}} in it")
+    raise InputError(f"{directory}: no {' or '.join(names)}{{{','.join(endings)}}} in it")
 
 
 def _places(task: Task, table: Table, test: bool) -> tuple[list[int], int | None]:
@@ -265,13 +317,13 @@ def _all_secret(task: Task, values: Sequence[Any]) -> bool:
     return "-1" not in (task.labels or ()) and all(isinstance(v, (str, int, float)) and fields.label(v) == "-1" for v in values)
 
 
-def _labels(task: Task, table: Table, texts: list[int], label: int, rows: _Rows) -> tuple[_Rows, np.ndarray]:
+def _labels(task: Task, table: Table, texts: list[int], label: int, rows: _Rows, tell: bool) -> tuple[_Rows, np.ndarray]:
     """The rows that have a label, and the labels: (n,) int64 classes in the task's order, or float64
     numbers."""
     numbers = _hub_numbers(task, table, texts, label)
     found = [_label(task, row[label], numbers, table.path, line) for line, row in rows]
     kept = [i for i, y in enumerate(found) if y is not None]
-    if len(kept) < len(rows):
+    if tell and len(kept) < len(rows):
         log(f"{table.path}: {len(rows) - len(kept)} of {len(rows)} rows have no gold label and are left out")
     labels = np.array([found[i] for i in kept], np.float64 if task.labels is None else np.int64)
     return [rows[i] for i in kept], labels
@@ -293,6 +345,8 @@ def _label(task: Task, value: Any, hub_numbers: Sequence[str], path: Path, line:
         return hub_numbers.index(text)
     if task.labels is not None and text in task.labels:
         return task.labels.index(text)
+    if task.labels is not None and task.numbered and re.fullmatch("[0-9]{1,6}", text) and int(text) < len(task.labels):
+        return int(text)
     if task.labels is None and math.isfinite(number := _number(text)):
         return number
     missing = text == "" or (text == "-1" and task.labels is not None)
@@ -333,11 +387,13 @@ def custom_task(
     labels: Sequence[str] | None = None,
     regression: bool | None = None,
     unlabelled: Literal["refuse", "drop", "ignore"] = "refuse",
+    numbered: bool = False,
 ) -> Task:
     """A task on files of one's own, train.* and dev.* (and test.*) as TSV, CSV, JSONL or Parquet
-    with named columns.
+    with named columns; or on one such file.
 
-    `labels` and `regression` decide where they are given. Else the labels are those of the training
+    `labels` and `regression` decide where they are given; `numbered`: a file may say their numbers,
+    where no label is a number itself. Else the labels are those of the training
     file, which are told: whole numbers in their order, other text in alphabetical order; numbers
     with decimals make it a regression. InputError where there are fewer than two labels, a row has
     none (but for `unlabelled`), numbers with decimals stand among other text, or not one or two text
@@ -351,12 +407,15 @@ def custom_task(
     if regression:
         return task
     found = labels or _labels_in(task, Path(directory), regression is None)
-    return task if found is None else replace(task, labels=tuple(found), metrics=("accuracy",))
+    if found is None:
+        return task
+    numbered = numbered and not any(math.isfinite(_number(label)) for label in found)
+    return replace(task, labels=tuple(found), metrics=("accuracy",), numbered=numbered)
 
 
 def _labels_in(task: Task, directory: Path, may_be_numbers: bool) -> list[str] | None:
     """The training file's labels in order; None where they are numbers with decimals."""
-    table = open_table(find_file(task, directory, "train"))
+    table = open_table(directory if directory.is_file() else find_file(task, directory, "train"))
     place, name = _find_column(task.label_column, table), task.label_column.name
     lines: dict[str, int] = {}  # where each label stands first
     counts = Counter[str]()
@@ -396,7 +455,7 @@ def label_order(task: Task, id2label: Mapping[int, str]) -> list[int]:
     assert task.labels is not None
     names = [id2label[i] for i in sorted(id2label)]
     spellings: tuple[Callable[[str], str], ...] = (str, str.lower)
-    for wanted in (task.labels, _hub_names(task)):
+    for wanted in (task.labels, label_names(task)):
         for spelling in spellings:
             said, asked = [spelling(name) for name in names], [spelling(label) for label in wanted]
             if sorted(said) == sorted(asked) and len(set(asked)) == len(asked):
@@ -409,15 +468,18 @@ def label_order(task: Task, id2label: Mapping[int, str]) -> list[int]:
     )
 
 
-def _hub_names(task: Task) -> list[str]:
-    """The task's labels in order; what the hub calls them where they are numbers."""
+def label_names(task: Task) -> list[str]:
+    """The task's labels in order, as a model names its outputs; what the hub calls them where they
+    are numbers. Of a regression "score"."""
+    if task.labels is None:
+        return ["score"]
     hub = _HUB_LABELS.get(task.name, ())
-    return [hub[int(label)] if hub and label.isdigit() else label for label in task.labels or ()]
+    return [hub[int(label)] if hub and label.isdigit() else label for label in task.labels]
 
 
 # -------------------------------------------------------------------------------------------------------------------- writing
 
-_ENDS = str.maketrans("\t\n\r", "   ")  # what a raw TSV cannot hold in a field
+ENDS = str.maketrans("\t\n\r", "   ")  # what a raw TSV cannot hold in a field
 
 
 def write_examples(path: Path, task: Task, examples: Examples) -> None:
@@ -443,7 +505,7 @@ def _layout_rows(task: Task, examples: Examples) -> Iterator[list[str]]:
     for i, values in enumerate(zip(*texts, labels, strict=True)):
         row = [str(i)] * width
         for place, value in zip(places, values, strict=True):
-            row[place] = value.translate(_ENDS)
+            row[place] = value.translate(ENDS)
         yield row
 
 

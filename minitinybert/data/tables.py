@@ -33,14 +33,17 @@ def open_table(path: Path, header: bool = True, counted: bool = False) -> Table:
     and Parquet bring theirs). `counted`: rows have numbers elsewhere, so that none may be lost: in
     a TSV white space is a row too.
 
-    InputError, here or as rows are read, with file and line: an empty file, bad UTF-8, a row that
+    InputError for another ending, and here or as rows are read, with file and line: an empty file, bad UTF-8, a row that
     is not of the format; of a TSV or CSV that is counted, an empty line between rows.
     """
-    if path.suffix == ".parquet":
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
+        raise InputError(f"{path}: not a kind of file that is read: {', '.join(ENDINGS)}")
+    if ending == ".parquet":
         return _parquet(path)
-    if path.suffix == ".jsonl":
+    if ending == ".jsonl":
         return _json_lines(path)
-    rows = _without_empty(path, _csv_rows(path) if path.suffix == ".csv" else _tsv_rows(path, counted), counted)
+    rows = _without_empty(path, _csv_rows(path) if ending == ".csv" else _tsv_rows(path, counted), counted)
     first = next(rows, None)
     if first is None:
         raise InputError(f"{path}: the file is empty")

@@ -110,7 +110,7 @@ def test_a_multi_label_model_is_no_one_of_several(capsys, tmp_path, data, argume
 def test_fine_tuning_from_a_multi_label_model_begins_with_a_fresh_classifier(capsys, tmp_path, data):
     model = str(saved(tmp_path / "m", (0.0, 1.0), MULTI))
     loaded = load_classifier(model, TASKS["sst-2"], 0)
-    assert loaded.config.problem_type == "single_label_classification" and list(loaded.config.id2label.values()) == ["0", "1"]
+    assert loaded.config.problem_type == "single_label_classification" and list(loaded.config.id2label.values()) == ["negative", "positive"]
     assert (loaded.parameters["classifier.bias"] == 0).all() and (loaded.parameters["classifier.weight"] != 0).all()
     assert "a fresh classifier, in the place of the model's" in capsys.readouterr().err
     status, _, err = run(capsys, "finetune", "--model", model, *TASK, "--data", data, "--out", tmp_path / "out", "--epochs", 1)

@@ -84,9 +84,9 @@ def test_fine_tune_distil_evaluate_predict(capsys, model, data, tmp_path):
     status, out, _ = run(capsys, "evaluate", "--model", student, *common, "--json")
     assert status == 0 and json.loads(out)["results"]["dev"]["accuracy"] == distilled
     status, out, _ = run(capsys, "predict", "--model", student, "good film", "bad plot", "--json")
-    assert status == 0 and [a["label"] for a in json.loads(out)] == ["1", "0"]
+    assert status == 0 and [a["label"] for a in json.loads(out)] == ["positive", "negative"]
     status, out, _ = run(capsys, "predict", "--model", student, "good film")
-    assert status == 0 and out.split("\t")[0] == "1" and out.endswith("good film\n")
+    assert status == 0 and out.split("\t")[0] == "positive" and out.endswith("good film\n")
     losses = [json.loads(line) for line in (student / "intermediate" / "metrics.jsonl").read_text().splitlines()]
     assert set(losses[0]["losses"]) == {"embedding", "hidden", "attention"}
     assert losses[-1]["losses"]["hidden"] < 0.8 * losses[0]["losses"]["hidden"]
@@ -229,15 +229,15 @@ def test_test_files_are_answered_for_the_leaderboard(capsys, teacher, tmp_path):
 def test_own_data_are_answered_by_the_models_labels(capsys, teacher, tmp_path):
     """No training file is needed to evaluate, and no labels to predict; texts may come from a file."""
     columns = ("--task", "custom", "--data", tmp_path, "--text-columns", "text")
-    (tmp_path / "dev.csv").write_text("text,kind\ngood film,1\nbad plot,0\nbad film,1\n")
+    (tmp_path / "dev.csv").write_text("text,kind\ngood film,1\nbad plot,negative\nbad film,1\n")  # a number means the model's output
     (tmp_path / "test.tsv").write_text("text\nbad plot\ngood film\n")
     (tmp_path / "texts").write_text("bad plot\n\nthe good actor\n")
     status, out, err = run(capsys, "evaluate", "--model", teacher, *columns, "--label-column", "kind", "--json")
     assert status == 0 and json.loads(out)["results"]["dev"]["accuracy"] == pytest.approx(2 / 3), err
     status, out, err = run(capsys, "predict", "--model", teacher, *columns, "--out", tmp_path / "out")
-    assert status == 0 and (tmp_path / "out" / "custom.tsv").read_text() == "index\tprediction\n0\t0\n1\t1\n", err
+    assert status == 0 and (tmp_path / "out" / "custom.tsv").read_text() == "index\tprediction\n0\tnegative\n1\tpositive\n", err
     status, out, err = run(capsys, "predict", "--model", teacher, "--file", tmp_path / "texts", "--json")
-    assert status == 0 and [a["label"] for a in json.loads(out)][::2] == ["0", "1"], err
+    assert status == 0 and [a["label"] for a in json.loads(out)][::2] == ["negative", "positive"], err
     status, _, err = run(capsys, "evaluate", "--model", teacher, *columns, "--label-column", "kind", "--labels", "1,2,3")
     assert status == 2 and err.count("\n") == 1
 

@@ -128,4 +128,4 @@ def test_without_the_extra(saved, tmp_path, monkeypatch, capsys):
     assert main(["export", "--model", saved, "--out", str(tmp_path / "out")]) == 2
     assert "pip install 'minitinybert[onnx]'" in capsys.readouterr().err and not Path(tmp_path / "out").exists()
     assert main(["export", "--model", saved, "--out", str(tmp_path / "out"), "--task", "sst-2"]) == 2
-    assert "--task and --data go together" in capsys.readouterr().err
+    assert "--task goes with --data" in capsys.readouterr().err

@@ -298,6 +298,25 @@ def test_a_test_file_s_answers_are_in_its_own_file(teacher, of_another_order, en
             assert Path(path).read_text(encoding="utf-8").splitlines() == ["index\tprediction", *expected]
 
 
+def test_the_diagnostics_are_answered_by_an_mnli_model(teacher, of_another_order, entailments, machine, tmp_path):
+    """AX.tsv with label names, and the labelled file's Matthews correlation, whatever the model's order of labels."""
+    ax, rng, words = TASKS["ax"], np.random.default_rng(2), [*SAYS, *SAYS]
+    rows = pairs(rng, words)
+    write(tmp_path / "AX.tsv", rows, None, "Label")
+    meant = [SAYS[word] for word in words]
+    meant[0] = "neutral" if meant[0] != "neutral" else "entailment"
+    lines = ["Lexical Semantics\tPredicate-Argument Structure\tLogic\tKnowledge\tDomain\tPremise\tHypothesis\tLabel"]
+    lines += ["\t".join(["", "", "", "", "News", *row, label]) for row, label in zip(rows, meant, strict=True)]
+    (tmp_path / "diagnostic-full.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for i, model in enumerate((teacher, of_another_order)):
+        (path,) = predict_test(model, ax, tmp_path, tmp_path / f"out {i}", machine)
+        assert path == str(tmp_path / f"out {i}" / "AX.tsv")
+        assert Path(path).read_text() == "index\tprediction\n" + "".join(f"{i}\t{SAYS[word]}\n" for i, word in enumerate(words))
+        # one of six is wrong: by hand from the table of both, (c·s − Σ p·t) / √((s² − Σ p²)(s² − Σ t²)) with c = 5, s = 6
+        matthews = (5 * 6 - (2 * 1 + 2 * 3 + 2 * 2)) / np.sqrt((36 - 12) * (36 - 14))
+        assert evaluate(model, ax, tmp_path, machine) == {"dev": {"matthews_correlation": pytest.approx(matthews)}}
+
+
 def test_a_teacher_of_another_order_says_and_teaches_the_same(teacher, of_another_order, entailments, machine, tmp_path):
     assert evaluate(of_another_order, MNLI, entailments, machine) == evaluate(teacher, MNLI, entailments, machine)
     results = []
