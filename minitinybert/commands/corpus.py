@@ -232,7 +232,8 @@ def distill_general(
     master_config = master.config
     del master, frozen
     learner = Learner(pupil.to(machine.xp), objective, machine.workers, answering, decided.seed, known)
-    train(learner, examples, decided, out, resume=resume, description="distill general", conditions=conditions)
+    about = {"teacher": teacher, "corpus": [str(file) for file in text.files], "max_length": text.max_length}
+    train(learner, examples, decided, out, resume=resume, description="distill general", conditions=conditions, about=about)
     log(cost_line(pupil.config, text.max_length, master_config))
     return {"train": _last_losses(out)}
 

@@ -36,6 +36,7 @@ from .answer import evaluate, judge, judge_against_constant, main_score
 from .classifiers import WHAT, check_answers, in_task_order, load_classifier, load_student, tell_of_relu, with_relu
 from .info import cost_line
 from .kinds import KINDS
+from .record import about_task
 from .remembered import remember
 from .students import is_checkpoint, maps_at_start
 from .task_data import TaskData
@@ -142,7 +143,7 @@ def distill_task(
     check_teacher(teacher, master, files, machine)
     if objective is not None:
         known = maps_at_start(student, pupil, source, recipe, files.split("train"), plan.intermediate.seed)
-        taught = _Taught(master, recipe, answers, (teacher, str(data), plan.max_length), known)
+        taught = _Taught(master, recipe, answers, (teacher, str(data), plan.max_length), known, teacher)
         _train(pupil, objective, files, plan.intermediate, place, machine, resume, "distill intermediate", taught)
         pupil = Bert.load(place)
     if stage == "intermediate":
@@ -151,7 +152,7 @@ def distill_task(
         return {}
     kind = KINDS[task.head]
     last = kind.supervised(task, recipe) if hard_labels else kind.prediction(task, recipe)
-    taught = _Taught(master, recipe, answers, (teacher, str(last_files.directory), plan.max_length), {})
+    taught = _Taught(master, recipe, answers, (teacher, str(last_files.directory), plan.max_length), {}, teacher)
 
     def learn(options: Options, place: Path) -> None:
         _train(pupil, last, last_files, options, place, machine, resume, "distill prediction", taught)
@@ -257,6 +258,7 @@ class _Taught(NamedTuple):
     answers: Answers
     where: Hashable
     projections: Mapping[str, np.ndarray]
+    path: str  # the teacher's
 
 
 def _train(
@@ -275,7 +277,9 @@ def _train(
     known: Mapping[str, np.ndarray] = {}
     conditions: dict[str, Any] = {"task": task.name, "max_length": files.max_length}
     conditions |= {"classifier_relu": model.config.classifier_relu, "padding_gradient": objective.padding_gradient}
+    about = about_task(task, files.directory, files.max_length)
     if taught is not None:
+        about["teacher"] = taught.path
         if taught.recipe.padding == "count":
             examples = replace(examples, pad_to=files.max_length, pad_id=files.tokenizer.pad_id)
         teacher = running = Running(taught.teacher, taught.recipe.teacher_dropout)
@@ -292,4 +296,4 @@ def _train(
     if objective.student_view.logits:
         dev = files.split(task.dev_splits[0])
         on_dev = lambda m: judge(m, task, dev, machine)
-    train(learner, examples, options, out, on_dev, task.main_metric, resume, description, conditions)
+    train(learner, examples, options, out, on_dev, task.main_metric, resume, description, conditions, about)

@@ -128,15 +128,18 @@ def train(
     resume: bool = False,
     description: str = "train",
     conditions: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Train `learner.student` on `examples`; returns the best value of `metric` by its name,
     {} without `evaluate`.
 
     evaluate(model) -> metrics, after every epoch; `metric` names the one that decides which model
-    is kept. `conditions`: what else has to be the same for a run to go on. Raises Stopped on a
-    signal, InputError where `out` holds another run.
+    is kept. `conditions`: what else has to be the same for a run to go on. `about`: what the first
+    line of metrics tells of the run ("run"), besides `description` and its settings. Raises Stopped
+    on a signal, InputError where `out` holds another run.
     """
     run = _Run(learner, examples, options, Path(out), evaluate, metric, conditions)
+    run.about = {"what": description, **(about or {}), "settings": run.settings}
     run.start(resume)
     if options.schedule == "linear" and options.warmup_of(run.total) >= run.total and run.ranks.first:
         log(f"warning: the learning rate rises over {options.warmup_of(run.total):g} steps and the run has {run.total}; give --warmup")
@@ -183,6 +186,7 @@ class _Run:
         self.bits = {"passes": _passes(), "threads": learner.workers.threads, "ranks": self.ranks.size}
         self.epoch: int | None = None
         self.means: dict[str, float] = {}
+        self.about: Mapping[str, Any] = {}
         self.unread: list[dict[str, Any]] = []  # the losses of the last steps; reading one waits for a GPU, adding them is a launch
         self.started = time.monotonic()
 
@@ -334,7 +338,8 @@ class _Run:
         if not self.ranks.first:
             return
         with writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
-            file.write(json_text(row) + "\n")
+            first = file.tell() == 0
+            file.write(json_text({**row, "run": self.about} if first else row) + "\n")
 
 
 def _add_to(totals: dict[str, float], values: Mapping[str, float]) -> None:
@@ -412,7 +417,8 @@ def _step_of(line: bytes) -> int | None:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl that are whole: {"step", "losses": {name: value}}, perhaps
     with "layers" ({"hidden.2": value}: what a loss is the sum of), or
-    {"step", "dev": {name: value}}. InputError where it cannot be read."""
+    {"step", "dev": {name: value}}; the first also has "run" (`train`'s `about`). InputError where it
+    cannot be read."""
     try:
         rows = [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if _step_of(line) is not None]
     except OSError as error:

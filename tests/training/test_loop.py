@@ -103,6 +103,25 @@ def test_a_killed_process_goes_on_from_its_last_checkpoint(tmp_path, at, options
     assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
 
 
+def test_the_first_line_says_what_was_run(tmp_path):
+    """Once, whether the run was stopped or not: its name, its settings, and what whoever trains tells of it."""
+    for place, at in (("whole", None), ("early", 1), ("late", 17)):
+        out = tmp_path / place
+        with Workers(1) as workers:
+            train_on = lambda objective, resume=False, out=out, workers=workers: train(
+                Learner(Bert.new(CONFIG, 7), objective, workers, seed=3), examples(), OPTIONS, out, resume=resume, description="try",
+                about={"teacher": "nobody"},
+            )  # fmt: skip
+            if at:
+                with pytest.raises(Stopped):
+                    train_on(StopAfter(at))
+            train_on(Supervised(), resume=True)
+    first, *rest = metrics_of(tmp_path / "whole")
+    assert first["run"]["what"] == "try" and first["run"]["teacher"] == "nobody" and first["run"]["settings"]["lr"] == OPTIONS.lr
+    assert not any("run" in row for row in rest)
+    assert metrics_of(tmp_path / "early") == metrics_of(tmp_path / "late") == [first, *rest]
+
+
 def test_a_run_that_was_stopped_before_its_first_line_is_not_written_over(tmp_path):
     with pytest.raises(Stopped):
         fit(tmp_path / "out", StopAfter(1))
