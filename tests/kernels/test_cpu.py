@@ -9,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minitinybert.audit import assert_close, norm
+from minitinybert.distillation.scores import Comparison
+from minitinybert.engine.batch import packed
+from minitinybert.losses.attention import HeadPairs
 from minitinybert.training.optim import PRESETS, Stretch, scalars_of
 
 from . import formulas
@@ -87,6 +90,22 @@ def _weigh(draw, rng):
     return results
 
 
+def _losses(draw, rng):
+    lengths = draw(st.lists(st.sampled_from([1, 2, 7, 25, 70]), min_size=1, max_size=3))
+    heads, entries, weight = HeadPairs(2, 2), draw(st.sampled_from([1.0, 300.0])), draw(st.sampled_from([0.5, 1.0, 3.0]))
+    batch = packed(ids := [np.ones(n, np.int32) for n in lengths], ids)
+    x, y = rng.standard_normal((2, heads.S * batch.row_pairs))
+    how, count = Comparison(heads, False, entries, weight), draw(st.sampled_from([None, 17.0]))
+
+    def results(ops, up):
+        loss, cache = ops.mse_forward(up(x[None]), up(y[None]), None, count)
+        flat, dA = ops.compare(up(x), up(y), batch, how)
+        dx = formulas.mse_backward(weight, cache)
+        return {"loss": np.asarray(loss), "dx": dx, "L_attn": np.asarray(flat), "dA": dA, "dy": up(x)}
+
+    return results
+
+
 def _tables(draw, rng):
     V, T, d = draw(st.sampled_from([1, 2, 9, 1024])), draw(st.sampled_from([1, 5, 257])), draw(WIDTHS)
     W, rows = rng.standard_normal((V, d)), rng.standard_normal((T, d))
@@ -116,7 +135,7 @@ def _optimiser(draw, rng):
     return results
 
 
-CASES = [_gelu, _dropout, _norm, _weigh, _tables, _optimiser]
+CASES = [_gelu, _dropout, _norm, _weigh, _losses, _tables, _optimiser]
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 
 
@@ -177,6 +196,7 @@ def test_what_is_not_finite_is_seen_where_the_formula_shows_it(dtype, bad):
     gain, bias = rng.standard_normal((2, d))
     scores = rng.standard_normal((2, 2, 5, d))
     weigh_keys = rng.integers(0, 2**64, (2, 2, 5), np.uint64)
+    batch, how = packed([np.ones(5, np.int32)], [np.zeros(5, np.int32)]), Comparison(HeadPairs(1, 1), False, 7.0, 0.5)
     places = [0, 17, 63, 66]  # in whole vectors of the processor and in what is left of a row
 
     def through(ops, spoil):
@@ -191,6 +211,9 @@ def test_what_is_not_finite_is_seen_where_the_formula_shows_it(dtype, bad):
             yield from (y, *ops.add_norm_backward(s("dy", dy), cache))
             D, cache = ops.weigh(s("x", scores), None, rate, weigh_keys)
             yield from (D, ops.weigh_backward(s("dy", scores), cache))
+        loss, cache = ops.mse_forward(s("x", x), s("dy", dy))
+        yield from (np.asarray(loss), cache.difference)
+        yield from map(np.asarray, ops.compare(s("x", x).ravel(), s("dy", dy).ravel(), batch, how))
         theta, m, v = (array.astype(dtype).ravel() for array in (x, a, dy * dy))
         ops.update(Stretch(theta, s("dy", dy).ravel(), m, v), scalars_of(PRESETS["adamw"], 1e-3, 2), 100, None)
         yield from (theta, m, v)
@@ -239,6 +262,7 @@ def test_arrays_that_do_not_fit_are_left_to_the_formula(kind):
         np.ones(12),
     )
     A, mask, of_A = np.ones((2, 1, 3, 4), np.float32), np.ones((2, 1, 1, 4), bool), np.ones((2, 1, 3), np.uint64)
+    batch = packed([np.ones(3, np.int32)], [np.zeros(3, np.int32)])
     dropped, norm = formulas.Dropout(keep, 2.0), formulas.Norm(x, np.ones((3, 1), np.float32), row)
     weights = formulas.Weights(formulas.Softmax(A), formulas.Dropout(np.ones(A.shape, bool), 2.0))
     calls = [
@@ -252,6 +276,8 @@ def test_arrays_that_do_not_fit_are_left_to_the_formula(kind):
         (o.weigh, (A, mask, 0.5, of_A)),
         (o.weigh_backward, (A, weights)),
         (o.add_rows, (x, np.ones(3, np.int64), x)),
+        (o.mse_forward, (x, x)),
+        (o.compare, (flat, flat, batch, Comparison(HeadPairs(1, 1), False, 1.0, 1.0))),
     ]
     stretch, scalars = Stretch(flat, flat, flat, flat), scalars_of(PRESETS["adamw"], 1e-3, 1)
     for field in Stretch._fields:
@@ -325,6 +351,10 @@ def test_where_arrays_lie_changes_no_bit(d, dtype):
         ),
         "weigh": ([rows()[None], keys[None], P, P.copy(), keep[None]], lambda A, k, P, D, m: passes.weigh(A, none, k, 6554, 1.1, P, D, m)),
         "weigh_backward": ([rows(), P[0], keep, rows()], lambda dD, P, m, dA: passes.weigh_backward(dD, P, m, 1.1, dA)),
+        "squared_difference": (
+            [P.reshape(-1), rows().reshape(-1), rows().reshape(-1), row()],
+            lambda x, y, out, total: total.fill(passes.squared_difference(x, y, 2.0, out)),
+        ),
         "adam": (state, lambda *a: passes.adam(*a, 50, scalars)),
     }
     for name, (arrays, job) in jobs.items():

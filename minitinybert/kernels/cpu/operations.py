@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ...distillation.scores import Comparison
+from ...engine.batch import Batch
 from ...engine.device import Array
+from ...losses.mse import Cache as Mse
 from ...ops.add_norm import Cache as AddNorm
 from ...ops.attention import Weights
 from ...ops.dropout import Cache as Dropout
@@ -134,6 +137,25 @@ def weigh_backward(dD: Array, cache: Weights) -> Any:
     dA = np.empty_like(P)
     passes.weigh_backward(_rows(dD), _rows(P), _mask(keep, P), scale, _rows(dA))
     return dA
+
+
+def mse_forward(x: Array, y: Array, mask: Array | None = None, count: float | None = None) -> Any:
+    if mask is not None or not fits(x.dtype, (x, x.shape), (y, x.shape)):
+        return NotImplemented
+    count, difference = x.size if count is None else count, np.empty_like(x)
+    total = passes.squared_difference(x.reshape(-1), y.reshape(-1), 1.0, difference.reshape(-1))
+    return x.dtype.type(total / count), Mse(difference, count)
+
+
+def compare(scores_S: Array, scores_T: Array, batch: Batch, how: Comparison) -> Any:
+    if batch.attention_mask is not None or how.count_padding or not how.heads.same:
+        return NotImplemented
+    dtype, shape = scores_S.dtype, (scores_S.size,)
+    if not fits(dtype, (scores_S, shape), (scores_T, shape)):
+        return NotImplemented
+    gradient = np.empty_like(scores_S)
+    total = passes.squared_difference(scores_S, scores_T, 2 * how.weight / how.entries, gradient)
+    return dtype.type(how.weight * total / how.entries), gradient
 
 
 def add_rows(table: Array, ids: Array, rows: Array) -> Any:

@@ -370,6 +370,27 @@ def weigh_backward(dD, P, keep, scale, dA):
                 out[j] = p[j] * (g[j] - along)
 
 
+# ---------------------------------------------------------------------------------------------------------------------- losses
+
+
+@compiled
+def squared_difference(x, y, factor, out):
+    """Σ (x − y)², in stretches as `norm_backward` has them; out = factor (x − y)."""
+    number, total = x.dtype.type, 0.0
+    for first in range(0, x.size, _BLOCK):
+        a, b, d = x[first : first + _BLOCK], y[first : first + _BLOCK], out[first : first + _BLOCK]
+        part = number(0)
+        for i in range(d.size):
+            d[i] = a[i] - b[i]
+        for i in range(d.size):
+            part += d[i] * d[i]
+        total += part
+        if factor != 1:
+            for i in range(d.size):
+                d[i] *= number(factor)
+    return total
+
+
 # ---------------------------------------------------------------------------------------------------------------------- few rows
 
 _FEATURES = (config.CPU_FEATURES or get_host_cpu_features()).split(",")  # of what numba compiles for

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from inspect import unwrap
 from typing import Any
 
+from ...distillation import scores
 from ...engine import device
+from ...losses import mse
 from ...model import encoder
 from ...ops import add_norm, attention, dropout, embedding, gelu, layer_norm
 from ...training import optim
@@ -26,6 +28,8 @@ TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
         (attention.weigh, operations.weigh),
         (attention.weighed, operations.weighed),
         (attention.weigh_backward, operations.weigh_backward),
+        (mse.forward, operations.mse_forward),
+        (scores.compare, operations.compare),
         (embedding.add_rows, operations.add_rows),
         (optim.update, operations.update),
     )
