@@ -103,7 +103,8 @@ def _run_finetune(args: argparse.Namespace) -> int:
     with Machine(args.device, args.threads, args.ranks) as machine:
         options = finetune_options(recipe, _given(args, args.epochs, args.lr), **decided)
         results = finetune(
-            args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume, recipe, args.tokenizer
+            args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume, recipe, args.tokenizer,
+            args.keep_state,
         )  # fmt: skip
     return _report(args, {"model": str(args.out), "results": results})
 
@@ -115,7 +116,8 @@ def _run_pretrain(args: argparse.Namespace) -> int:
 
     with Machine(args.device, args.threads, args.ranks) as machine:
         options = Options(**_given(args, args.epochs, args.lr), optimizer=args.optimizer)
-        results = pretrain(args.model, _text(args), args.out, options, machine, _vocabulary(args), rate=args.mask_rate, resume=args.resume)
+        kept = {"resume": args.resume, "keep_state": args.keep_state}
+        results = pretrain(args.model, _text(args), args.out, options, machine, _vocabulary(args), rate=args.mask_rate, **kept)
     return _report(args, {"model": str(args.out), "results": results})
 
 
@@ -157,7 +159,8 @@ def _run_distill_general(args: argparse.Namespace) -> int:
     with Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
         recipe = load_recipe(args.recipe, args.set)
         given = _given(args, args.epochs, args.lr)
-        results = distill_general(args.teacher, args.student, _text(args), args.out, given, machine, recipe, args.resume)
+        kept = {"resume": args.resume, "keep_state": args.keep_state}
+        results = distill_general(args.teacher, args.student, _text(args), args.out, given, machine, recipe, **kept)
     return _report(args, {"model": str(args.out), "results": results})
 
 
@@ -184,6 +187,7 @@ def _run_distill_task(args: argparse.Namespace) -> int:
             teacher_cache=args.teacher_cache,
             prediction_data=args.prediction_data,
             grid=args.grid,
+            keep_state=args.keep_state,
         )
     model = args.out / "intermediate" if args.stage == "intermediate" else args.out
     return _report(args, {"model": str(model), "results": results})
@@ -306,6 +310,17 @@ def _run_info(args: argparse.Namespace) -> int:
     with Machine(args.device, args.threads, args.ranks) as machine:
         report = info.info(args.model, machine, args.teacher, args.length, args.measure, args.batch_size)
     return _print_json(report) if args.json else print(info.format_report(report)) or 0
+
+
+def _run_clean(args: argparse.Namespace) -> int:
+    from .clean import clean
+
+    freed = clean(args.directories)
+    if args.json:
+        return _print_json(freed)
+    for path, size in freed.items():
+        print(f"{path}\t{size:,} bytes freed")
+    return 0
 
 
 def _run_demo(args: argparse.Namespace) -> int:
@@ -485,6 +500,7 @@ _COMMANDS = {
     "predict": _run_predict,
     "info": _run_info,
     "export": _run_export,
+    "clean": _run_clean,
     "audit": _run_audit,
 }
 
