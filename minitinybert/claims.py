@@ -140,16 +140,21 @@ def _is_there(path: Path, descriptor: int) -> bool:
         return False
 
 
+def busy_above(place: Path) -> Path | None:
+    """The directory above that another run has claimed, and may write from into this one."""
+    return next((above for above in Path(place).resolve().parents[:_DEPTH] if above.name and busy(above)), None)
+
+
 def _sweep_below(place: Path, depth: int) -> None:
     """A directory, and those below in which no other run writes."""
     with suppress(OSError):  # one that cannot be read is none of ours
         sweep(place)
         for path in place.iterdir() if depth else ():
-            if path.is_dir() and not path.is_symlink() and not _busy(path):
+            if path.is_dir() and not path.is_symlink() and not busy(path):
                 _sweep_below(path, depth - 1)
 
 
-def _busy(place: Path) -> bool:
+def busy(place: Path) -> bool:
     """Whether another run has claimed a directory."""
     if fcntl is None:
         return False

@@ -28,6 +28,7 @@ def build_parser(kind: type[argparse.ArgumentParser] | None = None) -> argparse.
     _predict(commands)
     _info(commands)
     _export(commands)
+    _clean(commands)
     _audit(commands)
     parser.add_argument("--version", action="version", version=f"minitinybert {__version__}")
     words = "bash, zsh or tcsh: print a script that completes commands, options and files"
@@ -200,6 +201,7 @@ def _training_options(parser: argparse.ArgumentParser, batch_size: int | None = 
     parser.add_argument("--log-every", type=_positive, default=50, metavar="STEPS", help="a line in metrics.jsonl")
     parser.add_argument("--save-every", type=_positive, default=500, metavar="STEPS", help="a checkpoint, also at each epoch")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, where there is one")
+    parser.add_argument("--keep-state", action="store_true", help="leave checkpoint/ and the models on the way when the run has ended")
 
 
 def _teacher_dtype_option(parser: argparse.ArgumentParser) -> None:
@@ -371,6 +373,16 @@ def _export(commands: Any) -> None:
     parser.add_argument("--data", type=Path, metavar="DIR|FILE", help="the task's: what each file scores on its dev examples is shown")
     _custom_options(parser)
     _length_option(parser, None, _OF_TASK)
+
+
+def _clean(commands: Any) -> None:
+    parser = commands.add_parser("clean", help=_CLEAN, description=_CLEAN, formatter_class=_Help)
+    which = "an --out, or a directory above several; of a run that has not ended nothing goes"
+    parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help=which)
+    parser.add_argument("--json", action="store_true", help="results as JSON on standard output")
+
+
+_CLEAN = "remove what only --resume needs of runs that have ended, and say what it frees"
 
 
 def _info(commands: Any) -> None:

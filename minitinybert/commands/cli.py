@@ -118,7 +118,8 @@ def _run_finetune(args: argparse.Namespace) -> Result:
     with Machine(args.device, args.threads, args.ranks) as machine:
         options = finetune_options(recipe, _given(args, args.epochs, args.lr), **decided)
         results = finetune(
-            args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume, recipe, args.tokenizer
+            args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume, recipe, args.tokenizer,
+            args.keep_state,
         )  # fmt: skip
     return _scores(args.out, results)
 
@@ -130,7 +131,8 @@ def _run_pretrain(args: argparse.Namespace) -> Result:
 
     with Machine(args.device, args.threads, args.ranks) as machine:
         options = Options(**_given(args, args.epochs, args.lr), optimizer=args.optimizer)
-        results = pretrain(args.model, _text(args), args.out, options, machine, _vocabulary(args), rate=args.mask_rate, resume=args.resume)
+        kept = {"resume": args.resume, "keep_state": args.keep_state}
+        results = pretrain(args.model, _text(args), args.out, options, machine, _vocabulary(args), rate=args.mask_rate, **kept)
     return _scores(args.out, results)
 
 
@@ -170,7 +172,8 @@ def _run_distill_general(args: argparse.Namespace) -> Result:
     with Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
         recipe = load_recipe(args.recipe, args.set)
         given = _given(args, args.epochs, args.lr)
-        results = distill_general(args.teacher, args.student, _text(args), args.out, given, machine, recipe, args.resume)
+        kept = {"resume": args.resume, "keep_state": args.keep_state}
+        results = distill_general(args.teacher, args.student, _text(args), args.out, given, machine, recipe, **kept)
     return _scores(args.out, results)
 
 
@@ -197,6 +200,7 @@ def _run_distill_task(args: argparse.Namespace) -> Result:
             teacher_cache=args.teacher_cache,
             prediction_data=args.prediction_data,
             grid=args.grid,
+            keep_state=args.keep_state,
         )
     model = args.out / "intermediate" if args.stage == "intermediate" else args.out
     return _scores(model, results)
@@ -298,6 +302,14 @@ def _run_info(args: argparse.Namespace) -> Result:
     with Machine(args.device, args.threads, args.ranks) as machine:
         report = info.info(args.model, machine, args.teacher, args.length, args.measure, args.batch_size)
     return Report(report, info.format_report(report))
+
+
+def _run_clean(args: argparse.Namespace) -> Result:
+    from .clean import clean
+    from .results import Report
+
+    freed = clean(args.directories)
+    return Report(freed, "\n".join(f"{path}\t{size:,} bytes freed" for path, size in freed.items()))
 
 
 def _run_demo(args: argparse.Namespace) -> Result:
@@ -465,6 +477,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "predict": _run_predict,
     "info": _run_info,
     "export": _run_export,
+    "clean": _run_clean,
     "audit": _run_audit,
 }
 

@@ -34,17 +34,20 @@ from ..machine import Machine
 from ..model.bert import Bert
 from ..model.config import Config
 from ..progress import log
-from ..training.loop import Options, digest, read_metrics, train
+from ..training.left import corpus_of, drop
+from ..training.loop import Options, digest, nothing_to_do, read_metrics, train
 from ..training.plan import GENERAL_LENGTH, Given, general_options
 from ..training.shares import Learner
 from ..training.teacher import Running
 from ..weights import read
+from . import card
 from .info import cost_line
 from .shape import is_shape
 from .students import is_checkpoint, maps_at_start, new_student, random_model
 
 _DEV_FRACTION, _DEV_MOST = 0.05, 2000  # sentences at the corpus's end that are kept from training
 _ROWS = 2048  # tokens a batch in evaluation
+_BEST = "log_likelihood"  # of held-out words: by it the best model is kept
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Text:
     def corpus(self, tokenizer: Tokenizer, out: Path, ranks: Ranks = ALONE) -> Corpus:
         """The tokenised corpus: made, gone on with, or found finished."""
         return build_shards(
-            self.files, tokenizer.tokenizer, self.shards or out / "corpus", self.processes, self.one_sentence_a_line, ranks=ranks
+            self.files, tokenizer.tokenizer, self.shards or corpus_of(out), self.processes, self.one_sentence_a_line, ranks=ranks
         )
 
     def check_fits(self, config: Config) -> None:
@@ -71,6 +74,12 @@ class Text:
             raise InputError(f"--max-length {self.max_length}: the model has {config.max_position_embeddings} positions")
         if self.pairs and config.type_vocab_size < 2:
             raise InputError("pairs need a model with two token types, and this one has one; use single segments")
+
+    def settings(self, masking: Masking | None) -> dict[str, Any]:
+        """What is known of the examples before the corpus is tokenised."""
+        sizes = [path.stat().st_size if (path := Path(file)).is_file() else None for file in self.files]
+        chosen = {"max_length": self.max_length, "pairs": self.pairs, "dynamic": self.dynamic}
+        return {**chosen, "masked": masking and masking.rate, "corpus bytes": sizes}
 
     def segments(self, corpus: Corpus, tokenizer: Tokenizer, seed: int, masking: Masking | None, **settings: Any) -> Segments:
         ids = tokenizer.cls_id, tokenizer.sep_id
@@ -89,12 +98,14 @@ def pretrain(
     tokenizer: Path | Mapping[str, Path] | None = None,
     rate: float = 0.15,
     resume: bool = False,
+    keep_state: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Train a masked language model; `out` holds the one best on held-out text.
 
     model: a directory (one without such a head gets a fresh one), or a shape for random weights,
     and `tokenizer` the directory of its tokenizer.json or vocab.txt, or these by name. Returns {"dev": mlm_metrics}
-    of the corpus's last sentences, which are not trained on.
+    of the corpus's last sentences, which are not trained on. keep_state: what only `resume` needs stays,
+    the tokenised corpus among it (training/left.py).
     """
     out = Path(out)
     check_apart(out, model)
@@ -104,6 +115,14 @@ def pretrain(
     words = Tokenizer.load(student.tokenizer_files)
     words.check_fits(student.config.vocab_size)
     text.check_fits(student.config)
+    arguments = [("--model", card.named(model)), *_of_text(text), ("--mask-rate", rate), *card.of_options(options)]
+    made = card.Made("pretrain", [*arguments, *card.of_all_steps(options)], text.max_length, model)
+    masking = mlm_masking(words, rate)
+    settings = text.settings(masking)
+    if resume and nothing_to_do(out, options, settings):
+        results = {"dev": max((row["dev"] for row in read_metrics(out / "metrics.jsonl") if "dev" in row), key=lambda dev: dev[_BEST])}
+        _leave(out, student.config, made, results, machine, keep_state)
+        return results
     corpus = text.corpus(words, out, machine.workers.ranks)
     _check_known(words, corpus)
     cut = len(corpus) - min(_DEV_MOST, round(_DEV_FRACTION * len(corpus)))
@@ -111,15 +130,31 @@ def pretrain(
         raise InputError(f"the corpus has {len(corpus)} sentences; at least {round(1 / _DEV_FRACTION)} are needed")
     if fresh:
         student.parameters["cls.predictions.bias"][...] = log_frequencies(corpus.counts(cut, student.config.vocab_size))
-    masking = mlm_masking(words, rate)
     training = text.segments(corpus, words, options.seed, masking, last=cut)
     held_out = replace(text, pairs=False, dynamic=False)
     only_masks = replace(masking, mask_fraction=1.0, random_fraction=0.0)
     dev = held_out.segments(corpus, words, options.seed, only_masks, first=cut, short=0.0)
     learner = Learner(student.to(machine.xp), MaskedLM(), machine.workers, seed=options.seed)
     judge = lambda m: mlm_metrics(m, dev, machine.workers)
-    train(learner, training, options, out, judge, "log_likelihood", resume, "pretrain")
-    return {"dev": mlm_metrics(Bert.load(out).to(machine.xp), dev, machine.workers)}
+    train(learner, training, options, out, judge, _BEST, resume, "pretrain", settings)
+    results = {"dev": mlm_metrics(Bert.load(out).to(machine.xp), dev, machine.workers)}
+    _leave(out, student.config, made, results, machine, keep_state)
+    return results
+
+
+def _of_text(text: Text) -> list[tuple[str, Any]]:
+    """The command line's options of a corpus."""
+    switches = [("--pairs", text.pairs), ("--static", not text.dynamic), ("--plain-text", not text.one_sentence_a_line)]
+    files = " ".join(card.named(file) for file in text.files)
+    return [("--corpus", files), ("--max-length", text.max_length), *((name, None) for name, given in switches if given)]
+
+
+def _leave(out: Path, config: Config, made: card.Made, results: dict[str, dict[str, float]], machine: Machine, keep_state: bool) -> None:
+    if machine.workers.ranks.first:
+        card.write_card(out, config, made, results)
+        if not keep_state:
+            drop(out)
+    machine.workers.ranks.wait()
 
 
 def _check_known(words: Tokenizer, corpus: Corpus) -> None:
@@ -196,6 +231,7 @@ def distill_general(
     recipe: Recipe = DEFAULT,
     resume: bool = False,
     weights: Mapping[str, float] | None = None,
+    keep_state: bool = False,
 ) -> dict[str, dict[str, float]]:
     """General distillation (paper section 3.2): embedding, hidden and attention losses on raw text,
     none of the prediction layer, unless the recipe has one (general_prediction).
@@ -204,7 +240,7 @@ def distill_general(
     language model's; student: a directory, or a shape for random
     weights, with the teacher's tokenizer; options: what they leave out is the recipe's
     (training/plan.py); weights: λ of the terms (for ablations). The encoder is saved to `out`, with
-    its head where it has one. Returns {"train": the last mean losses}.
+    its head where it has one. keep_state as of `pretrain`. Returns {"train": the last mean losses}.
     """
     out = Path(out)
     check_apart(out, teacher, student)
@@ -220,14 +256,22 @@ def distill_general(
     text = replace(text, pairs=text.pairs or recipe.corpus_pairs)
     text.check_fits(pupil.config)
     text.check_fits(master.config)
+    arguments = [("--teacher", card.named(teacher)), ("--student", card.named(student)), *_of_text(text), *card.of_recipe(recipe)]
+    arguments += [*card.of_options(decided), *card.of_all_steps(decided)]
+    made = card.Made("distill general", arguments, text.max_length, teacher, None, card.Teacher(card.named(teacher), master.config, {}))
     objective = (WithWords if words_too else Intermediate)(pupil.config, master.config, recipe, weights)
     pad_id = words.pad_id if recipe.padding == "count" else None
+    masking = _corruption(recipe, words)
+    frozen = machine.frozen(master)
+    conditions = {**machine.conditions(recipe), "teacher's weights": digest(to_host(frozen.parameters.flat)), **text.settings(masking)}
+    if resume and nothing_to_do(out, decided, conditions):
+        results = {"train": _last_losses(out)}
+        _leave(out, pupil.config, made, results, machine, keep_state)
+        return results
     corpus = text.corpus(words, out, machine.workers.ranks)
     _check_known(words, corpus)
-    examples = text.segments(corpus, words, decided.seed, _corruption(recipe, words), pad_id=pad_id)
+    examples = text.segments(corpus, words, decided.seed, masking, pad_id=pad_id)
     known = maps_at_start(student, pupil, master, recipe, examples, decided.seed)
-    frozen = machine.frozen(master)
-    conditions = {**machine.conditions(recipe), "teacher's weights": digest(to_host(frozen.parameters.flat))}
     answering = Running(frozen, recipe.teacher_dropout)  # it has a copy of its own, for reading
     master_config = master.config
     del master, frozen
@@ -235,7 +279,9 @@ def distill_general(
     about = {"teacher": teacher, "corpus": [str(file) for file in text.files], "max_length": text.max_length}
     train(learner, examples, decided, out, resume=resume, description="distill general", conditions=conditions, about=about)
     log(cost_line(pupil.config, text.max_length, master_config))
-    return {"train": _last_losses(out)}
+    results = {"train": _last_losses(out)}
+    _leave(out, pupil.config, made, results, machine, keep_state)
+    return results
 
 
 def _general_student(student: str, teacher: Bert, seed: int) -> Bert:

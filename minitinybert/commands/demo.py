@@ -235,7 +235,7 @@ def _pictures(out: Path, data: Path, machine: Machine) -> None:
         "student without distillation": out / "baseline" / "metrics.jsonl",
     }
     save(loss_curves(runs), out / "losses.png")
-    teacher, student = Bert.load(out / "teacher"), Bert.load(out / "student" / "intermediate")
+    teacher, student = Bert.load(out / "teacher"), Bert.load(out / "student")
     tokenizer = Tokenizer.load(teacher.tokenizer_files)
     ids = _middling(_test_set(teacher, data)).input_ids[0][None, :]
     seen = [_mean_attention(model, ids) for model in (teacher, student)]

@@ -33,11 +33,15 @@ class Remembered:
     parts: Parts | None = None
 
 
-def remember(out: Path, task: Task) -> None:
-    """Write out/task.json."""
+def remembered_of(task: Task) -> Remembered:
     own = task.name == "custom"
     columns = (tuple(column.name for column in task.text_columns), task.label_column.name) if own else ((), "")
-    write_json(Path(out) / FILE, asdict(Remembered(task.name, *columns, task.unlabelled == "drop", task.parts)))
+    return Remembered(task.name, *columns, task.unlabelled == "drop", task.parts)
+
+
+def remember(out: Path, task: Task) -> None:
+    """Write out/task.json."""
+    write_json(Path(out) / FILE, asdict(remembered_of(task)))
 
 
 def recall(model: str | Path) -> Remembered | None:

@@ -6,6 +6,7 @@ finetune ─▶ teacher directory ─▶ distill_task ─▶ student directory �
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
@@ -25,13 +26,16 @@ from ..errors import InputError
 from ..files import check_apart, write_json
 from ..machine import Machine
 from ..model.bert import Bert
+from ..model.config import Config
 from ..progress import log
 from ..training.answers import Answers
 from ..training.kept_traces import KEPT
+from ..training.left import drop, ended
 from ..training.loop import Options, digest, finished, train
 from ..training.plan import Given, plan_of
 from ..training.shares import Learner
 from ..training.teacher import NOBODY, Running, Teacher
+from . import card
 from .answer import evaluate, judge, judge_against_constant, main_score
 from .classifiers import WHAT, check_answers, in_task_order, load_classifier, load_student, tell_of_relu, with_relu
 from .info import cost_line
@@ -55,6 +59,7 @@ def finetune(
     resume: bool = False,
     recipe: Recipe = DEFAULT,
     tokenizer: Path | None = None,
+    keep_state: bool = False,
 ) -> dict[str, Any]:
     """Fine-tune a BERT on a task's labels; the directory `out` holds the model best on dev. Returns
     {split: metrics}.
@@ -62,7 +67,8 @@ def finetune(
     model: a directory or an id; or a shape, for random weights, with the directory of a
     `tokenizer`: what a student is without distillation. recipe: of it the switches of the head, of
     [PAD]'s gradient and of what is the best model; how long and how fast is for `options`
-    (training/plan.py: finetune_options). A head with the relu stays one.
+    (training/plan.py: finetune_options). A head with the relu stays one. keep_state: what only
+    `resume` needs stays when the run has ended (training/left.py).
     """
     check_apart(out, data, model)
     student = load_classifier(model, task, options.seed, tokenizer)
@@ -72,11 +78,25 @@ def finetune(
     files.check()
     _start_at_the_mean(student, files, recipe)
     _train(student, KINDS[task.head].supervised(task, recipe), files, options, Path(out), machine, resume, f"finetune {task.name}")
-    if machine.workers.ranks.first:
-        remember(out, task)
     tell_of_relu(student.config, out)
     log(cost_line(student.config, max_length))
-    return evaluate(str(out), task, data, machine, max_length)
+    results = evaluate(str(out), task, data, machine, max_length)
+    arguments = [("--model", card.named(model)), *card.of_task(task, data), ("--max-length", max_length), *card.of_recipe(recipe)]
+    arguments += [*card.of_options(options), *card.of_all_steps(options)]
+    arguments += [("--optimizer", options.optimizer)] if options.optimizer != recipe.optimizer else []
+    _leave(out, student.config, card.Made("finetune", arguments, max_length, model, task), results, machine, keep_state)
+    return results
+
+
+def _leave(out: Path, config: Config, made: card.Made, results: dict[str, Any], machine: Machine, keep_state: bool) -> None:
+    """What goes with the model, before what nobody needs any more goes away."""
+    if machine.workers.ranks.first:
+        assert made.task is not None
+        remember(out, made.task)
+        card.write_card(out, config, made, results)
+        if not keep_state:
+            drop(out)
+    machine.workers.ranks.wait()
 
 
 def distill_task(
@@ -99,6 +119,7 @@ def distill_task(
     answers: Answers | None = None,
     grid: bool = False,
     teacher_cache: Path | None = None,
+    keep_state: bool = False,
 ) -> dict[str, Any]:
     """Task-specific distillation (paper section 3.2): the intermediate layers first, then the
     prediction layer.
@@ -115,7 +136,9 @@ def distill_task(
     second step is fine-tuning on the data's labels; answers: shared by several students of one
     teacher, in the place of cache_gb and teacher_cache (all three for ablations). grid: the second
     step is done with every batch size and learning rate of the paper's grid (section 4.2), in
-    out/grid, and the one best on dev is kept. The first step's model is kept in out/intermediate.
+    out/grid, and the one best on dev is kept. The first step's model is in out/intermediate; where it
+    was not asked for by itself it goes away when the run has ended, as all that only `resume` needs,
+    but for `keep_state` (training/left.py).
     Returns {split: metrics} on dev, {} after the first step alone. InputError, before anything is
     trained, for what does not fit together.
     """
@@ -140,33 +163,48 @@ def distill_task(
     for each in (files, last_files):
         each.check()
     _start_at_the_mean(pupil, last_files, recipe)
-    check_teacher(teacher, master, files, machine)
+    scores = check_teacher(teacher, master, files, machine)
+    gone = False
     if objective is not None:
         known = maps_at_start(student, pupil, source, recipe, files.split("train"), plan.intermediate.seed)
         taught = _Taught(master, recipe, answers, (teacher, str(data), plan.max_length), known, teacher)
         _train(pupil, objective, files, plan.intermediate, place, machine, resume, "distill intermediate", taught)
-        pupil = Bert.load(place)
+        gone = stage == "both" and not (place / "model.safetensors").exists()
+        if gone and ended(out) is None:
+            raise InputError(f"{place}: its model is no longer there; choose a new --out")
+        pupil = Bert.load(out if gone else place)
+    arguments = [("--teacher", card.named(teacher)), ("--student", card.named(student)), *card.of_task(task, data)]
+    arguments += [("--max-length", plan.max_length), *card.of_recipe(recipe)]
+    arguments += [("--stage", stage)] if stage != "both" else []
+    arguments += card.of_options(plan.intermediate, "intermediate-") if stage != "prediction" else []
     if stage == "intermediate":
-        if machine.workers.ranks.first:
-            remember(place, task)
+        arguments += card.of_all_steps(plan.intermediate)
+    else:
+        arguments += [*card.of_options(plan.prediction), *card.of_all_steps(plan.prediction)]
+    own = card.Teacher(card.named(teacher), master.config, scores)
+    made = card.Made("distill task", arguments, plan.max_length, teacher, task, own)
+    if stage == "intermediate":
+        _leave(place, pupil.config, made, {}, machine, keep_state)
         return {}
     kind = KINDS[task.head]
     last = kind.supervised(task, recipe) if hard_labels else kind.prediction(task, recipe)
     taught = _Taught(master, recipe, answers, (teacher, str(last_files.directory), plan.max_length), {}, teacher)
 
     def learn(options: Options, place: Path) -> None:
-        _train(pupil, last, last_files, options, place, machine, resume, "distill prediction", taught)
+        end = ended(place) if gone else None
+        starting = None if end is None else end["settings"].get("starting weights")  # of a model that is gone
+        _train(pupil, last, last_files, options, place, machine, resume, "distill prediction", taught, starting)
 
     if grid:
-        scores = lambda place: evaluate(str(place), judged, last_files.directory, machine, plan.max_length)
-        choose_of_grid(plan.prediction, out, learn, scores, judged, machine)
+        judge_there = lambda place: evaluate(str(place), judged, last_files.directory, machine, plan.max_length)
+        choose_of_grid(plan.prediction, out, learn, judge_there, judged, machine)
     else:
         learn(plan.prediction, out)
-    if machine.workers.ranks.first:
-        remember(out, task)
     tell_of_relu(pupil.config, out)
     log(cost_line(pupil.config, plan.max_length, master.config))
-    return evaluate(str(out), task, last_files.directory, machine, plan.max_length)
+    results = evaluate(str(out), task, last_files.directory, machine, plan.max_length)
+    _leave(out, pupil.config, made, results, machine, keep_state)
+    return results
 
 
 def _start_at_the_mean(student: Bert, files: TaskData, recipe: Recipe) -> None:
@@ -191,21 +229,34 @@ def choose_of_grid(
 ) -> None:
     """`learn` with every choice of GRID in place of the options' own, each in a directory of out/grid;
     the model best on dev goes to `out`, with what was found in grid.json. Of equal ones the first."""
+    before = _grid_before(out, task.main_metric)
     found: list[tuple[float, Options, Path]] = []
     for size, lr in itertools.product(*GRID.values()):
         chosen, place = replace(options, batch_size=int(size), lr=lr), out / "grid" / f"batch-{size}-lr-{lr:g}"
         learn(chosen, place)
-        score = main_score(scores(place), task)
+        gone = place.name in before and not (place / "model.safetensors").exists()
+        score = before[place.name] if gone else main_score(scores(place), task)
         log(f"grid: batch size {size}, learning rate {lr:g}: dev {task.main_metric} {score:.4f}")
         found.append((score, chosen, place))
     _, best, kept = max(found, key=lambda one: one[0])
     log(f"grid: batch size {best.batch_size} and learning rate {best.lr:g} are kept")
-    if machine.workers.ranks.first:
+    if machine.workers.ranks.first and (kept / "model.safetensors").exists():
         Bert.load(kept).save(out)
-        shutil.copyfile(kept / "metrics.jsonl", out / "metrics.jsonl")
+        for name in ("metrics.jsonl", "run.json"):
+            shutil.copyfile(kept / name, out / name)
         row = lambda score, tried, place: {"batch_size": tried.batch_size, "lr": tried.lr, task.main_metric: score, "kept": place == kept}
         write_json(out / "grid.json", [{**row(*one), "place": one[2].name} for one in found])
     machine.workers.ranks.wait()
+
+
+def _grid_before(out: Path, metric: str) -> dict[str, float]:
+    """The scores of a grid that is done, by the names of its places: their models may be gone."""
+    path = out / "grid.json"
+    try:
+        rows = json.loads(path.read_bytes()) if path.is_file() else []
+        return {str(row["place"]): float(row[metric]) for row in rows}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{path}: not what a run left there; choose a new --out") from None
 
 
 def judged_by(task: Task, recipe: Recipe) -> Task:
@@ -271,6 +322,7 @@ def _train(
     resume: bool,
     description: str,
     taught: _Taught | None = None,
+    starting: str | None = None,
 ) -> None:
     task, examples = files.task, files.split("train")
     teacher: Teacher = NOBODY
@@ -296,4 +348,4 @@ def _train(
     if objective.student_view.logits:
         dev = files.split(task.dev_splits[0])
         on_dev = lambda m: judge(m, task, dev, machine)
-    train(learner, examples, options, out, on_dev, task.main_metric, resume, description, conditions, about)
+    train(learner, examples, options, out, on_dev, task.main_metric, resume, description, conditions, about, starting)

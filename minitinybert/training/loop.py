@@ -8,6 +8,7 @@ machine, same number of threads, numba's passes or NumPy's as it began).
     out/config.json, model.safetensors, …   the best model by the dev metric, or the last where there is none
     out/metrics.jsonl                        one JSON object a line
     out/checkpoint/last.safetensors          the state to go on from
+    out/run.json                             that the run has ended (left.py)
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from ..files import json_text, replacing, sync, writing
 from ..model.bert import Bert
 from ..progress import log, progress
 from .cut import rank_share_of
+from .left import ended, note_end, state_file
 from .optim import PRESETS, SCHEDULES, Adam
 from .shares import Learner
 from .state import is_count, load_state, read_state, save_state
@@ -129,18 +131,21 @@ def train(
     description: str = "train",
     conditions: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
+    starting: str | None = None,
 ) -> dict[str, float]:
     """Train `learner.student` on `examples`; returns the best value of `metric` by its name,
     {} without `evaluate`.
 
     evaluate(model) -> metrics, after every epoch; `metric` names the one that decides which model
     is kept. `conditions`: what else has to be the same for a run to go on. `about`: what the first
-    line of metrics tells of the run ("run"), besides `description` and its settings. Raises Stopped
-    on a signal, InputError where `out` holds another run.
+    line of metrics tells of the run ("run"), besides `description` and its settings. `starting`: the
+    digest of the weights that it began with, where these are no longer there. Raises Stopped on a
+    signal, InputError where `out` holds another run.
     """
-    run = _Run(learner, examples, options, Path(out), evaluate, metric, conditions)
+    run = _Run(learner, examples, options, Path(out), evaluate, metric, conditions, starting)
     run.about = {"what": description, **(about or {}), "settings": run.settings}
-    run.start(resume)
+    if run.start(resume):
+        return run.result()
     if options.schedule == "linear" and options.warmup_of(run.total) >= run.total and run.ranks.first:
         log(f"warning: the learning rate rises over {options.warmup_of(run.total):g} steps and the run has {run.total}; give --warmup")
     if array_module(learner.student.parameters.flat) is np and run.ranks.first:
@@ -173,7 +178,7 @@ def _say_whose_passes() -> None:
 
 
 class _Run:
-    def __init__(self, learner, examples, options, out, evaluate, metric, conditions):
+    def __init__(self, learner, examples, options, out, evaluate, metric, conditions, starting):
         self.learner, self.examples, self.options, self.out = learner, examples, options, out
         self.evaluate, self.metric = evaluate, metric
         self.metrics = out / "metrics.jsonl"
@@ -182,7 +187,7 @@ class _Run:
         self.epoch_steps = steps_of_epoch(len(examples), options)
         self.total = total_steps(len(examples), options)
         self.at = Progress()
-        self.settings = self._settings(conditions or {})
+        self.settings = self._settings(conditions or {}, starting)
         self.bits = {"passes": _passes(), "threads": learner.workers.threads, "ranks": self.ranks.size}
         self.epoch: int | None = None
         self.means: dict[str, float] = {}
@@ -190,10 +195,16 @@ class _Run:
         self.unread: list[dict[str, Any]] = []  # the losses of the last steps; reading one waits for a GPU, adding them is a launch
         self.started = time.monotonic()
 
-    def start(self, resume: bool) -> None:
+    def start(self, resume: bool) -> bool:
         """From the checkpoint, where there is one and it is asked for; refuses to write over
-        another run."""
-        path = self.out / "checkpoint" / "last.safetensors"
+        another run. True where that has ended, and its state is no longer needed."""
+        path, end = state_file(self.out), ended(self.out)
+        if resume and end is not None and not path.exists():
+            _same_run(end["settings"], self.settings, self.out / "run.json")
+            self.at = Progress(step=end["step"], best=end["best"])
+            if self.ranks.first:
+                log(f"{self.out}: nothing to do, the run has ended at step {self.at.step}")
+            return True
         if resume and path.exists():
             state = load_state(path, self.adam)
             self._check_state(str(path))
@@ -212,6 +223,7 @@ class _Run:
                 _keep_lines(self.metrics, 0)  # of a run that ended before its first checkpoint
         self.out.mkdir(parents=True, exist_ok=True)
         self.ranks.wait()  # nobody writes before all have looked
+        return False
 
     def _check_free(self, checkpoint: Path, resume: bool) -> None:
         """InputError where `out` holds a run that is not to be gone on with, or a model that no run
@@ -288,7 +300,12 @@ class _Run:
     def finish(self) -> dict[str, float]:
         if self.evaluate is None:
             self._save_model()
+        if self.ranks.first:
+            note_end(self.out, self.settings, self.at.step, self.at.best)
         self.ranks.wait()  # the files are there for all
+        return self.result()
+
+    def result(self) -> dict[str, float]:
         return {self.metric: self.at.best or 0.0} if self.evaluate is not None else {}
 
     def _save_model(self) -> None:
@@ -309,7 +326,7 @@ class _Run:
             if self.metrics.exists():
                 sync(self.metrics)  # a checkpoint does not outlive the lines before it
         state = {"progress": asdict(self.at), "settings": self.settings, **self.bits}
-        save_state(self.out / "checkpoint" / "last.safetensors", self.adam, state)
+        save_state(state_file(self.out), self.adam, state)
 
     def _gather(self) -> None:
         """The sums of the losses since the last line, over all ranks, to the first of them. Here,
@@ -327,12 +344,12 @@ class _Run:
             raise InputError(f"step {self.at.step}: the loss {bad[0]} is not a number any more; try a smaller --lr")
         self.at.window = total if self.ranks.first else {}
 
-    def _settings(self, conditions: Mapping[str, Any]) -> dict[str, Any]:
+    def _settings(self, conditions: Mapping[str, Any], starting: str | None) -> dict[str, Any]:
         """What must be the same for a run to go on; worked out before anything is learned."""
-        steering = {k: v for k, v in asdict(self.options).items() if k not in ("log_every", "save_every")}
         student = self.learner.student
         counted = {"examples": len(self.examples), "shape": student.config.shape}
-        return {**conditions, **steering, **self.examples.settings, **counted, "starting weights": digest(to_host(student.parameters.flat))}
+        weights = starting or digest(to_host(student.parameters.flat))
+        return {**conditions, **_steering(self.options), **self.examples.settings, **counted, "starting weights": weights}
 
     def _write(self, row: dict[str, Any]) -> None:
         if not self.ranks.first:
@@ -348,11 +365,28 @@ def _add_to(totals: dict[str, float], values: Mapping[str, float]) -> None:
 
 
 def finished(out: Path, examples: TrainingExamples, options: Options) -> bool:
-    """Whether `out` holds the state of a run over these examples that has no step left."""
-    path = Path(out) / "checkpoint" / "last.safetensors"
+    """Whether `out` holds the state of a run over these examples that has no step left, or one whose
+    state is gone."""
+    path = state_file(out)
     if not path.exists():
-        return False
+        return ended(out) is not None
     return Progress.read(read_state(path).get("progress"), path).step >= total_steps(len(examples), options)
+
+
+def nothing_to_do(out: Path, options: Options, conditions: Mapping[str, Any]) -> bool:
+    """Whether `out` holds a run of these options that has ended, and whose state is gone: what its
+    examples are made of need not be made again. InputError where the options, or `conditions`, are
+    others."""
+    end = None if state_file(out).exists() else ended(out)
+    if end is None:
+        return False
+    _same_run(end["settings"], {**_steering(options), **conditions}, Path(out) / "run.json")
+    log(f"{out}: nothing to do, the run has ended at step {end['step']}")
+    return True
+
+
+def _steering(options: Options) -> dict[str, Any]:
+    return {name: value for name, value in asdict(options).items() if name not in ("log_every", "save_every")}
 
 
 def steps_of_epoch(examples: int, options: Options) -> int:

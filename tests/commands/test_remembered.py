@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import small_mlm
 
 from minitinybert.commands.remembered import FILE, recall
 from minitinybert.data.glue import custom_task, read_split
@@ -129,8 +130,6 @@ def test_a_file_that_has_changed_is_told(capsys, file, teacher, tmp_path):
 
 
 def test_augmented_parts_are_the_file_s(capsys, file, teacher, tmp_path, monkeypatch):
-    from tests import small_mlm
-
     mlm, vectors = small_mlm.model(tmp_path / "mlm"), tmp_path / "glove.txt"
     small_mlm.write_glove(vectors)
     augment = ("augment", "--mlm", mlm, "--vectors", vectors, "--data", file, *COLUMNS, "--copies", 1, "--processes", 1)

@@ -127,7 +127,7 @@ def test_a_regression_from_teacher_to_student(scorer, scores, machine, tmp_path,
     assert is_a_scorer(scorer)
     out, n = tmp_path / "student", 120
     more = {"intermediate": LONG, "prediction": Options(epochs=40, batch_size=n, lr=1e-2, log_every=1), "recipe": RECIPES[recipe]}
-    results = distill_task(scorer, "2L-16D-2H-24F", STS_B, scores, out, machine, max_length=16, **more)
+    results = distill_task(scorer, "2L-16D-2H-24F", STS_B, scores, out, machine, max_length=16, keep_state=True, **more)
     rows = [row for line in (out / "intermediate/metrics.jsonl").read_text().splitlines() if "layers" in (row := json.loads(line))]
     assert rows and all(set(row["layers"]) == {"hidden.1", "hidden.2", "attention.1", "attention.2"} for row in rows)
     for row, term in ((row, term) for row in rows for term in ("hidden", "attention")):
@@ -344,7 +344,7 @@ def test_a_student_of_its_teachers_layers(teacher, entailments, machine, tmp_pat
 def test_the_grid_keeps_what_is_best_on_dev(teacher, entailments, machine, tmp_path, monkeypatch):
     monkeypatch.setattr(task_command, "GRID", {"batch_size": (16, 32), "lr": (1e-6, 1e-2)})
     more = {"intermediate": SHORT, "prediction": LONG, "max_length": 16, "grid": True}
-    results = distill_task(teacher, "1L-16D-2H-24F", MNLI, entailments, tmp_path / "out", machine, **more)
+    results = distill_task(teacher, "1L-16D-2H-24F", MNLI, entailments, tmp_path / "out", machine, keep_state=True, **more)
     found = json.loads((tmp_path / "out/grid.json").read_text())
     assert [(choice["batch_size"], choice["lr"]) for choice in found] == [(16, 1e-6), (16, 1e-2), (32, 1e-6), (32, 1e-2)]
     kept = next(choice for choice in found if choice["kept"])
@@ -356,8 +356,12 @@ def test_the_grid_keeps_what_is_best_on_dev(teacher, entailments, machine, tmp_p
     assert 0 < max(rates) <= kept["lr"]
     metrics = tmp_path / "out/grid/batch-16-lr-1e-06/metrics.jsonl"
     written = metrics.read_bytes()
-    assert distill_task(teacher, "1L-16D-2H-24F", MNLI, entailments, tmp_path / "out", machine, **more, resume=True) == results
-    assert metrics.read_bytes() == written  # its seconds too: nothing is trained again
+    for _ in range(2):  # with the models of the grid, and when they are gone
+        assert distill_task(teacher, "1L-16D-2H-24F", MNLI, entailments, tmp_path / "out", machine, **more, resume=True) == results
+        assert metrics.read_bytes() == written  # its seconds too: nothing is trained again
+        assert sorted(path.name for path in metrics.parent.iterdir()) == ["metrics.jsonl", "run.json"]
+        assert json.loads((tmp_path / "out/grid.json").read_text()) == found
+    assert (tmp_path / "out/model.safetensors").read_bytes() == saved
 
 
 def test_the_control_is_fine_tuned_from_random_weights(model, entailments, machine, tmp_path):

@@ -66,14 +66,14 @@ def commands(world, tmp_path_factory):  # noqa: F811
     task, text = ("--task", "sst-2", "--data", world), ("--corpus", world / "corpus.txt", "--max-length", 32)
     short = ("--batch-size", 16, "--log-every", 2, "--lr", 3e-3, "--threads", 1)
     listed = {
-        "mlm": ("pretrain", "--model", "2L-16D-2H-32F", "--train-vocabulary", 80, *text, "--epochs", 0.6, *short),
+        "mlm": ("pretrain", "--model", "2L-16D-2H-32F", "--train-vocabulary", 80, *text, "--epochs", 0.6, *short, "--keep-state"),
         "teacher": ("finetune", "--model", out / "mlm", *task, "--epochs", 20, *short),
         "tuned": ("finetune", "--model", out / "mlm", *task, "--epochs", 1, *short, "--batch-size", 3, "--save-every", 9),
         "general": ("distill", "general", "--teacher", out / "mlm", "--student", SHAPE, *text, "--epochs", 0.4, *short),
         "data": ("augment", "--mlm", out / "mlm", "--vectors", world / "glove.txt", *task, "--copies", 1, "--provenance"),
         "student": (
             "distill", "task", "--teacher", out / "teacher", "--student", SHAPE, *task,
-            "--intermediate-epochs", 1.5, "--epochs", 0.5, *short,
+            "--intermediate-epochs", 1.5, "--epochs", 0.5, *short, "--keep-state",
         ),
     }  # fmt: skip
     for name, arguments in listed.items():
@@ -131,7 +131,8 @@ def test_ranks_learn_what_one_process_does(mpiexec, commands, tmp_path, n):
         for tensor in here:
             if "key.bias" not in tensor:  # its gradient is zero by mathematics; Adam magnifies what rounding leaves of it
                 assert_close(tensor, there[tensor], here[tensor], 1e-3, 0.1)
-    for file in ("mlm/corpus/shard-00000.tokens.npy", "mlm/corpus/sentences.npy", "data/train.tsv", "data/provenance.jsonl"):
+    shards = (f"mlm/checkpoint/corpus/{name}.npy" for name in ("shard-00000.tokens", "sentences"))
+    for file in (*shards, "data/train.tsv", "data/provenance.jsonl"):
         assert (one / file).read_bytes() == (tmp_path / file).read_bytes(), file
     assert done.stderr.count("finetune sst-2: step 40/40") == 1 and done.stdout.count("model:") <= len(names)  # one rank speaks
 

@@ -23,10 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minitinybert import weights
-from minitinybert.commands import answer, cli, corpus, plots, recipe_file
+from minitinybert.commands import answer, cli, corpus, plots, recipe_file, remembered
 from minitinybert.data import glue, registry
 from minitinybert.data.batching import EncodedExamples
 from minitinybert.data.corpus import build_shards
+from minitinybert.data.parts import parts_of
 from minitinybert.data.segments import Segments
 from minitinybert.data.tokenizer import Tokenizer
 from minitinybert.data.vocabulary import train_vocabulary
@@ -36,7 +37,7 @@ from minitinybert.errors import InputError
 from minitinybert.machine import Machine
 from minitinybert.model.bert import Bert
 from minitinybert.model.config import Config
-from minitinybert.training import loop
+from minitinybert.training import left, loop
 from minitinybert.training.shares import Learner
 
 WORDS = ["the", "a", "film", "is", "was", "good", "bad", "dull", "story", "slow", "not", "very", "i", "we", "saw", "it", "plot", "cast"]
@@ -422,6 +423,24 @@ def go_on(directory: Path) -> None:
     fit(directory / "run", True)
 
 
+def ended_run(directory: Path) -> None:
+    """One whose state is gone."""
+    fit(directory / "run", False)
+    left.drop(directory / "run")
+
+
+def memory(directory: Path) -> None:
+    """What a model remembers of one file."""
+    (directory / "reviews.csv").write_text("text,label\na,b\n")
+    task = glue.custom_task(directory / "reviews.csv", ["text"], "label", labels=["b", "c"])
+    remembered.remember(directory, remembered.in_parts(task, parts_of(directory / "reviews.csv")))
+
+
+def recalled(directory: Path) -> None:
+    known = remembered.recall(directory)
+    remembered.parts_for(directory / "reviews.csv", known, "model", None, True, False)
+
+
 def metrics(directory: Path) -> None:
     run(directory)
     shutil.rmtree(directory / "run" / "checkpoint")
@@ -513,6 +532,8 @@ LOADERS: dict[str, Loader] = {
     "reviews": Loader(reviews, {"reviews.csv": "text"}, split_reviews),
     "recipe": Loader(recipe, {"r.toml": "text"}, read_recipe),
     "checkpoint": Loader(run, {"run/checkpoint/last.safetensors": "safetensors", "run/metrics.jsonl": "text"}, go_on, 2),
+    "ended": Loader(ended_run, {"run/run.json": "json"}, go_on, 2),
+    "remembered": Loader(memory, {"task.json": "json"}, recalled),
     "metrics": Loader(metrics, {"run/metrics.jsonl": "text"}, read_metrics),
     "augment_begun": Loader(
         augmented, {f"out/augment-shards/{name}": "json" for name in ("plan.json", "shard-00000.json", "shard-00001.json")}

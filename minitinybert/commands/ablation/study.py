@@ -304,11 +304,8 @@ class _Study:
 
 
 def _once(place: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` returned when it was done in directory `place`, now or before. A finished stage's
-    checkpoint goes away."""
+    """What `work` returned when it was done in directory `place`, now or before."""
     path = place / "result.json"
     if not path.exists():
         write_json(path, work())
-    if (place / "checkpoint").exists():  # after the result, or of a run that was killed just here: no step is taken twice
-        shutil.rmtree(place / "checkpoint")
     return read_json(path)
