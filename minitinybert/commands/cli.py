@@ -296,6 +296,16 @@ def _run_info(args: argparse.Namespace) -> int:
     return _print_json(report) if args.json else print(info.format_report(report)) or 0
 
 
+def _run_report(args: argparse.Namespace) -> int:
+    from ..machine import Machine
+    from .report import Asked, report
+
+    asked = Asked(args.teacher, args.data, args.text, args.sentences, args.examples, not args.no_speed, args.seed)
+    with Machine(args.device, args.threads, args.ranks) as machine:
+        summary = report(args.runs, args.page, machine, asked)
+    return _print_json(summary) if args.json else print(summary["report"]) or 0
+
+
 def _run_demo(args: argparse.Namespace) -> int:
     from ..machine import Machine
     from . import demo
@@ -428,6 +438,7 @@ _COMMANDS = {
     "evaluate": _run_evaluate,
     "predict": _run_predict,
     "info": _run_info,
+    "report": _run_report,
     "export": _run_export,
     "audit": _run_audit,
 }
