@@ -27,6 +27,7 @@ def build_parser(kind: type[argparse.ArgumentParser] | None = None) -> argparse.
     _evaluate(commands)
     _predict(commands)
     _info(commands)
+    _report(commands)
     _export(commands)
     _clean(commands)
     _audit(commands)
@@ -392,6 +393,20 @@ def _info(commands: Any) -> None:
     parser.add_argument("--length", type=_positive, default=128, metavar="L", help="tokens of the sentence whose FLOPs are counted")
     parser.add_argument("--measure", action="store_true", help="how many times quicker than --teacher, on this machine")
     parser.add_argument("--batch-size", type=_positive, default=32, metavar="B", help="sentences at a time that --measure takes")
+
+
+def _report(commands: Any) -> None:
+    parser = _command(commands, "report", "what runs did, on one page that needs no network: curves, attention, layers, answers")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the --out of finetune, distill general or distill task")
+    # Not `out`: that is a directory which one run at a time claims, and this a file which is replaced.
+    parser.add_argument("--out", dest="page", required=True, type=Path, metavar="FILE.html", help="the page; one that is there is replaced")
+    parser.add_argument("--teacher", metavar="DIR|ID", help="where the runs' teacher is (without it: where they say)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where the runs' data are (without it: where they say)")
+    parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="whose attention is shown; a pair: 'first ||| second'")
+    parser.add_argument("--sentences", type=_positive, default=6, metavar="N", help="of the data's, whose attention is shown: up to 24")
+    most = "dev examples that are judged at most (without it: 10000, of tokens 4000, of squad 500)"
+    parser.add_argument("--examples", type=_positive, metavar="N", help=most)
+    parser.add_argument("--no-speed", action="store_true", help="do not measure how quick the models are")
 
 
 def _demo(commands: Any) -> None:

@@ -304,6 +304,17 @@ def _run_info(args: argparse.Namespace) -> Result:
     return Report(report, info.format_report(report))
 
 
+def _run_report(args: argparse.Namespace) -> Result:
+    from ..machine import Machine
+    from .report import Asked, report
+    from .results import Report
+
+    asked = Asked(args.teacher, args.data, args.text, args.sentences, args.examples, not args.no_speed, args.seed)
+    with Machine(args.device, args.threads, args.ranks) as machine:
+        summary = report(args.runs, args.page, machine, asked)
+    return Report(summary, summary["report"])
+
+
 def _run_clean(args: argparse.Namespace) -> Result:
     from .clean import clean
     from .results import Report
@@ -476,6 +487,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "evaluate": _run_evaluate,
     "predict": _run_predict,
     "info": _run_info,
+    "report": _run_report,
     "export": _run_export,
     "clean": _run_clean,
     "audit": _run_audit,
