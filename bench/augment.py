@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from common import begin, parser, ratio_bars, save, spread, summary, table
+from sides import peaks
 from threadpoolctl import threadpool_limits
 from workload import own_text, tokenizer_of
 
@@ -53,6 +54,7 @@ def main() -> None:
         _serve(args)
         return
     about = begin(args)
+    about["gemm"] = peaks(args)
     bench = Bench(args)
     other = None if args.against is None else Other(args.against)
     measured: list[dict[str, float]] = []

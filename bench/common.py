@@ -1,4 +1,4 @@
-"""What every bench shares: interleaved timing, ratios with their spread, the machine, the GEMM peak, the files that are left behind."""
+"""What every bench shares: interleaved timing, ratios with their spread, the machine, the files that are left behind."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from tabulate import tabulate
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_info
 
 from minitinybert.engine.parallel import available_cores
+from minitinybert.machine import select
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -58,17 +59,6 @@ def paired(ours: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
 
 def spread(ratio: Mapping[str, Any]) -> str:
     return f"{ratio['min']:.2f} – {ratio['max']:.2f}"
-
-
-def gemm_peaks(args: argparse.Namespace, repeats: int = 7) -> dict[str, float]:
-    """GFLOP/s of the best of some float32 products of large matrices, by NumPy's BLAS and by PyTorch: what no layer is faster than."""
-    n = 512 if args.quick else 2048
-    a, b = np.random.default_rng(0).random((2, n, n), np.float32)
-    c = np.empty_like(a)
-    s, t = torch.from_numpy(a), torch.from_numpy(b)
-    with threadpool_limits(args.threads, user_api="blas"), torch.inference_mode():
-        seconds = measure({"numpy": lambda _: np.matmul(a, b, out=c), "torch": lambda _: torch.mm(s, t)}, repeats)
-    return {name: 2 * n**3 / min(s) / 1e9 for name, s in seconds.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------- the machine
@@ -123,10 +113,13 @@ def parser(doc: str | None, pairs: int = 7) -> argparse.ArgumentParser:
     return p
 
 
-def begin(args: argparse.Namespace) -> dict[str, Any]:
-    """As many threads for PyTorch as for us; the machine's description, printed and returned."""
+def begin(args: argparse.Namespace, passes: bool = True) -> dict[str, Any]:
+    """As many threads for PyTorch as for us; numba's passes where they are installed, as a command has them, unless told not to; the
+    machine's description, printed and returned."""
     if args.quick:
         args.pairs = min(args.pairs, 2)
+    if passes:
+        select("cpu")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     about = machine(args.threads)

@@ -27,6 +27,7 @@ from gpu_page import NotAReport, held_by, page, peaks_said
 from roofline import Peaks, floors
 from roofline import student as student_work
 from roofline import teacher as teacher_work
+from sides import Side
 from step import PARTS, Bench, Job, cases, parsed, step_parser
 from torch_twin import Rectangle, rectangle
 from workload import Sentences, models, shape
@@ -166,10 +167,12 @@ class GpuBench(Bench):
     """step.py's parts where both models lie on a GPU."""
 
     compiled = {**Bench.compiled, "CUDA graphs": "reduce-overhead"}
+    compiled_side, in_parts = "default", None
 
     def __init__(self, teacher: Bert, student: Bert, workers: Workers, args: argparse.Namespace, xp: Any, peaks: dict[str, Any]):
         options = {"fused": True, "device": args.torch_device, "teacher_dtype": getattr(torch, args.teacher_dtype)}
         super().__init__(teacher, student, workers, args, options)
+        self.sides = {"default": Side("high" if args.tf32 else "highest")}  # "high" is TF32 on a GPU
         self.teacher, self.student = teacher.to(xp).astype(machine.float_type(args.teacher_dtype)), student.to(xp)
         self.stream, self.peaks, self.host = xp.cuda.get_current_stream(), peaks, dict[str, list[float]]()
 

@@ -27,6 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from common import begin, parser, save, spread, summary, table
 from memory import peak_of_steps
+from sides import peaks
 from workload import All, OurStep, full, model_options, models, own_text, shape, tokenizer_of
 
 from minitinybert import machine
@@ -55,6 +56,7 @@ def main() -> None:
         print(json.dumps(child(*args.child, args)))
         return
     about = begin(args)
+    about["gemm"] = peaks(args)
     args.pairs = 1 if args.quick else args.pairs
     cases = {axis: (QUICK if args.quick else CASES)[axis] for axis in args.axes}
     measured: dict[tuple[str, int], list[dict[str, float]]] = {(axis, x): [] for axis, xs in cases.items() for x in xs}

@@ -3,11 +3,10 @@
     python bench/inference.py                              lengths drawn with SST-2's dev mean, and length 128
     python bench/inference.py --data DIR --tokenizer DIR   SST-2's dev sentences
 
-One request after the other: ours shares a batch's sentences among the threads (a single sentence: the BLAS has the threads). PyTorch
-pads to the longest of the batch, looks at no scores (so it has its fused attention), and is in inference mode: as it comes, and with
-torch.set_float32_matmul_precision("medium"), which lets it choose another library for its products. onnxruntime, where it and onnx are
-installed, runs the graph that `minitinybert export --onnx` writes, on the same rectangles. Beside the ratios stand what each reaches in
-one large product, and by whose code. The paper says 9.4 times faster, 7.5 times smaller.
+One request after the other: ours shares a batch's sentences among the threads (of a single sentence, some rows each). PyTorch
+pads to the longest of the batch, looks at no scores (so it has its fused attention), and is in inference mode, on all its sides
+(sides.py). onnxruntime, where it and onnx are installed, runs the graph that `minitinybert export --onnx` writes, on the same
+rectangles. The paper says 9.4 times faster, 7.5 times smaller.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from common import begin, measure, paired, parser, save, spread, summary, table
-from threadpoolctl import threadpool_info, threadpool_limits
+from sides import ONNX, SIDES, Side, beside, onnx_session, onnxruntime, peaks
 from torch_twin import Rectangle, TorchBert, rectangle
 from workload import Sentences, data_options, full, model_options, models, shape, sst2
 
@@ -28,33 +27,24 @@ from minitinybert.commands.export import INPUTS, graph
 from minitinybert.engine.batch import Batch
 from minitinybert.engine.device import Array
 from minitinybert.engine.parallel import Workers
-from minitinybert.machine import select
 from minitinybert.model.bert import Bert
 from minitinybert.progress import log
 from minitinybert.training.cut import split
 
-try:
-    import onnx  # noqa: F401  graph() needs it
-    import onnxruntime
-except ImportError:
-    onnxruntime = None
-
-PRECISIONS = {"PyTorch": "highest", 'PyTorch, "medium"': "medium"}  # as torch.set_float32_matmul_precision takes them; both are float32
-ONNX = "onnxruntime"
 PAPER = {"faster": 9.4, "smaller": 7.5}
+COMPILED = "PyTorch, compiled"
 TINYBERT4 = "4L-312D-12H-1200F"
 
 
 def main() -> None:
     args = _arguments()
     about = begin(args)
-    select("cpu")  # brings numba's passes, as a command does
-    about["gemm"] = gemms(args)
-    print("; ".join(f"{who}: {peak['gflops']:.0f} GFLOP/s ({peak['code']})" for who, peak in about["gemm"].items()))
+    about["gemm"] = peaks(args)
     teacher, student = models(args)
     check(teacher, args)
-    cases = [sst2(args, "dev", 25, max(args.sentences, 872), teacher), full(args.length, args.sentences, teacher.config, args.seed)]
-    rows = [row for sentences in cases for batch in args.batches for row in case(teacher, student, sentences, batch, args)]
+    cases = [(sst2(args, "dev", 25, max(args.sentences, 872), teacher), batch) for batch in args.batches]
+    cases.append((full(args.length, args.sentences, teacher.config, args.seed), max(args.batches)))
+    rows = [row for sentences, batch in cases for row in case(teacher, student, sentences, batch, args)]
     sizes = {"teacher": teacher.num_parameters, "student": student.num_parameters}
     print(f"teacher {shape(args.teacher, teacher)}; student {shape(args.student, student)}")
     smaller = sizes["teacher"] / sizes["student"]
@@ -74,7 +64,9 @@ def _arguments() -> argparse.Namespace:
     p.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     p.add_argument("--length", type=int, default=128, help="of the case without short sentences")
     p.add_argument("--sentences", type=int, default=64, help="in a measurement")
+    p.add_argument("--compile", action=argparse.BooleanOptionalAction, help="torch.compile too (unless --quick)")
     args = p.parse_args()
+    args.compile = not args.quick if args.compile is None else args.compile
     if args.quick:
         args.sentences = max(args.batches)
     return args
@@ -91,15 +83,17 @@ def case(teacher: Bert, student: Bert, sentences: Sentences, size: int, args: ar
     with Workers(args.threads) as workers:
         jobs: dict[str, Callable[[int], object]] = {}
         for name, model in (("teacher", teacher), ("student", student)):
-            twin, reading = TorchBert(model), model.for_reading()
+            reading = model.for_reading()
             jobs[f"{name}, ours"] = lambda _, model=reading: [our_logits(model, batch, workers) for batch in batches]
-            for who, precision in PRECISIONS.items():
-                jobs[f"{name}, {who}"] = lambda _, twin=twin, p=precision: [torch_logits(twin, batch, p) for batch in rectangles]
+            for who, (side, twin) in twins(model).items():
+                jobs[f"{name}, {who}"] = lambda _, s=side, t=twin: [torch_logits(t, batch, s) for batch in rectangles]
+            if args.compile and (job := compiled(model, rectangles)):
+                jobs[f"{name}, {COMPILED}"] = job
             if onnxruntime is not None:
                 session = onnx_session(graph(model), args)
                 jobs[f"{name}, {ONNX}"] = lambda _, session=session: [onnx_logits(session, batch) for batch in rectangles]
         seconds = measure(jobs, args.pairs)
-    others = [*PRECISIONS, *([ONNX] if onnxruntime is not None else [])]
+    others = [name.removeprefix("teacher, ") for name in jobs if name.startswith("teacher, ")][1:]
     rows = []
     for name in ("teacher", "student"):
         ours = seconds[f"{name}, ours"]
@@ -116,57 +110,34 @@ def our_logits(model: Bert, batch: Batch, workers: Workers) -> Array:
     return np.concatenate(workers.map(ask, split(batch, workers.threads)))
 
 
-def torch_logits(model: TorchBert, batch: Rectangle, precision: str = "highest") -> torch.Tensor:
-    torch.set_float32_matmul_precision(precision)
+def twins(model: Bert) -> dict[str, tuple[Side, TorchBert]]:
+    """The model in PyTorch, by the names of its sides."""
+    return {beside("PyTorch", name): (side, TorchBert(model, dtype=side.dtype)) for name, side in SIDES.items()}
+
+
+def compiled(model: Bert, rectangles: list[Rectangle]) -> Callable[[int], object] | None:
+    """torch.compile of the model at its best in float32, compiled for all of these shapes before; None where it does not work."""
+    side, twin = SIDES['"medium"'], TorchBert(model)
+    torch._dynamo.reset()
+    twin.forward = torch.compile(twin.forward, dynamic=True)
+    job = lambda _: [torch_logits(twin, batch, side) for batch in rectangles]
+    try:
+        job(-1)
+    except Exception as error:  # a missing compiler, an unsupported Python, …
+        log(f"torch.compile does not work here: {type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}")
+        return None
+    return job
+
+
+def torch_logits(model: TorchBert, batch: Rectangle, side: Side) -> torch.Tensor:
     with torch.inference_mode():
-        return model.forward(batch, hidden=(), scores=()).logits
-
-
-def onnx_session(proto: Any, args: argparse.Namespace) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 3, args.threads
-    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return side.on(model.forward)(batch, False, (), ()).logits
 
 
 def onnx_logits(session: Any, batch: Rectangle) -> np.ndarray:
     ids, types = batch.ids.numpy(), batch.types.numpy()
     mask = np.ones_like(ids) if batch.rows is None else batch.rows[:, :, 0].numpy().astype(np.int64)
     return session.run(["logits"], dict(zip(INPUTS, (ids, mask, types), strict=True)))[0]
-
-
-def gemms(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """GFLOP/s of each in one large float32 product, and whose code that is."""
-    n = 256 if args.quick else 2048
-    a, b = np.random.default_rng(0).random((2, n, n), np.float32)
-    s, t = torch.from_numpy(a), torch.from_numpy(b)
-
-    def by_torch(precision: str) -> object:
-        torch.set_float32_matmul_precision(precision)
-        return torch.mm(s, t)
-
-    jobs: dict[str, Callable[[int], object]] = {"ours": lambda _: a @ b}
-    jobs |= {who: lambda _, p=precision: by_torch(p) for who, precision in PRECISIONS.items()}
-    blas = next((lib for lib in threadpool_info() if lib["user_api"] == "blas"), {})
-    built = [line.strip(" -") for line in torch.__config__.show().splitlines() if "Math Kernel Library" in line or "MKL-DNN" in line]
-    code = {"ours": f"{blas.get('internal_api')} {blas.get('version')}, {blas.get('architecture')} kernels"}
-    code |= {who: ", ".join(built) + f'; float32 products "{precision}"' for who, precision in PRECISIONS.items()}
-    if onnxruntime is not None:
-        session, code[ONNX] = onnx_session(_product(b), args), f"MLAS of {onnxruntime.__version__}"
-        jobs[ONNX] = lambda _: session.run(None, {"x": a})
-    with threadpool_limits(args.threads, user_api="blas"), torch.inference_mode():
-        seconds = measure(jobs, args.pairs)
-    return {who: {"gflops": 2 * n**3 / min(times) / 1e9, "code": code[who]} for who, times in seconds.items()}
-
-
-def _product(b: np.ndarray) -> Any:
-    """A graph that multiplies by b."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    of = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, b.shape)
-    made = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "b"], ["y"])], "product", [of("x")], [of("y")], [numpy_helper.from_array(b, "b")]
-    )
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
 def check(model: Bert, args: argparse.Namespace) -> None:
@@ -176,11 +147,12 @@ def check(model: Bert, args: argparse.Namespace) -> None:
     with Workers(args.threads) as workers:
         ours = our_logits(model.for_reading(), batch, workers)
     rectangles = rectangle(examples, batch.sentences)
-    theirs = {who: torch_logits(TorchBert(model), rectangles, precision).numpy() for who, precision in PRECISIONS.items()}
+    theirs = {who: torch_logits(twin, rectangles, side).float().numpy() for who, (side, twin) in twins(model).items()}
     if onnxruntime is not None:
         theirs[ONNX] = onnx_logits(onnx_session(graph(model), args), rectangles)
     for who, logits in theirs.items():
-        if not np.allclose(ours, logits, rtol=1e-3, atol=1e-4 * np.abs(logits).max()):
+        digits = 0.1 if "bf16" in who else 1e-3
+        if not np.allclose(ours, logits, rtol=digits, atol=digits * np.abs(logits).max()):
             raise SystemExit(f"ours and {who} answer differently: by {np.abs(ours - logits).max()}")
 
 

@@ -31,6 +31,7 @@ from torch_twin import TorchStep, rectangle
 from workload import All, OurStep, full, model_options, models, shape
 
 from minitinybert.engine.parallel import Workers
+from minitinybert.machine import select
 from minitinybert.progress import log
 from minitinybert.training.teacher import Running
 
@@ -94,6 +95,7 @@ def child(args: argparse.Namespace) -> dict[str, float]:
     """One case in this process: {"peak_mb", and for ours "new_in_a_step_mb"}."""
     import torch
 
+    select("cpu")  # numba's passes, as every command has them
     torch.set_num_threads(args.threads)
     teacher, student = models(args)
     B, L = map(int, args.cases[0].split("x"))

@@ -30,7 +30,7 @@ Pass = Callable[[Any], Callable[[], object]]  # of the operations, formulas or k
 def main() -> None:
     args = parser(__doc__, pairs=31).parse_args()
     args.threads = 1
-    about = begin(args)
+    about = begin(args, passes=False)
     keep_freed_memory()
     rows = []
     for name, (elements, make) in passes(args).items():

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import begin, gemm_peaks, measure, paired, parser, ratio_bars, save, spread, summary, table
+from common import begin, measure, paired, parser, ratio_bars, save, spread, summary, table
+from sides import SIDES, Side, beside, peaks
 from torch_twin import Rectangle, TorchStep, adam, rectangle
 from workload import (
+    LEARNING_RATE,
     All,
     KnownTraces,
     OurStep,
@@ -41,6 +43,7 @@ from minitinybert.engine.device import to_host
 from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
 from minitinybert.progress import log
+from minitinybert.training.optim import Adam
 from minitinybert.training.teacher import Running
 
 PARTS = ("teacher", "student", "step")
@@ -54,21 +57,20 @@ def main() -> None:
     p.add_argument("--pad", type=int, default=64, help="the length that the released code pads SST-2 to")
     args = parsed(p)
     about = begin(args)
-    peaks = gemm_peaks(args)
-    print(f"GEMM peak (float32): NumPy {peaks['numpy']:.0f} GFLOP/s, PyTorch {peaks['torch']:.0f}")
+    about["gemm"] = peaks(args)
     teacher, student = models(args)
     with Workers(args.threads) as workers:
-        fused, optimisers = best_adam(student, teacher, args.pairs)
+        fused, optimisers = best_adam(student, teacher, args.pairs, workers)
         bench = Bench(teacher, student, workers, args, {"fused": fused})
         agreement = bench.check()
         print(f"teacher {shape(args.teacher, teacher)}; student {shape(args.student, student)}; milliseconds a batch of {args.batch_size}")
         rows: list[dict] = []
         for case in cases(args, teacher):
-            new = [{**row, "floor_ms": row["flops"] / peaks["numpy"] / 1e6} for row in bench.case(*case)]
+            new = [{**row, "floor_ms": row["flops"] / about["gemm"]["ours"]["gflops"] / 1e6} for row in bench.case(*case)]
             _print(new)
             rows += new
-    report = {"machine": about, "gemm_gflops": peaks, "teacher": shape(args.teacher, teacher), "student": shape(args.student, student)}
-    report |= {"agreement": agreement, "torch_adam_ms": optimisers, "torch_compile": bench.compile_says, "rows": rows}
+    report = {"machine": about, "teacher": shape(args.teacher, teacher), "student": shape(args.student, student)}
+    report |= {"agreement": agreement, "adam_ms": optimisers, "torch_compile": bench.compile_says, "rows": rows}
     bars = {f"{row['case']}\n{row['part']} / {row['torch']}": row["ratio"] for row in rows}
     title = f"One distillation step, {args.threads} threads\n{about['processor']}"
     draw = lambda figure: ratio_bars(figure, bars, title, "time of ours / time of PyTorch (median, smallest and largest of pairs)")
@@ -116,6 +118,9 @@ class Bench:
     """Ours beside PyTorch. torch_options: further arguments of TorchStep."""
 
     compiled = {"compiled": "default"}  # what a way is called with torch.compile, and its mode
+    sides: Mapping[str, Side] = SIDES
+    compiled_side = '"medium"'
+    in_parts: Sequence[str] | None = ("eager", "dynamic, sorted")  # the ways of which the parts are measured too: ours' own batches
 
     def __init__(self, teacher: Bert, student: Bert, workers: Workers, args: argparse.Namespace, torch_options: Mapping[str, Any]):
         self.teacher, self.student, self.workers, self.args, self.torch_options = teacher, student, workers, args, torch_options
@@ -151,15 +156,20 @@ class Bench:
         packed = [self.place(sentences.examples.batch(indices)) for indices in batches]
         ways = self.rectangles(sentences, batches)
         jobs: Jobs = {"ours": self._ours(packed)}
-        jobs |= {way: self._torch(rectangles) for way, rectangles in ways.items()}
-        if self.args.compile and ways:
-            jobs |= self._compiled(next(iter(ways)), next(iter(ways.values())))
+        for way, rectangles in ways.items():
+            whole = self.in_parts is None or way in self.in_parts  # else the step alone, and in float32 alone
+            for name, side in self.sides.items():
+                if whole or side.dtype == torch.float32:
+                    made = self._torch(rectangles, side=side)
+                    jobs[beside(way, name)] = made if whole else {"step": made["step"]}
+            if self.args.compile and whole and way == next(iter(ways)):  # of fixed shape
+                jobs |= self._compiled(way, rectangles)
         rows = []
         for part in PARTS:
-            seconds = measure({who: parts[part] for who, parts in jobs.items()}, self.args.pairs)
+            seconds = measure({who: parts[part] for who, parts in jobs.items() if part in parts}, self.args.pairs)
             ms = {who: summary(1000 * s / len(batches) for s in values) for who, values in seconds.items()}
             about = {"case": name, "part": part, "ours_ms": ms["ours"], **self.work(part, packed)}
-            for way in list(jobs)[1:]:
+            for way in list(seconds)[1:]:
                 rows.append({**about, "torch": way, "torch_ms": ms[way], "ratio": paired(seconds["ours"], seconds[way])})
             if not ways:
                 rows.append({**about, "torch": None})
@@ -198,17 +208,19 @@ class Bench:
             "step": self._each(whole, batches),
         }
 
-    def _torch(self, batches: Sequence[Rectangle], compiled: str | None = None) -> dict[str, Job]:
+    def _torch(self, batches: Sequence[Rectangle], compiled: str | None = None, side: Side = SIDES["default"]) -> dict[str, Job]:
         teacher, student = self.on_host
-        step = TorchStep(self._extended(student), teacher, compiled=compiled, **self.torch_options)
+        few_bits = {} if side.dtype == torch.float32 else {"teacher_dtype": side.dtype, "products": side.dtype}
+        step = TorchStep(self._extended(student), teacher, compiled=compiled, **{**self.torch_options, **few_bits})
         known = [step.ask_teacher(batch).clone() for batch in batches]
         ask = lambda batch: (step.begin(), step.ask_teacher(batch))
         learn = lambda pair: (step.begin(), step.learn(*pair))
-        return {
+        parts = {
             "teacher": self._each(ask, batches),
             "student": self._each(learn, list(zip(batches, known, strict=True))),
             "step": self._each(step, batches),
         }
+        return {part: side.on(job) for part, job in parts.items()}
 
     def _compiled(self, way: str, batches: Sequence[Rectangle]) -> Jobs:
         """torch.compile of the teacher's pass and of the student's losses, in each mode that works on this machine."""
@@ -216,7 +228,7 @@ class Bench:
         jobs: Jobs = {}
         for name, mode in self.compiled.items():
             try:
-                parts = self._torch(batches, compiled=mode)
+                parts = self._torch(batches, mode, self.sides[self.compiled_side])
                 for part in [*parts.values()] * 3:  # CUDA graphs: one to warm up, one to record
                     part(-1)
             except Exception as error:  # a missing compiler, an unsupported Python, … : whatever it is, it is said and left out
@@ -244,9 +256,11 @@ class Bench:
 # ---------------------------------------------------------------------------------------------------------------------- fairness
 
 
-def best_adam(student: Bert, teacher: Bert, rounds: int) -> tuple[bool, dict[str, float]]:
-    """Whether PyTorch's fused Adam is quicker here than its default, and the milliseconds of each."""
-    seconds = {}
+def best_adam(student: Bert, teacher: Bert, rounds: int, workers: Workers) -> tuple[bool, dict[str, float]]:
+    """Whether PyTorch's fused Adam is quicker here than its default, and the milliseconds of each, and of ours."""
+    ours, gradients = Adam(student.parameters.astype(np.float32), workers=workers), student.parameters.zeros_like()
+    gradients.flat[:] = 1e-3
+    seconds: dict[str, Job] = {"ours": lambda _: ours.step(gradients, LEARNING_RATE)}
     for name, fused in (("default", False), ("fused", True)):
         twin = TorchStep(student, teacher, terms=("prediction",)).student
         optimiser = adam(twin, fused)
@@ -254,7 +268,7 @@ def best_adam(student: Bert, teacher: Bert, rounds: int) -> tuple[bool, dict[str
             p.grad = torch.full_like(p, 1e-3)
         seconds[name] = lambda _, optimiser=optimiser: optimiser.step()
     ms = {name: 1000 * summary(s)["median"] for name, s in measure(seconds, rounds).items()}
-    print("PyTorch's Adam: " + ", ".join(f"{name} {value:.1f} ms" for name, value in ms.items()), flush=True)
+    print("Adam, clipping and all of ours: " + ", ".join(f"{name} {value:.1f} ms" for name, value in ms.items()), flush=True)
     return ms["fused"] < ms["default"], ms
 
 

@@ -136,6 +136,7 @@ class TorchStep:
     terms     "intermediate", "prediction" or both
     compiled  torch.compile's mode, "reduce-overhead" for CUDA graphs; None: eager
     teacher_dtype  in which the teacher works; what it says is handed on in the student's
+    products  bfloat16: the student's, by autocast
     """
 
     def __init__(
@@ -148,8 +149,9 @@ class TorchStep:
         compiled: str | None = None,
         device: str = "cpu",
         teacher_dtype: torch.dtype = torch.float32,
+        products: torch.dtype = torch.float32,
     ):
-        self.device = device
+        self.device, self.products = device, products
         self.student, self.teacher = TorchBert(student, True, device), TorchBert(teacher, False, device, teacher_dtype)
         self.terms, self.released = terms, released
         self.map = layer_map("uniform", student.config.num_hidden_layers, teacher.config.num_hidden_layers)
@@ -183,7 +185,8 @@ class TorchStep:
     def gradients(self, batch: Rectangle, teacher: TorchTrace) -> dict[str, Tensor]:
         for p in self.parameters:
             p.grad = None
-        losses = self._losses(batch, teacher)
+        with torch.autocast(self.device.partition(":")[0], self.products, enabled=self.products != torch.float32):
+            losses = self._losses(batch, teacher)
         sum(losses.values()).backward()
         return losses
 

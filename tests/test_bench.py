@@ -44,7 +44,11 @@ def test_step(run):
     report, printed = run("step", "--batch-size", "4", "--length", "8", "--pad", "64")
     assert max(report["agreement"].values()) < 1e-3
     ways = {(row["part"], row["torch"]) for row in report["rows"]}
-    assert ways == {(part, way) for part in ("teacher", "student", "step") for way in ("eager", "pad 64", "dynamic", "dynamic, sorted")}
+    same = {f"{way}{side}" for way in ("eager", "dynamic, sorted") for side in ("", ', "medium"', ", bf16")}
+    others = {f"{way}{side}" for way in ("pad 64", "dynamic") for side in ("", ', "medium"')}
+    assert ways == {(part, way) for part in ("teacher", "student", "step") for way in same} | {("step", way) for way in others}
+    assert set(report["adam_ms"]) == {"ours", "default", "fused"}
+    assert report["machine"]["gemm"].keys() >= {"ours", "PyTorch", 'PyTorch, "medium"', "PyTorch, bf16"}
     assert all(positive(row["ratio"]) and row["floor_ms"] > 0 for row in report["rows"])
     assert "same work" in printed and "ours / PyTorch" in printed
 
@@ -78,9 +82,9 @@ def test_epoch_of_real_files(run, tmp_path):
 
 def test_inference(run):
     report, printed = run("inference", "--batches", "1", "3", "--length", "8")
-    assert [(row["batch"], row["model"]) for row in report["rows"]] == [(b, m) for b in (1, 3) for m in ("teacher", "student")] * 2
+    assert [(row["batch"], row["model"]) for row in report["rows"]] == [(b, m) for b in (1, 3, 3) for m in ("teacher", "student")]
     assert report["smaller"] > 1 and report["paper"] == {"faster": 9.4, "smaller": 7.5}
-    sides = {"PyTorch", 'PyTorch, "medium"', *(["onnxruntime"] if installed("onnx") and installed("onnxruntime") else [])}
+    sides = {"PyTorch", 'PyTorch, "medium"', "PyTorch, bf16", *(["onnxruntime"] if installed("onnx") and installed("onnxruntime") else [])}
     assert all(set(row["ratio"]) == sides and all(map(positive, row["ratio"].values())) for row in report["rows"])
     assert set(report["machine"]["gemm"]) == {"ours", *sides}
     assert all(peak["gflops"] > 0 and peak["code"] for peak in report["machine"]["gemm"].values())

@@ -3,6 +3,8 @@
 A case calls what `ops` has under the operations' names, with what `up` makes of each array.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -122,6 +124,8 @@ def _tables(draw, rng):
 def _optimiser(draw, rng):
     size, decay_end = draw(st.sampled_from([1, 7, 64, 5000, 20_000])), draw(st.sampled_from([-3, 0, 5, 64, 30_000]))
     theta, g, m, v = rng.standard_normal((4, size))
+    for a in draw(st.sampled_from([(), (g,), (g, m), (g, m, v)])):  # of rows of a table that nothing looks up
+        a[size // 3 :] = 0
     factor = draw(st.sampled_from([None, 0.3]))
     scale, preset, t = draw(st.sampled_from([1e-3, 1.0, 50.0])), PRESETS[draw(st.sampled_from(sorted(PRESETS)))], draw(st.integers(1, 9))
 
@@ -232,6 +236,18 @@ def test_what_is_not_finite_is_seen_where_the_formula_shows_it(dtype, bad):
                 assert np.array_equal(np.isnan(ours), np.isnan(formula)), f"{number}: NaN elsewhere, {bad} in {name}"
                 assert np.array_equal(np.isposinf(ours), np.isposinf(formula)) and np.array_equal(np.isneginf(ours), np.isneginf(formula))
             assert any(not np.isfinite(array).all() for array in wanted)
+
+
+@pytest.mark.parametrize("settings, lr, factor", [({"eps": 0.0}, 1e-3, 1.0), ({}, np.nan, 1.0), ({}, 1e-3, np.nan), ({}, np.inf, 0.5)])
+def test_what_makes_no_number_of_zeros_is_not_passed_over(settings, lr, factor):
+    scalars = scalars_of(replace(PRESETS["adamw"], **settings), lr, 1)
+    after = []
+    for ops in (formulas, operations):
+        theta, g, m, v = np.ones(3000, np.float32), *np.zeros((3, 3000), np.float32)
+        with np.errstate(all="ignore"):
+            ops.update(Stretch(theta, g, m, v), scalars, 100, np.float32(factor))
+        after.append(np.array([theta, m, v]))
+    assert np.array_equal(*after, equal_nan=True) and np.isnan(after[0]).any()
 
 
 def gaps(a):
