@@ -64,7 +64,7 @@ def test_answers_are_the_model_s(classify, model, texts):
         for maps, scores in zip(seen, trace.scores, strict=True):
             weights = np.exp(scores[0].astype(float))
             np.testing.assert_allclose(maps, weights / weights.sum(axis=-1, keepdims=True), rtol=1e-4, atol=1e-6)
-    assert len({answer.label for answer in answers}) > 1 or texts is PAIRS
+    assert np.ptp(logits, axis=0).min() > 0.01  # it does depend on the text
 
 
 def test_a_trace_of_several_texts_is_each_one_s_padded_behind(classify):
