@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from .commands import cli, keywords
 from .commands.results import Augmented, Predictions, Report, Result, Scores
 from .engine import ranks
-from .errors import as_function
+from .errors import as_function, in_words
 from .training.loop import Stopped
 
 Place = str | os.PathLike[str]
@@ -53,7 +53,7 @@ def _do(words: str, given: Mapping[str, Any], kind: type[R]) -> R:
         except Stopped as stopped:
             if stopped.signal != signal.SIGINT:
                 signal.raise_signal(stopped.signal)  # training had put it off
-            raise KeyboardInterrupt(str(stopped)) from None
+            raise KeyboardInterrupt(in_words(str(stopped)).replace("command", "call")) from None
 
     with as_function(keywords.options()), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # what overflows shows in the loss, which is looked at

@@ -13,7 +13,7 @@ _LONGEST = 1000  # characters of an error: a path, a name and what to do
 # Where a function was called, the options of all commands, and which stand without a value.
 _OPTIONS: ContextVar[Mapping[str, bool] | None] = ContextVar("_OPTIONS", default=None)
 # An option, and what follows it: its value, unless that is one of the words with which a sentence goes on.
-NO_VALUES = "and are for go goes has is it keep keeps leaves makes need needs of or out prints says tells to too was"
+NO_VALUES = "and are for go goes has is it keep keeps leaves lower-cases makes need needs of or out prints says takes tells to too was"
 _OPTION = re.compile(rf"(?<![\w-])--([a-z][a-z0-9-]*)(?:[ =](?!(?:{'|'.join(NO_VALUES.split())})(?:\W|$))(\S+?)(?=[:,;)]*(?:\s|$)))?")
 
 

@@ -64,9 +64,9 @@ class Classifier:
     """A classifier or regression of texts, loaded once.
 
     model: a directory in Hugging Face's layout or an id; max_length: word pieces that a text, or a
-    pair, is cut to (without it 128); device, threads: as the command line's. InputError where the
-    model is none of texts: what looks at each word, or answers questions, `minitinybert.predict`
-    asks.
+    pair, is cut to (without it 128, or the model's positions where these are fewer); device,
+    threads: as the command line's. InputError where the model is none of texts: what looks at each
+    word, or answers questions, `minitinybert.predict` asks.
 
     Texts are a list of strings, or of tuples of two strings, for pairs; a string alone is a list of
     one. Long lists are asked in batches of about equal length, on all threads; threads of a program
@@ -80,7 +80,7 @@ class Classifier:
             if loaded.config.head in TOKEN_MAPS:
                 raise InputError(f"{model}: a model of {loaded.config.head}, not of whole texts; ask it by minitinybert.predict")
             self._kind = answer_kind(loaded.config, self.path)
-            self.max_length = max_length or Task.max_length
+            self.max_length = max_length or usual_length(loaded)
             check_length(self.max_length, loaded.config)
             self._words = Tokenizer.load(loaded.tokenizer_files)
             self._words.check_fits(loaded.config.vocab_size)
@@ -170,6 +170,11 @@ def encode_texts(texts: Sequence[Text], words: Tokenizer, model: Bert, max_lengt
     encoded = encode(examples, words, max_length, model.config.type_vocab_size)
     words.check_known(encoded.input_ids, "the texts", must=False)
     return encoded
+
+
+def usual_length(model: Bert, most: int = Task.max_length) -> int:
+    """Word pieces that a text is cut to where nobody says: as many as the model has positions for."""
+    return min(most, model.config.max_position_embeddings)
 
 
 def label_names(model: Bert) -> list[str]:
