@@ -138,7 +138,8 @@ def _body(name: str, config: Config, made: Made, results: Mapping[str, Mapping[s
         lines += [""]
     lines += _sizes(config, made)
     if config.head == "classifier" and not config.classifier_relu:
-        lines += ["", "```python", "from transformers import pipeline", "", f'pipeline("text-classification", {name!r})', "```"]
+        asked = f'pipeline("text-classification", {json.dumps(name, ensure_ascii=False)})'
+        lines += ["", "```python", "from transformers import pipeline", "", asked, "```"]
     return lines
 
 

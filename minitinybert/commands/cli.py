@@ -350,18 +350,29 @@ def _given(args: argparse.Namespace, epochs: float | None, lr: float | None) -> 
 def _texts(args: argparse.Namespace) -> Any:
     """Of --file: the text's columns, where it is a table and these are given or remembered; else its
     lines."""
-    from ..data.glue import custom_task, read_split
+    from ..data.glue import TASKS, custom_task, read_split
     from ..data.tables import ENDINGS
     from .remembered import recall
 
     if args.file.suffix.lower() not in ENDINGS:
         return _lines(args.file)
     known = recall(args.model)
-    columns = args.text_columns.split(",") if args.text_columns else known.text_columns if known else ()
-    if not columns:
+    columns = [name.strip() for name in args.text_columns.split(",")] if args.text_columns else known and list(known.text_columns)
+    if columns:
+        task = custom_task(args.file, columns, "label", regression=True, unlabelled="ignore")
+    elif known and known.task in TASKS and _has_columns(args.file, TASKS[known.task]):
+        task = replace(TASKS[known.task], unlabelled="ignore")
+    else:
         return _lines(args.file)
-    task = custom_task(args.file, [name.strip() for name in columns], "label", regression=True, unlabelled="ignore")
     return read_split(task, args.file, "all")
+
+
+def _has_columns(file: Path, task: Any) -> bool:
+    """Whether the first row of a file names all the texts' columns of one of GLUE's tasks."""
+    from ..data.tables import open_table
+
+    header = open_table(file).header or []
+    return all(set(column.names) & set(header) for column in task.text_columns)
 
 
 def _lines(file: Path) -> list[str]:

@@ -81,6 +81,8 @@ def parts_for(data: Path, known: Remembered | None, model: str | None, seed: int
     """
     theirs = known.parts if known else None
     if not data.is_file():
+        if seed is not None:
+            raise InputError(f"--split-seed {seed}: is of one file, and {data} is a directory with the parts as they are")
         ours = _augmented_from(data)
         if ours and theirs and ours != theirs:
             raise InputError(f"{data}: augmented from other parts than {model} was trained on; augment its file, with its --split-seed")

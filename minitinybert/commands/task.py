@@ -176,6 +176,8 @@ def distill_task(
     arguments = [("--teacher", card.named(teacher)), ("--student", card.named(student)), *card.of_task(task, data)]
     arguments += [("--max-length", plan.max_length), *card.of_recipe(recipe)]
     arguments += [("--stage", stage)] if stage != "both" else []
+    arguments += [("--prediction-data", card.named(prediction_data))] if prediction_data is not None else []
+    arguments += [("--grid", None)] if grid else []
     arguments += card.of_options(plan.intermediate, "intermediate-") if stage != "prediction" else []
     if stage == "intermediate":
         arguments += card.of_all_steps(plan.intermediate)

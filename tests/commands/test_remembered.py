@@ -221,6 +221,13 @@ def test_glue_s_tasks_are_remembered_by_name_and_their_labels_named(capsys, mode
     assert status == 0 and Path(said.strip()).read_text().splitlines()[1] in ("0\t0", "0\t1")  # as the leaderboard wants it
     status, said, _ = run(capsys, "predict", "--model", out, "--data", task, "--out", tmp_path / "answers.csv")
     assert list(table(tmp_path / "answers.csv")[0]) == ["label", "negative", "positive"]
+    status, said, _ = run(capsys, "predict", "--model", out, "--file", task / "test.tsv", "--json")
+    assert [answer["text"] for answer in json.loads(said)] == ["good film"]
+    (tmp_path / "lines.tsv").write_text("good film\nbad plot\n")  # no header: a text a line
+    status, said, _ = run(capsys, "predict", "--model", out, "--file", tmp_path / "lines.tsv", "--json")
+    assert [answer["text"] for answer in json.loads(said)] == ["good film", "bad plot"]
+    status, _, err = run(capsys, "evaluate", "--model", out, "--data", task, "--split-seed", 1)
+    assert status == 2 and "--split-seed 1: is of one file" in err and err.count("\n") == 1
     status, _, err = run(capsys, "evaluate", "--model", model, "--data", task)
     assert status == 2 and "--task NAME is needed" in err and err.count("\n") == 1
 
