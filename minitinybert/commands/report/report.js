@@ -93,7 +93,7 @@
         /** The values at place number `at`, in words and by a line. */
         function point() {
             svg.querySelector(".cursor")?.remove();
-            if (at < 0 || options.mute) return;
+            if (at < 0 || !scale || options.mute) return; // before it is drawn there is nothing to point at
             const x = places[at];
             svg.append(make("line", { class: "cursor", x1: scale.px(x), x2: scale.px(x), y1: scale.top, y2: scale.height - scale.bottom }));
             const said = series.map((s) => [s.name, s.y[s.x.indexOf(x)]]).filter(([, y]) => y !== undefined);
@@ -105,6 +105,7 @@
             point();
         }
         svg.addEventListener("pointermove", (event) => {
+            if (!scale) return;
             const x = scale.first + ((event.offsetX - scale.left) / (scale.width - scale.left - scale.right)) * (scale.last - scale.first);
             move(places.reduce((best, place, i) => (Math.abs(place - x) < Math.abs(places[best] - x) ? i : best), 0));
         });
