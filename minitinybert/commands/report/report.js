@@ -52,7 +52,7 @@
 
         function draw() {
             const width = svg.clientWidth || 320, height = svg.clientHeight || 200;
-            const left = 42, right = series.some((s) => s.end) ? 22 : 8, top = 8, bottom = 34;
+            const left = 46, right = series.some((s) => s.end) ? 22 : 8, top = 8, bottom = 34;
             const xs = places, ys = series.flatMap((s) => s.y).filter((y) => !options.log || y > 0);
             let [low, high] = [Math.min(...ys), Math.max(...ys)], [first, last] = [Math.min(...xs, options.from0 ? 0 : Infinity), Math.max(...xs)];
             if (options.square) [first, last] = [low, high] = [Math.min(first, low), Math.max(last, high)];
