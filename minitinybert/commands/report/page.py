@@ -223,7 +223,8 @@ def _pair(lesson: Mapping[str, Any], student: Mapping[str, Any]) -> str:
     over = f"over {tokens:,} word pieces of {sentences:,} sentences"
     parts = []
     if any(value is not None for row in student["distances"] for value in row):
-        title = f"Hidden loss, MSE(H Wₕ, Hᵀ) (equations 8 and 9), {over}. The stronger the shade the nearer, each row on its own scale; bold is the nearest"
+        title = f"Hidden loss, MSE(H Wₕ, Hᵀ) (equations 8 and 9), {over}. "
+        title += "The stronger the shade the nearer, each row on its own scale; bold is the nearest"
         parts.append(_heat(title, student["distances"], [_nearness(row) for row in student["distances"]], learned, nearest=min))
     title = f"Linear CKA, {over}. The stronger the shade the more alike; bold is the most alike"
     parts.append(_heat(title, student["cka"], _shades(student["cka"]), learned, nearest=max))

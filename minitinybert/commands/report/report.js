@@ -52,7 +52,7 @@
 
         function draw() {
             const width = svg.clientWidth || 320, height = svg.clientHeight || 200;
-            const left = 42, right = series.some((s) => s.end) ? 22 : 8, top = 8, bottom = 34;
+            const left = 46, right = series.some((s) => s.end) ? 22 : 8, top = 8, bottom = 34;
             const xs = places, ys = series.flatMap((s) => s.y).filter((y) => !options.log || y > 0);
             let [low, high] = [Math.min(...ys), Math.max(...ys)], [first, last] = [Math.min(...xs, options.from0 ? 0 : Infinity), Math.max(...xs)];
             if (options.square) [first, last] = [low, high] = [Math.min(first, low), Math.max(last, high)];
@@ -93,7 +93,7 @@
         /** The values at place number `at`, in words and by a line. */
         function point() {
             svg.querySelector(".cursor")?.remove();
-            if (at < 0 || options.mute) return;
+            if (at < 0 || !scale || options.mute) return; // before it is drawn there is nothing to point at
             const x = places[at];
             svg.append(make("line", { class: "cursor", x1: scale.px(x), x2: scale.px(x), y1: scale.top, y2: scale.height - scale.bottom }));
             const said = series.map((s) => [s.name, s.y[s.x.indexOf(x)]]).filter(([, y]) => y !== undefined);
@@ -105,6 +105,7 @@
             point();
         }
         svg.addEventListener("pointermove", (event) => {
+            if (!scale) return;
             const x = scale.first + ((event.offsetX - scale.left) / (scale.width - scale.left - scale.right)) * (scale.last - scale.first);
             move(places.reduce((best, place, i) => (Math.abs(place - x) < Math.abs(places[best] - x) ? i : best), 0));
         });

@@ -21,6 +21,7 @@ from ...training.loop import Options, read_metrics
 
 MOST_RUNS = 8  # of a page: more lines in a picture cannot be told apart
 _POINTS = 400  # of a curve
+_MOST = 1e300  # of a number, so that sums and quotients of such are finite: JSON's whole numbers have no end
 _NAMES = {
     "distill general": "general distillation",
     "distill intermediate": "intermediate step",
@@ -71,7 +72,7 @@ class Step:
         for row in self.rows:
             rate = {"learning rate": row["lr"]} if _number(row.get("lr")) else {}
             for kind, values in (*((kind, row.get(kind, {})) for kind in ("losses", "layers", "dev")), ("lr", rate)):
-                for name, value in values.items():
+                for name, value in ((name, value) for name, value in values.items() if _number(value)):
                     steps, seen = found[kind].setdefault(name, ([], []))
                     steps.append(row["step"])
                     seen.append(value)
@@ -105,7 +106,7 @@ def _steps(path: Path) -> list[Step]:
 
 
 def _step(file: Path) -> Step:
-    rows = [row for row in read_metrics(file) if row["step"] >= 0]
+    rows = [row for row in read_metrics(file) if 0 <= row["step"] < _MOST]
     if not rows:
         raise InputError(f"{file}: no line of it is a run's; give a run that has come to its first line of metrics")
     about = _mapping(rows[0].get("run"))
@@ -150,4 +151,4 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _number(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < math.inf
+    return type(value) in (int, float) and abs(value) < _MOST

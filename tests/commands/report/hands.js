@@ -1,6 +1,13 @@
 // Put after it: clicks, types, and leaves what it sees in #seen for test_browser.py.
 const seen = {}, $ = (id) => document.getElementById(id), text = (id) => $(id).textContent;
-const frame = () => new Promise((done) => setTimeout(done, 100));
+/** Until all charts are drawn, which they are in a frame of their own. */
+const frame = async () => {
+    for (let i = 0; i < 100; i++) {
+        await new Promise((done) => setTimeout(done, 50));
+        if ([...document.querySelectorAll(".chart svg")].every((svg) => svg.childElementCount)) return;
+    }
+    wrong.push("a chart was not drawn");
+};
 const press = (target, key) => target.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
 const pick = (id, value) => { $(id).value = value; $(id).dispatchEvent(new Event("change", { bubbles: true })); };
 const click = (name, value) => document.querySelector(`input[name="${name}"][value="${value}"]`).click();
@@ -27,7 +34,8 @@ const steps = {
         seen.focused = document.activeElement === view && getComputedStyle(view).outlineStyle;
         for (const key of ["ArrowDown", "ArrowDown", "ArrowRight", "PageDown"]) press(view, key);
         seen.after = [captions(), text("attention-readout"), $("head").value, $("layer").value, $("teacher-layer").value];
-        for (let i = 0; i < 99; i++) press(view, "ArrowDown"), press(view, "ArrowRight"), press(view, "PageDown");
+        for (let i = 0; i < 30; i++) press(view, "ArrowDown");
+        for (let i = 0; i < 3; i++) press(view, "ArrowRight"), press(view, "PageDown");
         seen.ends = [captions(), text("attention-readout").split(",")[0], document.querySelectorAll(".pieces .asked").length];
         press(view, "Home");
         seen.home = text("attention-readout").split(",")[0];
@@ -50,6 +58,9 @@ const steps = {
         await frame();
         seen.log = charts("curves").filter((figure, i) => figure.innerHTML !== before[i]).map((figure) => figure.querySelector("strong").textContent);
         click("axis", "epochs");
+        await frame();
+        click("scale", "linear");
+        press(charts("curves")[0].querySelector("svg[tabindex]"), "End"); // before it is drawn
         await frame();
         const chart = charts("curves")[0].querySelector("svg[tabindex]");
         chart.focus();
