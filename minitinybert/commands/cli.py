@@ -405,10 +405,12 @@ def _squad_task(args: argparse.Namespace) -> Any:
 
 
 def _report(args: argparse.Namespace, report: dict[str, Any]) -> int:
+    from ..data.metrics import shown
+
     if args.json:
         return _print_json(report)
     for split, values in report["results"].items():
-        print(f"{report['model']}\t{split}\t" + "\t".join(f"{name} {value:.4f}" for name, value in values.items()))
+        print(f"{report['model']}\t{split}\t{shown(values)}")
     return 0
 
 

@@ -12,7 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-# SciPy's statistics take a second to import: see data/metrics.py.
+# SciPy's statistics take a second to import: they are where they are used.
+
+
+Metric = Callable[[np.ndarray, np.ndarray], float]  # metric(predictions, labels)
 
 
 class McNemar(NamedTuple):
@@ -65,14 +68,19 @@ def mcnemar(a_correct: np.ndarray, b_correct: np.ndarray) -> McNemar:
     return McNemar(only_a, only_b, p)
 
 
+def bootstrap(
+    metric: Metric, labels: np.ndarray, answers: np.ndarray, seed: int = 0, draws: int = 2000, confidence: float = 0.95
+) -> tuple[float, float]:
+    """(low, high) of one model's metric, for metrics that are no share of right answers, by Efron's
+    (1979) bootstrap: what `paired_bootstrap` does for two."""
+    labels, answers = np.asarray(labels), np.asarray(answers)
+    _check_paired(labels, answers)
+    drawn = _drawn(lambda i: metric(answers[i], labels[i]), len(labels), seed, draws)
+    return _middle(drawn, confidence)
+
+
 def paired_bootstrap(
-    metric: Callable[[np.ndarray, np.ndarray], float],
-    labels: np.ndarray,
-    a: np.ndarray,
-    b: np.ndarray,
-    seed: int = 0,
-    draws: int = 2000,
-    confidence: float = 0.95,
+    metric: Metric, labels: np.ndarray, a: np.ndarray, b: np.ndarray, seed: int = 0, draws: int = 2000, confidence: float = 0.95
 ) -> Difference:
     """By how much two models differ in `metric`, with the interval of the difference and whether it
     is chance; for F1, correlations, and whatever is no share of right answers.
@@ -87,12 +95,21 @@ def paired_bootstrap(
     labels, a, b = np.asarray(labels), np.asarray(a), np.asarray(b)
     _check_paired(a, b)
     _check_paired(labels, a)
-    n, rng = len(labels), np.random.default_rng(seed)
     difference = lambda i: metric(a[i], labels[i]) - metric(b[i], labels[i])
-    drawn = np.array([difference(rng.integers(n, size=n)) for _ in range(draws)])
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    drawn = _drawn(difference, len(labels), seed, draws)
     beyond = 1 + min((drawn <= 0).sum(), (drawn >= 0).sum())
-    return Difference(float(difference(np.arange(n))), float(low), float(high), float(min(1.0, 2 * beyond / (draws + 1))))
+    return Difference(difference(np.arange(len(labels))), *_middle(drawn, confidence), float(min(1.0, 2 * beyond / (draws + 1))))
+
+
+def _drawn(statistic: Callable[[np.ndarray], float], n: int, seed: int, draws: int) -> np.ndarray:
+    """(draws,) a statistic of n examples that are drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    return np.array([statistic(rng.integers(n, size=n)) for _ in range(draws)])
+
+
+def _middle(drawn: np.ndarray, confidence: float) -> tuple[float, float]:
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
 
 
 def _check_paired(a: np.ndarray, b: np.ndarray) -> None:

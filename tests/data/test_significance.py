@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minitinybert.data.metrics import METRICS
-from minitinybert.data.significance import mcnemar, paired_bootstrap, wilson
+from minitinybert.data.significance import bootstrap, mcnemar, paired_bootstrap, wilson
 
 accuracy = METRICS["accuracy"]
 
@@ -94,6 +94,15 @@ def test_the_bootstrap_is_a_function_of_its_seed_and_of_any_metric():
     assert 0 < first.low < first.value < first.high and first.p < 0.02
     narrow = paired_bootstrap(METRICS["spearman"], labels, a, b, seed=5, draws=200, confidence=0.5)
     assert first.low < narrow.low < narrow.high < first.high
+
+
+def test_one_model_s_interval_is_its_normal_interval():
+    right, _ = answers(700, 100, 0, 200)
+    low, high = bootstrap(accuracy, np.ones(1000, int), right.astype(int), seed=1)
+    error = math.sqrt(0.8 * 0.2 / 1000)
+    assert (low, high) == (pytest.approx(0.8 - 1.96 * error, abs=0.003), pytest.approx(0.8 + 1.96 * error, abs=0.003))
+    with pytest.raises(ValueError, match="same examples"):
+        bootstrap(accuracy, np.ones(3), np.ones(4))
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
