@@ -181,15 +181,16 @@ def test_the_demo_s_table_is_the_demo_s():
     from minitinybert.commands.demo import STUDENT, format_report
 
     text = README.read_text(encoding="utf-8")
-    row = re.compile(r"^    (\w.*?) +(\S+H-\S+F) +(0\.\d+) +\S+% +(\S+) M +(\S+) M +(\S+)x$", re.MULTILINE)
+    row = re.compile(r"^    (\w.*?) +(\S+H-\S+F) +(0\.\d+) ± \S+ +\S+% +(\S+) M +(\S+) M +(\S+)x$", re.MULTILINE)
     (teacher, *students), names = row.findall(text), ("teacher", "student", "baseline")
     assert len(students) == 2 and {shape for _, shape, *_ in students} == {STUDENT}
     models = {
         name: {"shape": shape, "accuracy": float(right), "parameters": float(all_) * 1e6, "encoder_parameters": float(encoder) * 1e6}
         for name, (_, shape, right, all_, encoder, _) in zip(names, (teacher, *students), strict=True)
     }
-    rest = {"test_sentences": 0, "seconds": 0.0, "augmentation": {}, "example": {}, "out": "minitinybert-demo"}
+    rest = {"test_sentences": 852, "seconds": 0.0, "augmentation": {}, "example": {}, "out": "minitinybert-demo"}
     printed = format_report({"models": models, "speed_up": float(students[0][-1]), **rest}).splitlines()
+    assert max(map(len, printed[:5])) <= 80
     for line in [*printed[:5], printed[-1]]:
         assert f"    {line}\n" in text, line
 

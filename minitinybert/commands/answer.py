@@ -51,7 +51,7 @@ def evaluate(
     """{split: {metric: value}} of a model on a task's labelled files, by default its dev ones (MNLI
     has two), or "all" of a file of which no part is known. A model that is no better than a constant answer is warned of."""
     judged, files = judged_model(model, task, data, machine, max_length)
-    results = {}
+    results: dict[str, dict[str, float]] = {}
     for split in splits or judged_splits(task, data):
         examples = files.split(split)
         if not examples.labelled:

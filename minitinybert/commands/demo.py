@@ -27,6 +27,7 @@ from ..augmentation.files import augment
 from ..data import registry
 from ..data.batching import EncodedExamples
 from ..data.glue import TASKS, read_split
+from ..data.significance import wilson
 from ..data.tables import check_parquet
 from ..data.tokenizer import Tokenizer
 from ..distillation.distill import layer_map
@@ -194,27 +195,29 @@ def _speed_up(teacher: Bert, student: Bert, data: Path, machine: Machine, pairs:
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """The table and the lines under it, for a terminal."""
-    models = report["models"]
+    """The table and the lines under it, for a terminal of 80 columns."""
+    models, n = report["models"], report["test_sentences"]
     full = models["teacher"]["accuracy"]
-    labels = {"teacher": "teacher", "student": "student, distilled", "baseline": "same student, not distilled"}
+    labels = {"teacher": "teacher", "student": "student", "baseline": "control"}
+    half = lambda low, high: (high - low) / 2
     table = [
         [
             labels[name],
             row["shape"],
-            f"{row['accuracy']:.4f}",
-            f"{row['accuracy'] / full:.1%}",
+            f"{row['accuracy']:.4f} ± {half(*wilson(round(row['accuracy'] * n), n)):.3f}",
+            f"{row['accuracy'] / full:.1%}" if name != "teacher" else "100%",
             f"{row['parameters'] / 1e6:.2f} M",
             f"{row['encoder_parameters'] / 1e6:.2f} M",
             "1.0x" if name == "teacher" else f"{report['speed_up']:.1f}x",
         ]
         for name, row in models.items()
     ]
-    headers = ["model", "shape", "test accuracy", "of the teacher's", "parameters", "in the encoder", "speed"]
+    headers = ["model", "shape", "accuracy", "kept", "size", "encoder", "speed"]
     lines = [
         tabulate(table, headers, disable_numparse=True),
         "",
-        f"{report['test_sentences']} test sentences, in no training file. {report['seconds'] / 60:.1f} minutes in all.",
+        "control: the same student, not distilled; ±: half the interval of 95 %",
+        f"{n} test sentences, in no training file. {report['seconds'] / 60:.1f} minutes in all.",
         *_told(report["augmentation"], report["example"]),
         f"pictures: {report['out']}/losses.png, {report['out']}/attention.png",
         f"look:     {report['out']}/report.html, in a browser: how it learned, and what goes on inside teacher and student",

@@ -7,6 +7,7 @@ A task names the head that answers it; here is what goes with each head.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from ..data import entities, metrics, squad, squad_metrics, tagging
 from ..data.batching import EncodedExamples
 from ..data.glue import Task
+from ..data.significance import bootstrap, wilson
 from ..distillation.distill import Prediction
 from ..distillation.objectives import Objective, Supervised
 from ..distillation.recipes import Recipe
@@ -25,10 +27,10 @@ from ..training import evaluation
 
 
 class Judgement(NamedTuple):
-    """metrics by name; nothing: why the answers are no better than a constant one, in words, "" where
-    they are."""
+    """metrics by name, with their intervals; nothing: why the answers are no better than a constant
+    one, in words, "" where they are."""
 
-    metrics: dict[str, float]
+    metrics: metrics.Measured
     nothing: str
 
 
@@ -60,9 +62,17 @@ def tag_words(logits: Sequence[np.ndarray], labels: Sequence[str], examples: tag
 
 def _judge_words(logits: Sequence[np.ndarray], task: Task, examples: tagging.TaggedExamples, config: Config) -> Judgement:
     assert examples.tags is not None
-    found = entities.scores(tag_words(logits, task.labels or (), examples), examples.tags)
+    counts = entities.counts(tag_words(logits, task.labels or (), examples), examples.tags)
+    found = entities.of_counts(counts)
     constant = _constant_word(task, examples)
-    return Judgement({name: found[name] for name in task.metrics}, metrics.no_better(task.main_metric, found[task.main_metric], constant))
+    # A sentence's words are right or wrong together: sentences are drawn.
+    intervals = {name: partial(bootstrap, partial(_of_words, name), counts, counts) for name in task.metrics}
+    values = metrics.Measured({name: found[name] for name in task.metrics}, intervals)
+    return Judgement(values, metrics.no_better(task.main_metric, found[task.main_metric], constant))
+
+
+def _of_words(name: str, counts: np.ndarray, _: np.ndarray) -> float:
+    return entities.of_counts(counts)[name]
 
 
 def _constant_word(task: Task, examples: tagging.TaggedExamples) -> float:
@@ -94,12 +104,19 @@ def _judge_answers(logits: Sequence[np.ndarray], task: Task, examples: squad.Win
     found = find_answers(logits, task, examples)
     threshold = threshold_of(config, task)
     true = [[text for text, _ in question.answers] for question in read.questions]
-    results = squad_metrics.scores([answer.or_none(threshold).text for answer in found], true, read.second)
+    said = [answer.or_none(threshold).text for answer in found]
+    results = squad_metrics.scores(said, true, read.second)
+    exact, f1 = squad_metrics.of_each(said, true, read.second).T
+    intervals = {
+        "f1": partial(bootstrap, lambda drawn, _: float(drawn.mean()), f1, f1),
+        "exact_match": partial(wilson, int(exact.sum()), len(exact)),
+    }
     if read.second:
         best, best_at = squad_metrics.best_threshold([a.text for a in found], [a.margin for a in found], true)
         results |= {"best_f1": best, "best_f1_threshold": best_at}
     unanswerable = float(np.mean([not question.answers for question in read.questions]))  # what no answer to anything scores
-    return Judgement(results, metrics.no_better(task.main_metric, results[task.main_metric], unanswerable))
+    judged = metrics.Measured(results, intervals)
+    return Judgement(judged, metrics.no_better(task.main_metric, results[task.main_metric], unanswerable))
 
 
 KINDS = {

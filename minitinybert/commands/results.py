@@ -36,8 +36,9 @@ class Scores(Result):
         return asdict(self)
 
     def __str__(self) -> str:
-        values = lambda metrics: "\t".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        return "\n".join(f"{self.model}\t{split}\t{values(metrics)}" for split, metrics in self.results.items())
+        from ..data.metrics import shown
+
+        return "\n".join(f"{self.model}\t{split}\t{shown(metrics)}" for split, metrics in self.results.items())
 
     def __repr__(self) -> str:
         return str(self) or f"{self.model}\t(nothing judged)"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 _MARKED = re.compile(r"[BIES](-.+)?")  # begin, inside, end, single
 
 
@@ -40,14 +42,27 @@ def entities(labels: Sequence[str]) -> list[tuple[str, int, int]]:
 def scores(predicted: Sequence[Sequence[str]], true: Sequence[Sequence[str]]) -> dict[str, float]:
     """precision, recall and f1 of the entities of all sentences together, and the accuracy of all
     words; 0 where there is nothing to divide by. predicted, true: each sentence's labels."""
-    said, meant = ({(i, *entity) for i, labels in enumerate(side) for entity in entities(labels)} for side in (predicted, true))
-    right = len(said & meant)
-    precision, recall = right / max(len(said), 1), right / max(len(meant), 1)
-    f1 = 2 * right / max(len(said) + len(meant), 1)
-    return {"f1": f1, "precision": precision, "recall": recall, "accuracy": accuracy(predicted, true)}
+    return of_counts(counts(predicted, true))
 
 
-def accuracy(predicted: Sequence[Sequence[str]], true: Sequence[Sequence[str]]) -> float:
-    """The share of all words whose label is right."""
-    pairs = [pair for sides in zip(predicted, true, strict=True) for pair in zip(*sides, strict=True)]
-    return sum(a == b for a, b in pairs) / max(len(pairs), 1)
+def counts(predicted: Sequence[Sequence[str]], true: Sequence[Sequence[str]]) -> np.ndarray:
+    """(sentences, 5): entities that are right, that are said, that are meant; words whose label is
+    right, and all words."""
+    rows = []
+    for ours, theirs in zip(predicted, true, strict=True):
+        said, meant = set(entities(ours)), set(entities(theirs))
+        right = sum(a == b for a, b in zip(ours, theirs, strict=True))
+        rows.append((len(said & meant), len(said), len(meant), right, len(theirs)))
+    return np.array(rows, np.int64).reshape(-1, 5)
+
+
+def of_counts(rows: np.ndarray) -> dict[str, float]:
+    """The scores of the sentences that `counts` counted."""
+    right, said, meant, words, all_words = rows.sum(axis=0).tolist()
+    share = lambda part, whole: part / max(whole, 1)
+    return {
+        "f1": share(2 * right, said + meant),
+        "precision": share(right, said),
+        "recall": share(right, meant),
+        "accuracy": share(words, all_words),
+    }

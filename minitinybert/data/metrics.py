@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from ..errors import InputError
+from .significance import bootstrap, wilson
+
+Interval = Callable[[], tuple[float, float]]
+
+
+class Measured(dict[str, float]):
+    """{metric: value}, a dict like any other. intervals: by metric, what works out the bounds between
+    which it lies with 95 % confidence; only where they are shown, as a bootstrap takes a second."""
+
+    def __init__(self, values: Mapping[str, float] | Iterable[tuple[str, float]] = (), intervals: Mapping[str, Interval] | None = None):
+        super().__init__(values)
+        self.intervals = dict(intervals or {})
+
+
+def shown(values: Mapping[str, float]) -> str:
+    """As the command line prints them, with tabs between metrics.
+
+    >>> shown(Measured({"accuracy": 0.92}, {"accuracy": partial(wilson, 92, 100)}))
+    'accuracy 0.9200 [0.8500, 0.9589]'
+    """
+    intervals = getattr(values, "intervals", {})
+    bounds = lambda name: " [{:.4f}, {:.4f}]".format(*intervals[name]()) if name in intervals else ""
+    return "\t".join(f"{name} {value:.4f}{bounds(name)}" for name, value in values.items())
 
 
 def _correlation(name: str, predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -57,9 +81,9 @@ METRICS = {
 }
 
 
-def evaluate(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def evaluate(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> Measured:
     """{metric: value} of predictions (n,) against labels (n,): classes, or numbers for the
-    correlations.
+    correlations; with the intervals, accuracy's by Wilson, the others' by a bootstrap.
 
     A correlation with a constant is 0. InputError where a prediction is no finite number, or a
     metric.
@@ -70,7 +94,10 @@ def evaluate(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) 
     bad = [name for name, value in values.items() if not np.isfinite(value)]
     if bad:
         raise InputError(f"{bad[0]} is not a number here: are all labels of the file numbers?")
-    return values
+    intervals: dict[str, Interval] = {name: partial(bootstrap, METRICS[name], labels, predictions) for name in names}
+    if "accuracy" in names:
+        intervals["accuracy"] = partial(wilson, int((predictions == labels).sum()), len(labels))
+    return Measured(values, intervals)
 
 
 _CORRELATIONS = ("pearson", "spearman", "mean_correlation")

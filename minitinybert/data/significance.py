@@ -12,7 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-# SciPy's statistics take a second to import: see data/metrics.py.
+# SciPy's statistics take a second to import: they are where they are used.
+
+
+Metric = Callable[[np.ndarray, np.ndarray], float]  # metric(predictions, labels)
 
 
 Metric = Callable[[np.ndarray, np.ndarray], float]  # metric(predictions, labels)

@@ -51,13 +51,18 @@ def best_of(said: str, answers: Sequence[str], second: bool = False) -> tuple[fl
 def scores(said: Sequence[str], answers: Sequence[Sequence[str]], second: bool = False) -> dict[str, float]:
     """The means, as shares (the scripts print 100 times as much). Of 2.0 also those of the questions
     with an answer, and the share of the others that were not answered."""
-    each = np.array([best_of(own, true, second) for own, true in zip(said, answers, strict=True)])
+    each = of_each(said, answers, second)
     found = {"f1": float(each[:, 1].mean()), "exact_match": float(each[:, 0].mean())}
     if second:
         has = np.array([any(map(normal, true)) for true in answers])
         mean = lambda values: float(values.mean()) if len(values) else 0.0
         found |= {"has_answer_f1": mean(each[has, 1]), "has_answer_exact_match": mean(each[has, 0]), "no_answer": mean(each[~has, 0])}
     return found
+
+
+def of_each(said: Sequence[str], answers: Sequence[Sequence[str]], second: bool = False) -> np.ndarray:
+    """(questions, 2): exact match and F1."""
+    return np.array([best_of(own, true, second) for own, true in zip(said, answers, strict=True)])
 
 
 def best_threshold(said: Sequence[str], margins: Sequence[float], answers: Sequence[Sequence[str]]) -> tuple[float, float]:

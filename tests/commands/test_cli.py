@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ from minitinybert.commands import corpus as corpus_command
 from minitinybert.commands import task as task_command
 from minitinybert.commands.cli import main
 from minitinybert.commands.recipe_file import load_recipe
+from minitinybert.data.significance import wilson
 from minitinybert.distillation.recipes import RECIPES
 from minitinybert.errors import InputError
 from minitinybert.model.bert import Bert
@@ -74,6 +76,8 @@ def test_fine_tune_distil_evaluate_predict(capsys, model, data, tmp_path):
     status, out, err = run(capsys, "finetune", "--model", model, *common, "--out", teacher, "--epochs", 12, "--lr", 3e-3, "--json")
     assert status == 0, err
     assert json.loads(out)["results"]["dev"]["accuracy"] > 0.9
+    assert len(re.findall(r"^step \d+/60: dev accuracy [01]\.\d{4}", err, re.MULTILINE)) == 12  # an epoch each, as it goes
+    assert re.search(r"^step 5/60: dev accuracy 0\.\d{4} \(best so far\)$", err, re.MULTILINE)
     status, out, err = run(
         capsys, "distill", "task", "--teacher", teacher, "--student", "1L-8D-2H-16F", *common, "--out", student,
         "--intermediate-epochs", 8, "--intermediate-lr", 5e-3, "--epochs", 12, "--lr", 1e-2, "--log-every", 5, "--json",
@@ -83,6 +87,12 @@ def test_fine_tune_distil_evaluate_predict(capsys, model, data, tmp_path):
     assert distilled > 0.8
     status, out, _ = run(capsys, "evaluate", "--model", student, *common, "--json")
     assert status == 0 and json.loads(out)["results"]["dev"]["accuracy"] == distilled
+    status, out, _ = run(capsys, "evaluate", "--model", student, *common)
+    name, split, values = out.rstrip("\n").split("\t")
+    value, low, high = map(float, re.fullmatch(r"accuracy (\S+) \[(\S+), (\S+)\]", values).groups())
+    assert (name, split, value) == (str(student), "dev", round(distilled, 4)) and (low, high) == pytest.approx(
+        wilson(round(40 * distilled), 40), abs=1e-4
+    )
     status, out, _ = run(capsys, "predict", "--model", student, "good film", "bad plot", "--json")
     assert status == 0 and [a["label"] for a in json.loads(out)] == ["positive", "negative"]
     status, out, _ = run(capsys, "predict", "--model", student, "good film")
