@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import begin, measure, paired, parser, ratio_bars, save, spread, summary, table
+from common import begin, measure, paired, parser, ratio_bars, save, spread, summary, table, write
 from sides import SIDES, Side, beside, peaks
 from torch_twin import Rectangle, TorchStep, adam, rectangle
 from workload import (
@@ -65,12 +65,13 @@ def main() -> None:
         agreement = bench.check()
         print(f"teacher {shape(args.teacher, teacher)}; student {shape(args.student, student)}; milliseconds a batch of {args.batch_size}")
         rows: list[dict] = []
+        report = {"machine": about, "teacher": shape(args.teacher, teacher), "student": shape(args.student, student)}
+        report |= {"agreement": agreement, "adam_ms": optimisers, "torch_compile": bench.compile_says, "rows": rows}
         for case in cases(args, teacher):
             new = [{**row, "floor_ms": row["flops"] / about["gemm"]["ours"]["gflops"] / 1e6} for row in bench.case(*case)]
             _print(new)
             rows += new
-    report = {"machine": about, "teacher": shape(args.teacher, teacher), "student": shape(args.student, student)}
-    report |= {"agreement": agreement, "adam_ms": optimisers, "torch_compile": bench.compile_says, "rows": rows}
+            write("step", args, report)  # a stop loses the case that is measured
     bars = {f"{row['case']}\n{row['part']} / {row['torch']}": row["ratio"] for row in rows}
     title = f"One distillation step, {args.threads} threads\n{about['processor']}"
     draw = lambda figure: ratio_bars(figure, bars, title, "time of ours / time of PyTorch (median, smallest and largest of pairs)")
@@ -158,10 +159,10 @@ class Bench:
         jobs: Jobs = {"ours": self._ours(packed)}
         for way, rectangles in ways.items():
             whole = self.in_parts is None or way in self.in_parts  # else the step alone, and in float32 alone
-            for name, side in self.sides.items():
+            for label, side in self.sides.items():
                 if whole or side.dtype == torch.float32:
                     made = self._torch(rectangles, side=side)
-                    jobs[beside(way, name)] = made if whole else {"step": made["step"]}
+                    jobs[beside(way, label)] = made if whole else {"step": made["step"]}
             if self.args.compile and whole and way == next(iter(ways)):  # of fixed shape
                 jobs |= self._compiled(way, rectangles)
         rows = []

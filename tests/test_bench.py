@@ -40,7 +40,29 @@ def positive(ratio: dict) -> bool:
     return len(ratio["all"]) >= 1 and 0 < ratio["min"] <= ratio["median"] <= ratio["max"] < math.inf
 
 
-def test_step(run):
+def check_tables(report, tmp_path, capsys):
+    """speed.md's tables and README's figure are what the results say; what was not measured stays as it stands."""
+    tables = importlib.import_module("tables")
+    for row in report["rows"]:
+        if row["torch"].startswith("eager"):
+            row["ratio"]["median"], row["torch_ms"]["median"] = (0.31, 5.0) if "medium" in row["torch"] else (0.42, 6.0)
+    (tmp_path / "step.json").write_text(json.dumps(report))
+    (tmp_path / "epoch.json").write_text(json.dumps({"machine": {}}))  # of the bench before it had all sides
+    page, readme = tmp_path / "speed.md", tmp_path / "README.md"
+    for path, source in ((page, BENCH / "speed.md"), (readme, BENCH.parent / "README.md")):
+        path.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    tables.main(tmp_path, page, readme)
+    words, before = page.read_text(encoding="utf-8"), (BENCH / "speed.md").read_text(encoding="utf-8")
+    assert "| student step, 4×8 | 0.65 | **0.31** |" in words and words.count("| 4×8: ") == 3
+    assert ": 0.31 of PyTorch's best float32)" in readme.read_text(encoding="utf-8")
+    of = lambda text, name: text.partition(f"<!-- {name} -->")[2].partition("<!-- end -->")[0]
+    assert of(words, "epoch") == of(before, "epoch") and "GFLOP/s" in of(words, "machine")
+    assert "epoch: no result with all sides" in capsys.readouterr().err
+    tables.main(tmp_path, page, readme)
+    assert page.read_text(encoding="utf-8") == words
+
+
+def test_step(run, tmp_path, capsys):
     report, printed = run("step", "--batch-size", "4", "--length", "8", "--pad", "64")
     assert max(report["agreement"].values()) < 1e-3
     ways = {(row["part"], row["torch"]) for row in report["rows"]}
@@ -51,6 +73,7 @@ def test_step(run):
     assert report["machine"]["gemm"].keys() >= {"ours", "PyTorch", 'PyTorch, "medium"', "PyTorch, bf16"}
     assert all(positive(row["ratio"]) and row["floor_ms"] > 0 for row in report["rows"])
     assert "same work" in printed and "ours / PyTorch" in printed
+    check_tables(report, tmp_path, capsys)
 
 
 def test_step_refuses_to_compare_different_work(run, monkeypatch):
