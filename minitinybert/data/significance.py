@@ -14,10 +14,6 @@ import numpy as np
 
 # SciPy's statistics take a second to import: they are where they are used.
 
-
-Metric = Callable[[np.ndarray, np.ndarray], float]  # metric(predictions, labels)
-
-
 Metric = Callable[[np.ndarray, np.ndarray], float]  # metric(predictions, labels)
 
 
