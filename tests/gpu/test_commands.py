@@ -93,6 +93,19 @@ def test_answers_are_the_cpu_s(capsys, commands, world):  # noqa: F811
         assert here["label"] == there["label"] and there["probabilities"] == pytest.approx(here["probabilities"], abs=1e-5)
 
 
+def test_a_report_is_the_cpu_s(capsys, commands, tmp_path):
+    out, _ = commands
+    pages = []
+    for device in ("cpu", "cuda"):
+        page = tmp_path / f"{device}.html"
+        run(capsys, "report", out / "teacher", out / "student", "--out", page, "--no-speed", "--sentences", 2, "--device", device)
+        text = page.read_text(encoding="utf-8")
+        pages.append(json.loads(text.split('id="figures">')[1].split("</script>")[0])["lessons"])
+    for here, there in zip(*([student for lesson in lessons for student in lesson["students"]] for lessons in pages), strict=True):
+        for grid in ("distances", "cka"):
+            assert there[grid] == [pytest.approx(row, rel=1e-3) for row in here[grid]] and len(there[grid]) > 1
+
+
 def test_the_audit_holds_on_the_device(cupy, capsys, monkeypatch):
     """Of operations and losses and of one model: all models by finite differences are minutes on a device that is simulated."""
 
