@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -236,27 +236,69 @@ def test_the_example_runs(page, tmp_path, monkeypatch):
     import minitinybert
     from minitinybert import Trace
     from minitinybert.losses import prediction
-    from minitinybert.model.config import Config
     from minitinybert.training.optim import Adam
 
     monkeypatch.chdir(tmp_path)
-    sizes = {"vocab_size": 30, "num_attention_heads": 2, "max_position_embeddings": 8, "head": "classifier"}
     for name, layers, width in (("teacher", 4, 8), ("student", 2, 6)):
-        config = Config(hidden_size=width, num_hidden_layers=layers, intermediate_size=2 * width, pooler=True, **sizes)
-        minitinybert.Bert.new(config, seed=layers).save(name)
-    ids = np.random.default_rng(0).integers(5, 30, (3, 8))
+        small(name, layers, width)
+    ids = np.random.default_rng(0).integers(5, len(VOCABULARY), (3, 8))
     given = {"minitinybert": minitinybert, "Trace": Trace, "prediction": prediction, "Adam": Adam}
     given |= {"input_ids": ids, "attention_mask": np.ones_like(ids), "dlogits": np.ones((3, 2), np.float32)}
-    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    assert blocks
-    for block in blocks:
-        exec(block, given)
+    run(page, given)
     if page is README:
         before = minitinybert.load("student").parameters
         moved = {name for name in before if not np.array_equal(given["student"].parameters[name], before[name])}
         assert {"classifier.weight", "bert.encoder.layer.0.output.dense.weight"} <= moved
+        assert given["classify"](["a film"])[0].label in ("LABEL_0", "LABEL_1")
     else:
         assert set(given["gradients"]) == set(given["model"].parameters)
+
+
+def test_docs_python_runs(tmp_path, monkeypatch):
+    """On a BERT that has learned four hundred reviews of three words."""
+    import minitinybert
+
+    monkeypatch.chdir(tmp_path)
+    small("student", 2, 6)
+    small("start", 2, 16, head="none")
+    rng = np.random.default_rng(0)
+    (tmp_path / "reviews").mkdir()
+    for split, n in (("train", 400), ("dev", 40)):
+        rows = [f"a {label} {rng.choice(['film', 'plot'])},{label}" for label in rng.choice(["good", "bad"], n)]
+        (tmp_path / "reviews" / f"{split}.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    data = {"task": "custom", "data": "reviews", "text_columns": "text", "label_column": "label"}
+    minitinybert.finetune(model="start", out="bert", epochs=6, lr=5e-3, **data)
+    given: dict[str, Any] = {}
+    run(ROOT / "docs" / "python.md", given)
+    assert given["answer"].probability == max(given["answer"].probabilities.values())
+    assert [answer.text for answer in given["pairs"]] == [("who wrote it?", "she did"), ("who is she?", "nobody knows")]
+    assert given["logits"].shape == (2, 2) and given["weights"].shape == (2, 2, len(given["pieces"]), len(given["pieces"]))
+    student = minitinybert.evaluate(model="student-of-reviews", **data)
+    assert given["teacher"].results["dev"]["accuracy"] > 0.9 and given["accuracy"] == student.results["dev"]["accuracy"]
+
+
+WORDS = ["a", "good", "bad", "film", "plot", "funny", "dull", "who", "wrote", "it", "she", "did", "is", "one", "text", "and", "another"]
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "humane", "gripping", "knows", "nobody"]
+
+
+def small(name: str, layers: int, width: int, head: str = "classifier") -> None:
+    """A model of random weights and its tokenizer, in the working directory."""
+    from minitinybert import Bert, Config
+
+    Path("vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
+    sizes = {"vocab_size": len(VOCABULARY), "num_attention_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.1}
+    config = Config(hidden_size=width, num_hidden_layers=layers, intermediate_size=2 * width, head=head, **sizes)
+    model = Bert.new(config, seed=layers)
+    model.tokenizer_files = {"vocab.txt": Path("vocab.txt")}
+    model.save(name)
+
+
+def run(page: Path, given: dict[str, Any]) -> None:
+    """The code of a page, in `given`."""
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert blocks
+    for block in blocks:
+        exec(block, given)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from .answer_tokens import answer_texts, label_texts, write_found, write_words
 from .classifiers import answer_kind, check_answers, check_head, in_task_order
 from .kinds import KINDS, Judgement
 from .task_data import TaskData, check_length, judged_splits
-from .texts import Text, answers, as_json, encode_texts, usual_length
+from .texts import Text, answers, as_json, encode_texts
 
 
 def judge(model: Bert, task: Task, examples: EncodedExamples, machine: Machine) -> dict[str, float]:
@@ -82,13 +82,13 @@ def predict(
     loaded = Bert.load(model).to(machine.xp)
     if loaded.config.head in TOKEN_MAPS:
         check_head(loaded.config, model, loaded.config.head)
-        length = max_length or usual_length(loaded, (squad if loaded.config.head == "spans" else Task).max_length)
+        length = max_length or (squad if loaded.config.head == "spans" else Task).max_length
         check_length(length, loaded.config)
         texts = _said(texts)
         if loaded.config.head == "spans":
             return answer_texts(loaded, texts, machine.workers, length, squad)
         return label_texts(loaded, texts, machine.workers, length)
-    kind, max_length = answer_kind(loaded.config, model), max_length or usual_length(loaded)
+    kind, max_length = answer_kind(loaded.config, model), max_length or Task.max_length
     check_length(max_length, loaded.config)
     asked = _asked(texts)
     encoded = encode_texts(asked, Tokenizer.load(loaded.tokenizer_files), loaded, max_length)

@@ -80,7 +80,7 @@ class Classifier:
             if loaded.config.head in TOKEN_MAPS:
                 raise InputError(f"{model}: a model of {loaded.config.head}, not of whole texts; ask it by minitinybert.predict")
             self._kind = answer_kind(loaded.config, self.path)
-            self.max_length = max_length or usual_length(loaded)
+            self.max_length = max_length or min(Task.max_length, loaded.config.max_position_embeddings)
             check_length(self.max_length, loaded.config)
             self._words = Tokenizer.load(loaded.tokenizer_files)
             self._words.check_fits(loaded.config.vocab_size)
@@ -170,11 +170,6 @@ def encode_texts(texts: Sequence[Text], words: Tokenizer, model: Bert, max_lengt
     encoded = encode(examples, words, max_length, model.config.type_vocab_size)
     words.check_known(encoded.input_ids, "the texts", must=False)
     return encoded
-
-
-def usual_length(model: Bert, most: int = Task.max_length) -> int:
-    """Word pieces that a text is cut to where nobody says: as many as the model has positions for."""
-    return min(most, model.config.max_position_embeddings)
 
 
 def label_names(model: Bert) -> list[str]:

@@ -272,7 +272,7 @@ def main() -> int:
         return status
     # What the commands import late, once for all trials; none of it starts a thread.
     import gensim.models  # noqa: F401
-    import matplotlib.pyplot  # noqa: F401
+    import matplotlib.backends.backend_agg  # noqa: F401
     import PIL.PngImagePlugin  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 
