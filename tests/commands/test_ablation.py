@@ -215,6 +215,8 @@ def test_regression_learns_its_numbers_from_the_tasks_own_data(world, tmp_path, 
     (tmp_path / "full" / "seed-0" / "intermediate").mkdir(parents=True)
     made.result(study.FULL, 0)
     assert calls == [("intermediate", here / "augmented"), ("prediction", here / "data")]
+    own = {name: made._same_as_full(study.choose([name])[-1].procedure, Config(), Config()) for name in ("GD only", "w/o TD", "w/o DA")}
+    assert own.pop("GD only").endswith("it is w/o TD") and set(own.values()) == {""}
 
 
 # ------------------------------------------------------------------------------------------------------------- what is left out

@@ -46,7 +46,7 @@ from ..shape import parse_shape
 from ..task import check_teacher, distill_task, load_teacher
 from ..task_data import TaskData
 from .report import summarise
-from .variants import FULL, VARIANTS, Procedure, Variant, choose
+from .variants import FULL, GD_ONLY, VARIANTS, Procedure, Variant, choose
 
 
 def run(
@@ -179,6 +179,8 @@ class _Study:
             return "there is no corpus to pre-train the student on"
         if not p.augmented and self.augmented is None and not p.pretrained:
             return "there is no augmented data, so that " + ("no variant learns from it" if p.distil else "it is w/o TD")
+        if p == GD_ONLY.procedure and self.task.labels is None:
+            return "of a regression no labels of augmented rows are learned, so that it is w/o TD"
         if p.layers != "uniform" and layer_map(p.layers, M, N) == layer_map("uniform", M, N):
             return f"of {N} layers, {M} by the {p.layers} map are those of the uniform one"
         return ""

@@ -82,7 +82,7 @@ VARIANTS = (
     Variant("BERT-tiny+TD", (79.2, 79.7, 82.9, 12.4), Procedure(pretrained=True, augmented=False)),
     Variant("GD only", (76.6, 77.2, 82.0, 8.7), Procedure(distil=False, augmented=False, soft=False)),
 )
-FULL = VARIANTS[0]
+FULL, GD_ONLY = VARIANTS[0], VARIANTS[-1]
 
 
 def choose(names: Sequence[str] | None) -> list[Variant]:
