@@ -89,7 +89,7 @@ def run(out: Path, machine: Machine, seed: int = 0, resume: bool = False, teache
     log("5/6 distillation on the task: the intermediate layers, then the prediction layer")
     distill_task(
         str(out / "teacher"), str(out / "general"), TASK, out / "augmented", out / "student", machine, "both", seeded(INTERMEDIATE),
-        seeded(PREDICTION), max_length=MAX_LENGTH, resume=resume,
+        seeded(PREDICTION), max_length=MAX_LENGTH, resume=resume, keep_state=True,  # the page shows both steps
     )  # fmt: skip
     log("6/6 the same student without distillation")
     _baseline(out, data, seeded(BASELINE), machine, resume)
@@ -244,7 +244,7 @@ def _pictures(out: Path, data: Path, machine: Machine) -> None:
         "student without distillation": out / "baseline" / "metrics.jsonl",
     }
     save(loss_curves(runs), out / "losses.png")
-    teacher, student = Bert.load(out / "teacher"), Bert.load(out / "student")
+    teacher, student = Bert.load(out / "teacher"), Bert.load(out / "student" / "intermediate")
     tokenizer = Tokenizer.load(teacher.tokenizer_files)
     ids = _middling(_test_set(teacher, data)).input_ids[0][None, :]
     seen = [_mean_attention(model, ids) for model in (teacher, student)]

@@ -30,7 +30,7 @@ from ..model.config import Config
 from ..progress import log
 from ..training.answers import Answers
 from ..training.kept_traces import KEPT
-from ..training.left import drop, ended
+from ..training.left import drop, ended, keep_maps
 from ..training.loop import Options, digest, finished, train
 from ..training.plan import Given, plan_of
 from ..training.shares import Learner
@@ -173,6 +173,8 @@ def distill_task(
         if gone and ended(out) is None:
             raise InputError(f"{place}: its model is no longer there; choose a new --out")
         pupil = Bert.load(out if gone else place)
+        if not gone and machine.workers.ranks.first:
+            keep_maps(place)
     arguments = [("--teacher", card.named(teacher)), ("--student", card.named(student)), *card.of_task(task, data)]
     arguments += [("--max-length", plan.max_length), *card.of_recipe(recipe)]
     arguments += [("--stage", stage)] if stage != "both" else []

@@ -5,8 +5,9 @@
     out/checkpoint/                                                        the state to go on from, and a tokenised corpus
     out/intermediate/, out/grid/                                           models on the way
 
-When the run has ended the last two go away but for metrics.jsonl and run.json; with these, --resume
-still knows that there is nothing to do, and whether it is asked for the same run. A model on the way
+When the run has ended the last two go away but for metrics.jsonl and run.json, with which --resume
+still knows that there is nothing to do, and whether it is asked for the same run; and for W_e and
+W_h, maps.safetensors, which a report shows. A model on the way
 that was asked for by itself (`--stage intermediate`) has a task.json, and stays.
 """
 
@@ -17,11 +18,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
 from ..errors import InputError
-from ..files import read_json, write_json
+from ..files import read_json, replacing, write_json
 
 STATE = "checkpoint"
-_KEPT = ("metrics.jsonl", "run.json")  # of a model on the way
+MAPS = "maps.safetensors"
+_KEPT = ("metrics.jsonl", "run.json", MAPS)  # of a model on the way
 _ON_THE_WAY = ("intermediate", "grid")
 
 
@@ -37,6 +42,15 @@ def corpus_of(out: Path) -> Path:
 def note_end(out: Path, settings: dict[str, Any], step: int, best: float | None) -> None:
     """That the run has ended: written after all that it leaves, and before anything goes away."""
     write_json(Path(out) / "run.json", {"step": step, "best": best, "settings": settings})
+
+
+def keep_maps(place: Path) -> None:
+    """Write W_e and W_h of a model on the way to a file of their own, which stays."""
+    with safe_open(place / "model.safetensors", "numpy") as file:
+        maps = {name: file.get_tensor(name) for name in file.keys() if name.startswith("fit_dense")}  # noqa: SIM118
+    if maps:
+        with replacing(place / MAPS) as beside:
+            save_file(maps, beside)
 
 
 def ended(out: Path) -> dict[str, Any] | None:

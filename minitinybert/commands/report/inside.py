@@ -8,9 +8,11 @@ the other, and the learned maps W_e and W_h.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from ... import weights
 from ...data.tokenizer import Encoded, Tokenizer
@@ -21,6 +23,7 @@ from ...errors import InputError
 from ...losses import hidden
 from ...model.bert import Bert
 from ...ops import softmax
+from ...training.left import MAPS
 
 MOST_SENTENCES, MOST_PIECES = 24, 32  # of whose attention a page has room
 COMPARED_SENTENCES, COMPARED_TOKENS = 200, 4000  # at most, over which layers are compared
@@ -90,8 +93,11 @@ class Maps(NamedTuple):
 
 
 def read_maps(student: str, recipe: Recipe, layers: int) -> Maps:
-    """Of the directory of a student that the intermediate step or general distillation left."""
-    tensors = {name: tensor for name, tensor in weights.read(student).tensors.items() if name.startswith("fit_dense")}
+    """Of the directory of a student that the intermediate step or general distillation left: in a file
+    of their own where its weights are gone (training/left.py)."""
+    own = Path(student) / MAPS
+    tensors: Mapping[str, np.ndarray] = load_file(own) if own.is_file() else weights.read(student).tensors
+    tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("fit_dense")}
     names = projection_names(recipe.projection, layers)
     return Maps(tensors, [name if f"{name}.weight" in tensors else "" for name in names] or [""] * (layers + 1))
 

@@ -76,7 +76,7 @@ def made(tmp_path_factory):
     general = ("distill", "general", "--teacher", here / "base", "--student", student, "--corpus", corpus, "--max-length", 32)
     run(*general, "--out", here / "general", "--epochs", 2, "--lr", 1e-2, *common)
     distill = ("distill", "task", "--teacher", here / "teacher", "--student", here / "general", *task, "--out", here / "student", *common)
-    run(*distill, "--intermediate-epochs", 2, "--intermediate-lr", 5e-3, "--epochs", 2, "--lr", 5e-3)
+    run(*distill, "--intermediate-epochs", 2, "--intermediate-lr", 5e-3, "--epochs", 2, "--lr", 5e-3, "--keep-state")
     run("finetune", "--model", student, "--tokenizer", here / "teacher", *task, "--out", here / "baseline", "--epochs", 1, *common)
     return SimpleNamespace(here=here, data=data)
 
