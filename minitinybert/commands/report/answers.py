@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 
 from ...data import entities, squad_metrics
 from ...data.batching import EncodedExamples
@@ -26,6 +25,7 @@ from ...data.tokenizer import Tokenizer
 from ...engine.parallel import Workers
 from ...model.bert import Bert
 from ...model.config import Config
+from ...ops import softmax
 from ...training import evaluation
 from ..kinds import find_answers, tag_words, threshold_of
 from ..task_data import encode
@@ -137,7 +137,7 @@ def _answer_sentences(z: np.ndarray, dev: Dev, examples: EncodedExamples, config
     said = evaluation.predictions(z, task.labels is None)
     if task.labels is None:
         return Answers(dict.fromkeys(task.metrics, said), [f"{value:.2f}" for value in said], numbers=said.astype(np.float64))
-    p = softmax(z.astype(np.float64), axis=-1).max(axis=-1)
+    p = softmax.forward(z.astype(np.float64))[0].max(axis=-1)
     of_metrics = {name: said == read.labels if name == "accuracy" else said for name in task.metrics}
     return Answers(of_metrics, [task.labels[i] for i in said], p, said, p)
 
@@ -174,7 +174,7 @@ def _answer_words(logits: Sequence[np.ndarray], dev: Dev, examples: EncodedExamp
     task, read = dev.task, dev.examples
     assert isinstance(read, Tagged) and read.tags is not None and task.labels is not None and isinstance(examples, TaggedExamples)
     tags = tag_words(logits, task.labels, examples)
-    sure = examples.by_sentence([softmax(z.astype(np.float64), axis=-1).max(axis=-1) for z in logits])
+    sure = examples.by_sentence([softmax.forward(z.astype(np.float64))[0].max(axis=-1) for z in logits])
     number = {name: i for i, name in enumerate(task.labels)}
     right = [sum(a == b for a, b in zip(own, true, strict=True)) for own, true in zip(tags, read.tags, strict=True)]
     said = {"accuracy": np.array(right)}

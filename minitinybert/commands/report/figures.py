@@ -320,7 +320,7 @@ def _lesson(collector: _Collector, subjects: list[_Subject], teacher: Bert) -> d
     tokenizer = Tokenizer.load(teacher.tokenizer_files)
     chosen = _sentences(collector, subjects, teacher, tokenizer)
     if not chosen.shown:
-        collector.note(f"{subjects[0].run.name}: no sentence to look at; --text gives one, --data says where the task's are")
+        collector.note(f"{subjects[0].run.name}: no sentence to look at; give one by --text, or where the task's are, by --data")
         return None
     log(f"attention and layers of {subjects[0].teacher} and {len(subjects)} students, over {len(chosen.compared)} sentences")
     H_T = inside.hidden_states(teacher, chosen.compared)

@@ -205,7 +205,7 @@ def test_a_run_of_which_nothing_is_known_has_its_curves(made, tmp_path, capsys):
         (("{here}/data",), "no metrics.jsonl in it"),
         (("{here}/student", "--teacher", "{here}/nowhere"), "nowhere"),
         (("{here}/student", "--teacher", "{here}/general"), "general"),
-        (("{here}/student", "--data", "{here}/nowhere"), "nowhere: no such directory"),
+        (("{here}/student", "--data", "{here}/nowhere"), "nowhere: no such file or directory"),
         (("{here}/student", "--sentences", "25"), "a page has room for 24"),
         (("{here}/student", "--text", "good\udcff"), "not valid Unicode"),
         (("{here}/broken",), "the run's task is not what training writes there"),
