@@ -256,7 +256,7 @@ def _run_predict(args: argparse.Namespace) -> Result:
     if sum(map(bool, (args.text, args.file, args.data))) != 1 or (args.data and not args.out):
         raise InputError("predict needs either TEXT…, or --file, or --data and --out for a file, or a task's test files")
     if not args.data and (args.task or (args.out and not table)):
-        raise InputError("predict: --task and a directory as --out go with --data, for a task's test files; else --out needs .csv, .tsv or .jsonl")
+        raise InputError("predict: --task and a directory as --out go with --data; for texts --out is a .csv, .tsv or .jsonl")
     if table:
         check_apart(args.out, *filter(None, (args.file, args.data)))
     with Machine(args.device, args.threads, args.ranks) as machine:
