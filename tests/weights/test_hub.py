@@ -41,7 +41,8 @@ def server(tmp_path, monkeypatch):
 def at(monkeypatch, url):
     """As HF_ENDPOINT has it, which the library reads when it is imported."""
     monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    for module in (constants, huggingface_hub.file_download):  # the second until 0.26
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}", raising=False)
 
 
 @pytest.fixture
