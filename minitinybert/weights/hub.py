@@ -68,9 +68,10 @@ class _Snapshot:
     def __init__(self, model: Id):
         """Settles the commit: the one that the hub has now; the cache's where that cannot be asked."""
         import huggingface_hub as hub
+        from huggingface_hub import constants
 
-        self.model, self.hub = model, hub
-        self.asks = not hub.constants.HF_HUB_OFFLINE
+        self.model, self.hub, self.constants = model, hub, constants
+        self.asks = not constants.HF_HUB_OFFLINE
         cached = self._cached("config.json", model.revision)
         self.directory = Path(cached).parent if isinstance(cached, str) else Path()
         if self.directory.name != model.revision:  # else a commit, which does not move
@@ -153,10 +154,10 @@ class _Snapshot:
         """What the hub says of a file: commit_hash, etag, size. One request; hf_hub_download would try
         again for half a minute."""
         url = self.hub.hf_hub_url(self.model.repository, name, revision=revision)
-        return self.hub.get_hf_file_metadata(url, timeout=self.hub.constants.HF_HUB_ETAG_TIMEOUT, **_us())
+        return self.hub.get_hf_file_metadata(url, timeout=self.constants.HF_HUB_ETAG_TIMEOUT, **_us())
 
     def _where(self) -> str:
-        return "" if self.asks else f" in the cache ({self.hub.constants.HF_HUB_CACHE}), and the hub was not asked"
+        return "" if self.asks else f" in the cache ({self.constants.HF_HUB_CACHE}), and the hub was not asked"
 
 
 def _us() -> dict[str, Any]:
@@ -242,10 +243,11 @@ def _as_quiet_as_we() -> Iterator[None]:
     """The library's bars are ours, silent with MINITINYBERT_QUIET; what it warns of is told in our
     errors, or is its own affair (a failed try of several)."""
     from huggingface_hub import utils
+    from huggingface_hub.utils import logging as told
 
-    verbosity, bars = utils.logging.get_verbosity(), not utils.are_progress_bars_disabled()
+    verbosity, bars = told.get_verbosity(), not utils.are_progress_bars_disabled()
     if verbosity == logging.WARNING:  # and not what HF_HUB_VERBOSITY asks for
-        utils.logging.set_verbosity_error()
+        told.set_verbosity_error()
     if is_quiet() and bars:
         utils.disable_progress_bars()
     try:
@@ -253,6 +255,6 @@ def _as_quiet_as_we() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        utils.logging.set_verbosity(verbosity)
+        told.set_verbosity(verbosity)
         if is_quiet() and bars:
             utils.enable_progress_bars()
