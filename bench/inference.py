@@ -64,7 +64,7 @@ def _arguments() -> argparse.Namespace:
     p.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     p.add_argument("--length", type=int, default=128, help="of the case without short sentences")
     p.add_argument("--sentences", type=int, default=64, help="in a measurement")
-    p.add_argument("--compile", action=argparse.BooleanOptionalAction, help="torch.compile too (unless --quick)")
+    p.add_argument("--compile", action=argparse.BooleanOptionalAction, help="torch.compile too, where shapes are fixed (unless --quick)")
     args = p.parse_args()
     args.compile = not args.quick if args.compile is None else args.compile
     if args.quick:
@@ -87,13 +87,15 @@ def case(teacher: Bert, student: Bert, sentences: Sentences, size: int, args: ar
             jobs[f"{name}, ours"] = lambda _, model=reading: [our_logits(model, batch, workers) for batch in batches]
             for who, (side, twin) in twins(model).items():
                 jobs[f"{name}, {who}"] = lambda _, s=side, t=twin: [torch_logits(t, batch, s) for batch in rectangles]
-            if args.compile and (job := compiled(model, rectangles)):
+            fixed = len({tuple(r.ids.shape) for r in rectangles}) == 1
+            if args.compile and fixed and (job := compiled(model, rectangles)):
                 jobs[f"{name}, {COMPILED}"] = job
             if onnxruntime is not None:
                 session = onnx_session(graph(model), args)
                 jobs[f"{name}, {ONNX}"] = lambda _, session=session: [onnx_logits(session, batch) for batch in rectangles]
         seconds = measure(jobs, args.pairs)
-    others = [name.removeprefix("teacher, ") for name in jobs if name.startswith("teacher, ")][1:]
+    of = lambda name: [job.removeprefix(f"{name}, ") for job in jobs if job.startswith(f"{name}, ")][1:]
+    others = [who for who in of("teacher") if who in of("student")]
     rows = []
     for name in ("teacher", "student"):
         ours = seconds[f"{name}, ours"]
@@ -116,10 +118,10 @@ def twins(model: Bert) -> dict[str, tuple[Side, TorchBert]]:
 
 
 def compiled(model: Bert, rectangles: list[Rectangle]) -> Callable[[int], object] | None:
-    """torch.compile of the model at its best in float32, compiled for all of these shapes before; None where it does not work."""
+    """torch.compile of the model at its best in float32, compiled before it is measured; None where it does not work."""
     side, twin = SIDES['"medium"'], TorchBert(model)
     torch._dynamo.reset()
-    twin.forward = torch.compile(twin.forward, dynamic=True)
+    twin.forward = torch.compile(twin.forward)
     job = lambda _: [torch_logits(twin, batch, side) for batch in rectangles]
     try:
         job(-1)
@@ -157,14 +159,15 @@ def check(model: Bert, args: argparse.Namespace) -> None:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    others = list(rows[0]["ratio"])
+    others = list(dict.fromkeys(who for row in rows for who in row["ratio"]))
+    ratio = lambda row, who: f"{row['ratio'][who]['median']:.2f} ({spread(row['ratio'][who])})" if who in row["ratio"] else ""
     lines = []
     for row in rows:
         faster = row.get("times_faster_than_teacher")
         lines.append(
             [row["sentences"], row["batch"], row["model"], f"{row['per_second']['ours']:.1f}"]
-            + [f"{row['ratio'][who]['median']:.2f} ({spread(row['ratio'][who])})" for who in others]
-            + [", ".join(f"{faster[who]['median']:.1f}" for who in ("ours", *others)) if faster else ""]
+            + [ratio(row, who) for who in others]
+            + [", ".join(f"{faster[who]['median']:.1f}" for who in ("ours", *others) if who in faster) if faster else ""]
         )
     ratios = [f"time: ours / {who} (pairs)" for who in others]
     table(lines, ["sentences", "batch", "", "ours/s", *ratios, f"student × faster: ours, {', '.join(others)}"])

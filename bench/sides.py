@@ -54,7 +54,8 @@ def peaks(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     for name, side in SIDES.items():
         s, t = (torch.from_numpy(x).to(side.dtype) for x in (a, b))
         jobs[beside("PyTorch", name)] = side.on(lambda _, s=s, t=t: torch.mm(s, t))
-    blas = next((lib for lib in threadpool_info() if lib["user_api"] == "blas"), {})
+    libraries = [lib for lib in threadpool_info() if lib["user_api"] == "blas"]
+    blas = next((lib for lib in libraries if "numpy" in lib["filepath"]), libraries[0] if libraries else {})  # SciPy brings its own
     code = {"ours": f"{blas.get('internal_api')} {blas.get('version')}, {blas.get('architecture')} kernels"}
     config = [line.strip(" -").split(" for ")[0] for line in torch.__config__.show().splitlines()]
     by = {True: [line for line in config if "MKL-DNN" in line], False: [line for line in config if "Math Kernel Library" in line]}

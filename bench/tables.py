@@ -136,7 +136,7 @@ def inference(found: Mapping[str, Report]) -> str | None:
     if "inference" not in found:
         return None
     rows = found["inference"]["rows"]
-    sides = list(rows[0]["ratio"])
+    sides = list(dict.fromkeys(side for row in rows for side in row["ratio"]))
     lines = [
         [f"{row['model']}, {row['sentences']}, batch {row['batch']}", f"{row['per_second']['ours']:.0f}"]
         + [ratio(row["ratio"][side]) if side in row["ratio"] else "" for side in sides]
