@@ -50,6 +50,11 @@ def test_the_whole_demo(small, tmp_path):
     assert set(report["models"]) == {"teacher", "student", "baseline"} and report["test_sentences"] == 20
     assert report["kept"] == report["models"]["student"]["accuracy"] / report["models"]["teacher"]["accuracy"]
     told, summary = demo.format_report(report), report["augmentation"]
+    against = report["against_control"]
+    gap = report["models"]["student"]["accuracy"] - report["models"]["baseline"]["accuracy"]
+    assert against["only_a"] - against["only_b"] == round(20 * gap) and 0 < against["p"] <= 1
+    assert all(low <= row["accuracy"] <= high for row in report["models"].values() for low, high in [row["interval"]])
+    assert f"the student has {against['only_a']}, the control {against['only_b']}: p = " in told
     assert summary["examples"] == 60 and summary["rows"] == 120 and summary["bert"] > 0 and summary["glove"] > 0
     assert f"60 sentences became 120, with {summary['bert']} words by BERT and {summary['glove']} by GloVe" in told
     assert report["example"]["sentence"] != report["example"]["augmented"] and report["example"]["augmented"] in told
