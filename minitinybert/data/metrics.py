@@ -40,6 +40,8 @@ def _correlation(name: str, predictions: np.ndarray, labels: np.ndarray) -> floa
     p, y = np.asarray(predictions, np.float64), np.asarray(labels, np.float64)
     if len(y) < 2 or any(np.ptp(side) <= 1e-12 * np.abs(side).max() for side in (p, y)):
         return 0.0
+    if not (np.isfinite(p).all() and np.isfinite(y).all()):
+        return float("nan")  # SciPy's own answer, but 1.11 raises
     return float(getattr(stats, name)(p, y).statistic)
 
 
