@@ -108,6 +108,7 @@ _EXAMPLES = {
     "predict": "minitinybert predict --model student 'a gripping, funny and humane film'",
     "info": "minitinybert info student --teacher teacher --measure",
     "report": "minitinybert report student --out report.html",
+    "clean": "minitinybert clean student",
     "export": f"minitinybert export --model student --int8 {_SST_2} --out served",
     "audit": "minitinybert audit --seed 1",
 }

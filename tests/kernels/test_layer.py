@@ -17,7 +17,12 @@ from minitinybert.model.config import Config
 
 layer = pytest.importorskip("minitinybert.kernels.cpu.layer", reason="needs numba: pip install 'minitinybert[fast]'", exc_type=ImportError)
 from minitinybert.kernels.cpu import passes  # noqa: E402
-from minitinybert.kernels.cpu.table import TABLE  # noqa: E402  (test_cpu.py's fixture takes out what its import brings)
+
+there = dict(device.KERNELS["cpu"])
+from minitinybert.kernels.cpu.table import TABLE  # noqa: E402
+
+device.KERNELS["cpu"].clear()  # what its import brings, to all tests of this process
+device.KERNELS["cpu"].update(there)
 
 from .test_cpu import TOLERANCE, _laid  # noqa: E402
 

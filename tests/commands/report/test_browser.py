@@ -51,7 +51,7 @@ def dump(opened, directory, dark=False):
     for _ in range(3):  # on a busy machine the browser may be done before the page is
         done = browse(opened, directory / f"profile-{dark}", scheme, "--window-size=1280,900")
         found = re.search(r'<pre id="seen">(.+?)</pre>', done.stdout, re.DOTALL)
-        if found:
+        if found and "a chart was not drawn" not in found[1]:
             break
     assert found, f"the page's script did not come to its end: {done.stderr[-2000:]}"
     return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&nbsp;", "\\u00a0").replace("&amp;", "&"))
