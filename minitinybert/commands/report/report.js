@@ -115,7 +115,9 @@
             event.preventDefault();
             move(to);
         });
-        new ResizeObserver(() => svg.isConnected && draw()).observe(svg);
+        const drawn = () => svg.isConnected && draw();
+        queueMicrotask(drawn); // as soon as it is in the page
+        new ResizeObserver(drawn).observe(svg);
         return figure;
     }
 
