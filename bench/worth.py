@@ -38,6 +38,7 @@ from minitinybert.training import evaluation
 
 RESULTS = Path(__file__).parent / "results"
 LOG = RESULTS / "worth.jsonl"
+PAGE = Path(__file__).with_name("glue.md")
 STUDENT = "3L-240D-12H-960F"
 SEEDS = (0, 1, 2)
 GENERAL_TOKENS = (1, 5, 20, 80)  # millions
@@ -231,8 +232,7 @@ def logged() -> list[dict[str, Any]]:
 
 def write_page(inputs: argparse.Namespace) -> None:
     """The tables between the marks of bench/glue.md, and its picture, from the log alone."""
-    lines = logged()
-    page = Path(__file__).with_name("glue.md")
+    lines, page = logged(), PAGE
     text = page.read_text(encoding="utf-8")
     for mark, made in (("table", _table(lines)), ("pairs", _pairs(lines)), ("curve", _curve(lines))):
         begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"

@@ -155,3 +155,29 @@ def test_growth_is_the_exponent_and_threads_the_speed_up(run):
     tokens = growth._grown("tokens", [2, 4], [of(12), of(48)])["cases"][1]
     assert math.isclose(tokens["growth"]["seconds"]["median"], 2) and tokens["growth"]["mb"]["median"] == 0
     assert growth._grown("threads", [1, 2], [of(9.0), of(5.0)])["cases"][1]["speed_up"]["median"] == 1.8
+
+
+def test_worth_s_page(monkeypatch, tmp_path):
+    """The study's tables come from its log alone: means, what is kept of the teacher, pairs tested on the same examples."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    worth = importlib.import_module("worth")
+    labels = [0, 1] * 50
+    line = lambda way, seed, wrong, score: {
+        "run": f"sst-2/{way}-{seed}", "task": "sst-2", "way": way, "seed": seed, "steps": 10, "metrics": {"accuracy": score}, "labels": labels,
+        "answers": [1 - label if i < wrong else label for i, label in enumerate(labels)], "parameters": 2e6, "encoder_parameters": 1e6,
+    }  # fmt: skip
+    rows = [line("teacher", 0, 4, 0.96), line("teacher", 1, 6, 0.94), line("distilled", 0, 10, 0.9), line("distilled", 1, 12, 0.88)]
+    rows += [line("undistilled", 0, 30, 0.7), line("without-general", 0, 11, 0.89), line("distilled-20M", 0, 8, 0.92)]
+    page, log = tmp_path / "glue.md", tmp_path / "worth.jsonl"
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page.write_text((BENCH / "glue.md").read_text(encoding="utf-8"), encoding="utf-8")
+    for name, value in {"LOG": log, "PAGE": page, "RESULTS": tmp_path}.items():
+        monkeypatch.setattr(worth, name, value)
+    monkeypatch.setattr(sys, "argv", ["worth.py", "page"])
+    worth.main()
+    text = page.read_text(encoding="utf-8")
+    assert "| distilled                          | 0.890 ± 0.014 | 2       | 93.7%" in text and "| fine-tuned                         | 0.700" in text
+    assert "| sst-2  | fine-tuned                         | 0      | +0.200 (+0.120 … +0.280) | 1.9e-06 | McNemar, 20 against 0 |" in text
+    assert "| sst-2  | 0.890 | 0.900 | 0.920  |" in text and (tmp_path / "worth.png").read_bytes().startswith(b"\x89PNG")
+    worth.main()
+    assert page.read_text(encoding="utf-8") == text
