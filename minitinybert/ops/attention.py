@@ -25,7 +25,7 @@ class Weights(NamedTuple):
 
 
 class Cache(NamedTuple):
-    q: Array  # (n, h, Q, d_k), q/√d_k
+    q: Array  # (n, h, Q, d_k)
     k: Array  # (n, h, L, d_k)
     v: Array  # (n, h, L, d_k)
     weights: Weights
@@ -40,8 +40,7 @@ def forward(
     mask (n, 1, 1, L) bool, False at padding, or None. P is dropped with probability p by row keys
     (n, h, Q) uint64, or not where these are None.
     """
-    q = q * (1 / math.sqrt(q.shape[-1]))  # and not the scores, which are wider
-    A = q @ k.swapaxes(-1, -2)
+    A = q @ k.swapaxes(-1, -2) * (1 / math.sqrt(q.shape[-1]))
     D, weights = weigh(A, mask, p, keys)
     return D @ v, A, Cache(q, k, v, weights)
 
@@ -52,15 +51,15 @@ def backward(dcontext: Array, cache: Cache, dscores: Array | None = None) -> tup
 
     c = D v with D = dropout(P), so dD = dc vᵀ and dv = Dᵀ dc. Through dropout and the softmax comes
     dA. A is seen by the loss too, so its own gradient is added there. A = q kᵀ/√d_k gives dq = dA
-    k/√d_k, dk = dAᵀ (q/√d_k).
+    k/√d_k, dk = dAᵀ q/√d_k.
     """
     q, k, v, weights = cache
     dv = weighed(weights).swapaxes(-1, -2) @ dcontext
     dA = weigh_backward(dcontext @ v.swapaxes(-1, -2), weights)
     if dscores is not None:
-        dA += dscores
-    dq = dA @ k * (1 / math.sqrt(q.shape[-1]))
-    return dq, dA.swapaxes(-1, -2) @ q, dv
+        dA = dA + dscores
+    dA = dA * (1 / math.sqrt(q.shape[-1]))
+    return dA @ k, dA.swapaxes(-1, -2) @ q, dv
 
 
 @fused
