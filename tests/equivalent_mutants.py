@@ -14,6 +14,11 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
     ("ops/embedding.py", "add_rows", "order = xp.argsort(ids, kind='stable')", "order = xp.argsort(ids)"): "the same sums in another order",
     ("model/parameters.py", "Layout.__init__", "end = 0", "end = 1"): "where the first tensor lies is nobody's business",
     ("model/encoder.py", "Keep", "cache: bool = True", "cache: bool = False"): "whoever asks says which",
+    (
+        *("distillation/distill.py", "Intermediate._hidden"),
+        "term, weight = (embedding, self._weight('embedding', 0)) if m == 0 else (hidden, self._weight('hidden', m))",
+        "term, weight = (embedding, self._weight('embedding', -1)) if m == 0 else (hidden, self._weight('hidden', m))",
+    ): "λ of the embeddings is one number",
     ("distillation/objectives.py", "View", "logits: bool = False", "logits: bool = True"): _NOBODY,
     (
         *("training/shares.py", "Learner._of_share"),

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..data.batching import TrainingExamples
 from ..data.tokenizer import Tokenizer
-from ..distillation.distill import maps_from, projection_names
+from ..distillation.distill import projection_names
 from ..distillation.nearest import nearest_embeddings
 from ..distillation.recipes import Recipe
 from ..engine.batch import Batch
@@ -93,6 +93,27 @@ def known_projections(student: str, recipe: Recipe, M: int) -> dict[str, np.ndar
     """W_e and W_h of a student of M layers that was distilled before, where the recipe carries them
     over."""
     return maps_from(read(student).tensors, recipe.projection, M) if recipe.carry_projections else {}
+
+
+def maps_from(tensors: Mapping[str, np.ndarray], kind: str, M: int) -> dict[str, np.ndarray]:
+    """The projections that `kind` names, from a checkpoint's tensors: by the same names, or where a
+    student was distilled with maps of another kind (TinyBERT's own have one for all), each the mean
+    of the maps that its states had. {} where there are none."""
+    wanted = projection_names(kind, M)
+    for other in (kind, "split", "shared", "layer"):
+        own = projection_names(other, M)
+        if own and all(f"{name}.weight" in tensors for name in own):
+            break
+    else:
+        return {}
+    found = {}
+    for name in dict.fromkeys(wanted):
+        sources = dict.fromkeys(own[m] for m, other in enumerate(wanted) if other == name)
+        for ending in (".weight", ".bias"):
+            values = [tensors[source + ending] for source in sources if source + ending in tensors]
+            if values:
+                found[name + ending] = values[0] if len(values) == 1 else np.mean(values, axis=0, dtype=values[0].dtype)
+    return found
 
 
 def random_model(shape: str, tokenizer: Path | Mapping[str, Path] | None, seed: int, **changes: Any) -> Bert:

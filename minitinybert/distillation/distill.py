@@ -16,8 +16,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from ..engine.batch import Batch
 from ..engine.device import Array, array_module
 from ..engine.memory import added
@@ -72,27 +70,6 @@ def projection_names(kind: str, M: int) -> list[str]:
         "layer": [f"fit_denses.{m}" for m in range(M + 1)],
         "none": [],
     }[kind]
-
-
-def maps_from(tensors: Mapping[str, np.ndarray], kind: str, M: int) -> dict[str, np.ndarray]:
-    """The projections that `kind` names, from a checkpoint's tensors: by the same names, or where a
-    student was distilled with maps of another kind (TinyBERT's own have one for all), each the mean
-    of the maps that its states had. {} where there are none."""
-    wanted = projection_names(kind, M)
-    for other in (kind, "split", "shared", "layer"):
-        own = projection_names(other, M)
-        if own and all(f"{name}.weight" in tensors for name in own):
-            break
-    else:
-        return {}
-    found = {}
-    for name in dict.fromkeys(wanted):
-        sources = dict.fromkeys(own[m] for m, other in enumerate(wanted) if other == name)
-        for ending in (".weight", ".bias"):
-            values = [tensors[source + ending] for source in sources if source + ending in tensors]
-            if values:
-                found[name + ending] = values[0] if len(values) == 1 else np.mean(values, axis=0, dtype=values[0].dtype)
-    return found
 
 
 class Intermediate(Objective):

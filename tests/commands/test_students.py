@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from minitinybert.commands.classifiers import load_student
-from minitinybert.commands.students import is_checkpoint, is_of_teacher, maps_at_start, new_student, random_model
+from minitinybert.commands.students import is_checkpoint, is_of_teacher, maps_at_start, maps_from, new_student, random_model
 from minitinybert.data.batching import EncodedExamples
 from minitinybert.data.glue import TASKS
-from minitinybert.distillation.distill import maps_from
 from minitinybert.distillation.recipes import DEFAULT, RECIPES, Recipe
 from minitinybert.errors import InputError
 from minitinybert.model.bert import Bert
