@@ -19,6 +19,16 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         "term, weight = (embedding, self._weight('embedding', 0)) if m == 0 else (hidden, self._weight('hidden', m))",
         "term, weight = (embedding, self._weight('embedding', -1)) if m == 0 else (hidden, self._weight('hidden', m))",
     ): "λ of the embeddings is one number",
+    (
+        *("training/optim.py", "Adam._on_all"),
+        "step = max(1, -(-len(chunks) // self.workers.threads))",
+        "step = max(2, -(-len(chunks) // self.workers.threads))",
+    ): "how many chunks a thread takes at once changes no number",
+    (
+        *("training/optim.py", "warmup_linear"),
+        "return max(0.0, (total - step) / max(total - warmup, 1))",
+        "return max(0.0, (total - step) / max(total - warmup, 0))",
+    ): "a whole step that is not below warmup leaves total - warmup at 1 or more",
     ("distillation/objectives.py", "View", "logits: bool = False", "logits: bool = True"): _NOBODY,
     (
         *("training/shares.py", "Learner._of_share"),

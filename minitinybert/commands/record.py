@@ -7,7 +7,7 @@ later by its directory alone: which task, on which files, from which teacher.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..data.glue import TASKS, Column, Task, custom_task
 from ..data.squad import Squad, squad_task
 from ..data.tagging import tagging_task
 from ..errors import InputError
+from .remembered import in_parts, read_parts
 
 _OF_SQUAD = ("doc_stride", "max_query_length", "max_answer_length", "null_threshold", "unanswerable")
 
@@ -25,7 +26,8 @@ def about_task(task: Task, data: str | Path, max_length: int) -> dict[str, Any]:
     columns = [[column.name, column.place] for column in (*task.text_columns, task.label_column)]
     more = {name: getattr(task, name) for name in _OF_SQUAD} if isinstance(task, Squad) else {}
     labels = None if task.labels is None else list(task.labels)
-    return {"task": {"name": task.name, "columns": columns, "labels": labels, **more}, "data": str(data), "max_length": max_length}
+    parts = {"parts": asdict(task.parts)} if task.parts and Path(data).is_file() else {}  # of one file
+    return {"task": {"name": task.name, "columns": columns, "labels": labels, **more, **parts}, "data": str(data), "max_length": max_length}
 
 
 def task_of(record: Any, where: str | Path) -> Task:
@@ -35,7 +37,8 @@ def task_of(record: Any, where: str | Path) -> Task:
         task = _task_of(record, Path())
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError) as error:
         raise InputError(f"{where}: the run's task is not what training writes there ({error or type(error).__name__})") from None
-    return replace(task, unlabelled="drop")
+    task = replace(task, unlabelled="drop")
+    return in_parts(task, read_parts(record["parts"], Path(where))) if "parts" in record else task
 
 
 def _task_of(record: Mapping[str, Any], nowhere: Path) -> Task:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...data.glue import Task
+from ...data.parts import parts_of
 from ...data.text import read_lines
 from ...data.tokenizer import Encoded, Tokenizer
 from ...distillation.distill import layer_map
@@ -180,6 +181,7 @@ class _Collector:
         key = repr((subject.task, subject.data))
         if key not in self.devs:
             try:
+                _check_same(subject.task, subject.data)
                 self.devs[key] = answers.read_dev(subject.task, subject.data, self.asked.examples)
             except InputError as error:
                 if self.asked.data is not None:
@@ -187,6 +189,12 @@ class _Collector:
                 self.note(f"{subject.run.name}: no answers are shown ({error})")
                 return None
         return self.devs[key]
+
+
+def _check_same(task: Task, data: Path) -> None:
+    """InputError where one file is another than the one whose parts the run had."""
+    if task.parts and data.is_file() and parts_of(data, task.parts.seed).digest != task.parts.digest:
+        raise InputError(f"{data}: has changed since the run, and so would its dev part")
 
 
 def _there(run: Run, recorded: Any) -> Path | None:
@@ -406,12 +414,17 @@ def _corpus_lines(subject: _Subject) -> list[str]:
 def _maps(subjects: list[_Subject]) -> list[dict[str, Any]]:
     """W_e and W_h of each step that learned some."""
     found = []
-    for subject in subjects:
-        for name, tensor in sorted(inside.read_maps(str(subject.step.path), subject.step.recipe, 0).tensors.items()):
+    places: dict[Path, tuple[_Subject, Step]] = {}
+    for subject in subjects:  # and of a step whose model is gone
+        for step in (subject.step, subject.run.steps[0]):
+            places.setdefault(step.path, (subject, step))
+    for path, (subject, step) in places.items():
+        of = subject.name if step is subject.step else f"{subject.run.name}, {step.name}"
+        for name, tensor in sorted(inside.read_maps(str(path), step.recipe, 0).tensors.items()):
             if name.endswith(".weight") and tensor.ndim == 2:
                 picture = inside.picture(name, tensor)
                 found.append({
-                    "of": subject.name, "name": name.removesuffix(".weight"), "shape": list(picture.shape), "largest": picture.largest,
+                    "of": of, "name": name.removesuffix(".weight"), "shape": list(picture.shape), "largest": picture.largest,
                     "values": _short(picture.singular_values.tolist()), "size": list(picture.entries.shape),
                     "entries": base64.b64encode(picture.entries.tobytes()).decode("ascii"),
                 })  # fmt: skip

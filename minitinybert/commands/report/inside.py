@@ -94,9 +94,9 @@ class Maps(NamedTuple):
 
 def read_maps(student: str, recipe: Recipe, layers: int) -> Maps:
     """Of the directory of a student that the intermediate step or general distillation left: in a file
-    of their own where its weights are gone (training/left.py)."""
-    own = Path(student) / MAPS
-    tensors: Mapping[str, np.ndarray] = load_file(own) if own.is_file() else weights.read(student).tensors
+    of their own where its weights are gone (training/left.py). None where both are."""
+    own, model = Path(student) / MAPS, Path(student) / "model.safetensors"
+    tensors: Mapping[str, np.ndarray] = load_file(own) if own.is_file() else weights.read(student).tensors if model.exists() else {}
     tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("fit_dense")}
     names = projection_names(recipe.projection, layers)
     return Maps(tensors, [name if f"{name}.weight" in tensors else "" for name in names] or [""] * (layers + 1))

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 
 from minitinybert.commands.cli import main
+from minitinybert.commands.remembered import in_parts
 from minitinybert.commands.report import inside
+from minitinybert.data.glue import custom_task, read_split
+from minitinybert.data.parts import parts_of
 from minitinybert.data.tokenizer import Tokenizer
 from minitinybert.model.bert import Bert
 
-from .conftest import HOSTILE
+from .conftest import HOSTILE, bert, sentences
 
 ASKED = ("--text", HOSTILE, "--text", "good film ||| bad plot", "--sentences", "4", "--no-speed")
 
@@ -229,3 +232,34 @@ def test_a_page_has_a_page_s_name(made, tmp_path, capsys, name):
     (tmp_path / "here").mkdir()
     status, _, err = run(capsys, "report", made.here / "baseline", "--out", tmp_path / name)
     assert status == 2 and "ends in .html" in err and err.count("\n") == 1
+
+
+def test_runs_on_the_parts_of_one_file(tmp_path, capsys, monkeypatch):
+    """The page has the dev part that the runs had, and the maps of a step whose model is gone; of a file that has changed, neither answers
+    nor sentences."""
+    monkeypatch.chdir(tmp_path)
+    bert(tmp_path / "base", 2, 16, 3)
+    rows = "".join(f'"{text}",{"yes" if label else "no"}\n' for text, label in sentences(np.random.default_rng(2), 120) if "<" not in text)
+    (tmp_path / "reviews.csv").write_text("text,label\n" + rows, encoding="utf-8")
+    common = ("--data", "reviews.csv", "--max-length", 20, "--log-every", 1)
+    columns = ("--text-columns", "text", "--label-column", "label")
+    assert run(capsys, "finetune", "--model", "base", *common, *columns, "--out", "teacher", "--epochs", 20, "--lr", 5e-3)[0] == 0
+    steps = ("--intermediate-epochs", 1, "--epochs", 1)
+    assert run(capsys, "distill", "task", "--teacher", "teacher", "--student", "1L-8D-2H-16F", *common, *steps, "--out", "student")[0] == 0
+    assert run(capsys, "report", "teacher", "student", "--out", "report.html", "--no-speed")[0] == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r'<section id="([\w-]+)"', page) == ["models", "training", "attention", "layers", "maps", "answers"]
+    assert [(own["of"], own["name"]) for own in figures(page)["maps"]] == [
+        ("student, intermediate step", name) for name in ("fit_dense_embedding", "fit_dense_hidden")
+    ]
+    judged = len(parts_rows(tmp_path / "reviews.csv", "dev"))
+    assert 8 <= judged <= 14 and f"of {judged} examples of custom" in html.unescape(page)
+    (tmp_path / "reviews.csv").write_text("text,label\n" + rows + '"good film",yes\n', encoding="utf-8")
+    assert run(capsys, "report", "student", "--out", "report.html", "--no-speed")[0] == 0
+    page = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "reviews.csv: has changed since the run, and so would its dev part" in page and 'id="answers"' not in page
+
+
+def parts_rows(path, part):
+    task = in_parts(custom_task(path, ["text"], "label", ["no", "yes"]), parts_of(path))
+    return read_split(task, path, part).texts
