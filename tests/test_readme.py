@@ -179,16 +179,21 @@ def test_the_audit_s_rows_are_the_audit_s():
 def test_the_demo_s_table_is_the_demo_s():
     """The table that README shows is how `minitinybert demo` prints those figures."""
     from minitinybert.commands.demo import STUDENT, format_report
+    from minitinybert.data.significance import wilson
 
     text = README.read_text(encoding="utf-8")
     row = re.compile(r"^    (\w.*?) +(\S+H-\S+F) +(0\.\d+) ± \S+ +\S+% +(\S+) M +(\S+) M +(\S+)x$", re.MULTILINE)
     (teacher, *students), names = row.findall(text), ("teacher", "student", "baseline")
     assert len(students) == 2 and {shape for _, shape, *_ in students} == {STUDENT}
     models = {
-        name: {"shape": shape, "accuracy": float(right), "parameters": float(all_) * 1e6, "encoder_parameters": float(encoder) * 1e6}
+        name: {
+            "shape": shape, "accuracy": float(right), "interval": wilson(round(float(right) * 852), 852),
+            "parameters": float(all_) * 1e6, "encoder_parameters": float(encoder) * 1e6,
+        }
         for name, (_, shape, right, all_, encoder, _) in zip(names, (teacher, *students), strict=True)
-    }
-    rest = {"test_sentences": 852, "seconds": 0.0, "augmentation": {}, "example": {}, "out": "minitinybert-demo"}
+    }  # fmt: skip
+    against = {"only_a": 0, "only_b": 0, "p": 1.0}
+    rest = {"test_sentences": 852, "against_control": against, "seconds": 0.0, "augmentation": {}, "example": {}, "out": "minitinybert-demo"}
     printed = format_report({"models": models, "speed_up": float(students[0][-1]), **rest}).splitlines()
     assert max(map(len, printed[:5])) <= 80
     for line in [*printed[:5], printed[-1]]:
