@@ -35,6 +35,7 @@ from minitinybert.data.tokenizer import Tokenizer
 from minitinybert.engine.parallel import Workers
 from minitinybert.model.bert import Bert
 from minitinybert.training import evaluation
+from minitinybert.training.loop import read_metrics
 
 RESULTS = Path(__file__).parent / "results"
 LOG = RESULTS / "worth.jsonl"
@@ -212,7 +213,7 @@ def _log(run: Run, inputs: argparse.Namespace, seconds: float) -> None:
 
 def _steps(directory: Path) -> int:
     path = directory / "metrics.jsonl"
-    return max((json.loads(line).get("step", 0) for line in path.read_text().splitlines()), default=0) if path.exists() else 0
+    return max((row["step"] for row in read_metrics(path)), default=0) if path.exists() else 0
 
 
 def _told(run: Run, inputs: argparse.Namespace) -> str:

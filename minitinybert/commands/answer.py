@@ -106,7 +106,11 @@ def _asked(texts: Sequence[str] | Examples) -> list[Text]:
 
 def _said(texts: Sequence[str] | Examples) -> Sequence[str]:
     """Each as one text, as the command line has it."""
-    return [text if isinstance(text, str) else " ||| ".join(text) for text in _asked(texts)] if isinstance(texts, Examples) else texts
+    if not isinstance(texts, Examples):
+        return texts
+    if texts.pairs is None:
+        return texts.texts
+    return [" ||| ".join(pair) for pair in zip(texts.texts, texts.pairs, strict=True)]
 
 
 def predict_test(

@@ -37,7 +37,7 @@ def label_texts(model: Bert, texts: Sequence[str], workers: Workers, max_length:
     shares = [np.exp(z - z.max(axis=-1, keepdims=True)) for z in logits]
     best = examples.by_sentence([z.argmax(axis=-1) for z in logits])
     sure = examples.by_sentence([p.max(axis=-1) / p.sum(axis=-1) for p in shares])
-    names = [model.config.id2label[i] for i in sorted(model.config.id2label)]
+    names = model.config.labels
     answers = []
     for text, own, classes, probabilities in zip(texts, words, best, sure, strict=True):
         labels = [names[i] for i in classes]

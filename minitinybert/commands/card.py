@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 from ..data.glue import Task
 from ..distillation.recipes import DEFAULT, RECIPES, Recipe
 from ..files import replacing
+from ..machine import Machine
 from ..model.config import Config
+from ..training.left import drop
 from ..training.loop import Options
 from ..weights import hub
 from .info import flops, parameters, short
-from .remembered import remembered_of
+from .remembered import remember, remembered_of
 
 FILE = "README.md"
 _PIPELINES = {
@@ -57,6 +59,18 @@ def write_card(out: Path, config: Config, made: Made, results: Mapping[str, Mapp
     text = "\n".join([*_front(out.resolve().name, config, made, results), "", *_body(out.resolve().name, config, made, results)])
     with replacing(out / FILE) as beside:
         beside.write_text(text + "\n", encoding="utf-8")
+
+
+def leave(out: Path, config: Config, made: Made, results: Mapping[str, Mapping[str, float]], machine: Machine, keep_state: bool) -> None:
+    """What goes with a model, by the first rank: its card and, of a task, what it remembers; then what
+    nobody needs any more goes away. All ranks wait."""
+    if machine.workers.ranks.first:
+        if made.task is not None:
+            remember(out, made.task)
+        write_card(out, config, made, results)
+        if not keep_state:
+            drop(out)
+    machine.workers.ranks.wait()
 
 
 def of_options(options: Options, prefix: str = "") -> list[tuple[str, Any]]:
@@ -129,7 +143,7 @@ def _body(name: str, config: Config, made: Made, results: Mapping[str, Mapping[s
     command = " ".join([f"minitinybert {made.command}", *(_argument(*each) for each in made.arguments)])
     lines = [f"# {name}", "", f"{_what(config, made)} Made by minitinybert:", "", f"    {command}", ""]
     if config.head == "classifier" and made.task and made.task.labels:
-        lines += [f"Labels: {', '.join(config.id2label[i] for i in sorted(config.id2label))}.", ""]
+        lines += [f"Labels: {', '.join(config.labels)}.", ""]
     if results:
         lines += ["| data | " + " | ".join(next(iter(results.values()))) + " |", "|---" * (1 + len(next(iter(results.values())))) + "|"]
         lines += [f"| {split} | " + " | ".join(f"{value:.4f}" for value in values.values()) + " |" for split, values in results.items()]

@@ -85,7 +85,7 @@ def labels_of(model: str, head: str = "classifier") -> list[str] | None:
     config = Config.from_hf(read(model).config, f"{model}/config.json")
     check_head(config, model, head)
     number = head == "classifier" and single_answer(config, model) == "score"
-    return None if number else [config.id2label[i] for i in sorted(config.id2label)]
+    return None if number else config.labels
 
 
 # ------------------------------------------------------------------------------------------------------------------- loading

@@ -34,7 +34,7 @@ from ..machine import Machine
 from ..model.bert import Bert
 from ..model.config import Config
 from ..progress import log
-from ..training.left import corpus_of, drop
+from ..training.left import corpus_of
 from ..training.loop import Options, digest, nothing_to_do, read_metrics, train
 from ..training.plan import GENERAL_LENGTH, Given, general_options
 from ..training.shares import Learner
@@ -121,7 +121,7 @@ def pretrain(
     settings = text.settings(masking)
     if resume and nothing_to_do(out, options, settings):
         results = {"dev": max((row["dev"] for row in read_metrics(out / "metrics.jsonl") if "dev" in row), key=lambda dev: dev[_BEST])}
-        _leave(out, student.config, made, results, machine, keep_state)
+        card.leave(out, student.config, made, results, machine, keep_state)
         return results
     corpus = text.corpus(words, out, machine.workers.ranks)
     _check_known(words, corpus)
@@ -138,7 +138,7 @@ def pretrain(
     judge = lambda m: mlm_metrics(m, dev, machine.workers)
     train(learner, training, options, out, judge, _BEST, resume, "pretrain", settings)
     results = {"dev": mlm_metrics(Bert.load(out).to(machine.xp), dev, machine.workers)}
-    _leave(out, student.config, made, results, machine, keep_state)
+    card.leave(out, student.config, made, results, machine, keep_state)
     return results
 
 
@@ -147,14 +147,6 @@ def _of_text(text: Text) -> list[tuple[str, Any]]:
     switches = [("--pairs", text.pairs), ("--static", not text.dynamic), ("--plain-text", not text.one_sentence_a_line)]
     files = " ".join(card.named(file) for file in text.files)
     return [("--corpus", files), ("--max-length", text.max_length), *((name, None) for name, given in switches if given)]
-
-
-def _leave(out: Path, config: Config, made: card.Made, results: dict[str, dict[str, float]], machine: Machine, keep_state: bool) -> None:
-    if machine.workers.ranks.first:
-        card.write_card(out, config, made, results)
-        if not keep_state:
-            drop(out)
-    machine.workers.ranks.wait()
 
 
 def _check_known(words: Tokenizer, corpus: Corpus) -> None:
@@ -266,7 +258,7 @@ def distill_general(
     conditions = {**machine.conditions(recipe), "teacher's weights": digest(to_host(frozen.parameters.flat)), **text.settings(masking)}
     if resume and nothing_to_do(out, decided, conditions):
         results = {"train": _last_losses(out)}
-        _leave(out, pupil.config, made, results, machine, keep_state)
+        card.leave(out, pupil.config, made, results, machine, keep_state)
         return results
     corpus = text.corpus(words, out, machine.workers.ranks)
     _check_known(words, corpus)
@@ -280,7 +272,7 @@ def distill_general(
     train(learner, examples, decided, out, resume=resume, description="distill general", conditions=conditions, about=about)
     log(cost_line(pupil.config, text.max_length, master_config))
     results = {"train": _last_losses(out)}
-    _leave(out, pupil.config, made, results, machine, keep_state)
+    card.leave(out, pupil.config, made, results, machine, keep_state)
     return results
 
 

@@ -76,7 +76,7 @@ def describe(model: str, length: int) -> dict[str, Any]:
         "vocabulary": config.vocab_size,
         "positions": config.max_position_embeddings,
         "head": config.head,
-        "labels": [config.id2label[i] for i in sorted(config.id2label)] if config.head in ("classifier", "tokens") else [],
+        "labels": config.labels if config.head in ("classifier", "tokens") else [],
         "parameters": parameters(config),
         "length": length,
         "flops": flops(config, length),

@@ -3,18 +3,20 @@ with --json; a function of the package returns it."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
-class Result:
+class Result(ABC):
     """`status` is the exit status of its command."""
 
     status = 0
 
+    @abstractmethod
     def to_json(self) -> Any:
-        raise NotImplementedError
+        """What --json prints."""
 
     def __repr__(self) -> str:
         return str(self)

@@ -26,11 +26,10 @@ from ..errors import InputError
 from ..files import check_apart, write_json
 from ..machine import Machine
 from ..model.bert import Bert
-from ..model.config import Config
 from ..progress import log
 from ..training.answers import Answers
 from ..training.kept_traces import KEPT
-from ..training.left import drop, ended, keep_maps
+from ..training.left import ended, keep_maps
 from ..training.loop import Options, digest, finished, train
 from ..training.plan import Given, plan_of
 from ..training.shares import Learner
@@ -41,7 +40,6 @@ from .classifiers import WHAT, check_answers, in_task_order, load_classifier, lo
 from .info import cost_line
 from .kinds import KINDS
 from .record import about_task
-from .remembered import remember
 from .students import is_checkpoint, maps_at_start
 from .task_data import TaskData
 
@@ -84,19 +82,8 @@ def finetune(
     arguments = [("--model", card.named(model)), *card.of_task(task, data), ("--max-length", max_length), *card.of_recipe(recipe)]
     arguments += [*card.of_options(options), *card.of_all_steps(options)]
     arguments += [("--optimizer", options.optimizer)] if options.optimizer != recipe.optimizer else []
-    _leave(out, student.config, card.Made("finetune", arguments, max_length, model, task), results, machine, keep_state)
+    card.leave(out, student.config, card.Made("finetune", arguments, max_length, model, task), results, machine, keep_state)
     return results
-
-
-def _leave(out: Path, config: Config, made: card.Made, results: dict[str, Any], machine: Machine, keep_state: bool) -> None:
-    """What goes with the model, before what nobody needs any more goes away."""
-    if machine.workers.ranks.first:
-        assert made.task is not None
-        remember(out, made.task)
-        card.write_card(out, config, made, results)
-        if not keep_state:
-            drop(out)
-    machine.workers.ranks.wait()
 
 
 def distill_task(
@@ -188,7 +175,7 @@ def distill_task(
     own = card.Teacher(card.named(teacher), master.config, scores)
     made = card.Made("distill task", arguments, plan.max_length, teacher, task, own)
     if stage == "intermediate":
-        _leave(place, pupil.config, made, {}, machine, keep_state)
+        card.leave(place, pupil.config, made, {}, machine, keep_state)
         return {}
     kind = KINDS[task.head]
     last = kind.supervised(task, recipe) if hard_labels else kind.prediction(task, recipe)
@@ -207,7 +194,7 @@ def distill_task(
     tell_of_relu(pupil.config, out)
     log(cost_line(pupil.config, plan.max_length, master.config))
     results = evaluate(str(out), task, last_files.directory, machine, plan.max_length)
-    _leave(out, pupil.config, made, results, machine, keep_state)
+    card.leave(out, pupil.config, made, results, machine, keep_state)
     return results
 
 

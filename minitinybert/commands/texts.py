@@ -89,7 +89,7 @@ class Classifier:
     @property
     def labels(self) -> list[str]:
         """The names of the model's outputs, in their order."""
-        return label_names(self._model)
+        return self._model.config.labels
 
     def __call__(self, texts: Text | Sequence[Text]) -> list[Answer]:
         """An answer to each text, in their order. InputError for what is no text, and for pairs
@@ -172,17 +172,13 @@ def encode_texts(texts: Sequence[Text], words: Tokenizer, model: Bert, max_lengt
     return encoded
 
 
-def label_names(model: Bert) -> list[str]:
-    return [model.config.id2label[i] for i in sorted(model.config.id2label)]
-
-
 def answers(texts: Sequence[Text], logits: np.ndarray, model: Bert, kind: str) -> list[Answer]:
     """logits (n, C) in words; kind: `classifiers.answer_kind`'s."""
     x = logits.astype(np.float64)
     if kind == "score":
         return [Answer(None, None, {}, (), float(number), text) for number, text in zip(x[:, 0], texts, strict=True)]
     shares = np.exp(-np.logaddexp(0.0, -x)) if kind == "labels" else softmax.forward(x)[0]
-    names, found = label_names(model), []
+    names, found = model.config.labels, []
     for text, z, p in zip(texts, x, shares, strict=True):
         best = int(p.argmax())
         holding = tuple(name for name, logit in zip(names, z, strict=True) if logit > 0) if kind == "labels" else (names[best],)

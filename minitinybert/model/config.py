@@ -101,6 +101,11 @@ class Config:
         return len(self.id2label)
 
     @property
+    def labels(self) -> list[str]:
+        """The names of the outputs, in their order."""
+        return [self.id2label[i] for i in sorted(self.id2label)]
+
+    @property
     def dropout_before_labels(self) -> float:
         """Of what a classifier of sentences or words is given."""
         return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
