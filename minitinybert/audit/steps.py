@@ -363,7 +363,7 @@ def _draw_adam(draw: Draw, preset: str) -> Inputs:
     for name, n in sizes.items():
         arrays[f"gradient of {name}"] = scale * np.exp(draw.normal(total, 1)) * draw.normal(total, n)
     settings: dict[str, Any] = {"preset": preset, "schedule": draw.option("schedule", ("linear", "constant"))}
-    settings["copies"] = {"a.weight": 605, "b.weight": 1, "a.bias": 215, "LayerNorm.weight": 1} if beyond else dict.fromkeys(sizes, 1)
+    settings["copies"] = {"a.weight": 1601, "b.weight": 1, "a.bias": 801, "LayerNorm.weight": 1} if beyond else dict.fromkeys(sizes, 1)
     settings |= {"lr": 0.1, "total": total, "warmup": draw.option("warm-up", (1, 0, 2)), "threads": draw.option("threads", (2, 1, 3))}
     return Inputs(arrays, settings)
 

@@ -23,7 +23,7 @@ from ..model.parameters import Layout, Parameters
 A = TypeVar("A")
 B = TypeVar("B")
 
-_CHUNK = 64 * 1024  # elements: five arrays' chunks stay in the cache
+_CHUNK = 256 * 1024  # elements, of five arrays: they stay in the cache, and a call is little beside them
 
 
 @dataclass(frozen=True)

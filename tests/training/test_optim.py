@@ -99,7 +99,7 @@ def test_what_is_passed_over_stays_and_the_rest_moves_as_ever(preset):
             assert np.array_equal(run[name], decays[name]), name
 
 
-WEIGHTS, BIASES = 200_000, 70_000  # each more than the optimiser takes at a time; the last weight decays, and no gap comes after it
+WEIGHTS, BIASES = 600_000, 270_000  # each more than the optimiser takes at a time; the last weight decays, and no gap comes after it
 assert WEIGHTS % ALIGN == 0 and min(WEIGHTS, BIASES) > optim._CHUNK
 
 
