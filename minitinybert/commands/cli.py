@@ -14,14 +14,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..claims import claimed
 from ..errors import CRASHED, InputError, one_line, out_of_memory
 from ..files import cause, check_apart, json_text
-from . import streams
+from . import inputs, streams
 from .arguments import build_parser
 from .recipe_file import load_recipe
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from .results import Result, Scores
 
 _UNREAD = 141  # 128 + SIGPIPE
-_LEARN = ("finetune", "distill", "augment", "ablate")  # commands that learn from a task's data, or make what is learned from
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,7 +116,7 @@ def _run_finetune(args: argparse.Namespace) -> Result:
     with Machine(args.device, args.threads, args.ranks) as machine:
         options = finetune_options(recipe, _given(args, args.epochs, args.lr), **decided)
         results = finetune(
-            args.model, _task(args), args.data, args.out, options, machine, args.max_length, args.resume, recipe, args.tokenizer,
+            args.model, inputs.task(args), args.data, args.out, options, machine, args.max_length, args.resume, recipe, args.tokenizer,
             args.keep_state,
         )  # fmt: skip
     return _scores(args.out, results)
@@ -132,7 +130,7 @@ def _run_pretrain(args: argparse.Namespace) -> Result:
     with Machine(args.device, args.threads, args.ranks) as machine:
         options = Options(**_given(args, args.epochs, args.lr), optimizer=args.optimizer)
         kept = {"resume": args.resume, "keep_state": args.keep_state}
-        results = pretrain(args.model, _text(args), args.out, options, machine, _vocabulary(args), rate=args.mask_rate, **kept)
+        results = pretrain(args.model, inputs.text(args), args.out, options, machine, _vocabulary(args), rate=args.mask_rate, **kept)
     return _scores(args.out, results)
 
 
@@ -154,7 +152,7 @@ def _run_augment(args: argparse.Namespace) -> Result:
     from .results import Augmented
 
     summary = augment(
-        args.mlm, args.vectors, _task(args), args.data, args.out, args.recipe, args.copies, args.probability, args.candidates,
+        args.mlm, args.vectors, inputs.task(args), args.data, args.out, args.recipe, args.copies, args.probability, args.candidates,
         original=not args.no_original, provenance=args.provenance, workers=args.processes, resume=args.resume, seed=args.seed,
         device=args.device, ranks=args.ranks,
     )  # fmt: skip
@@ -173,7 +171,7 @@ def _run_distill_general(args: argparse.Namespace) -> Result:
         recipe = load_recipe(args.recipe, args.set)
         given = _given(args, args.epochs, args.lr)
         kept = {"resume": args.resume, "keep_state": args.keep_state}
-        results = distill_general(args.teacher, args.student, _text(args), args.out, given, machine, recipe, **kept)
+        results = distill_general(args.teacher, args.student, inputs.text(args), args.out, given, machine, recipe, **kept)
     return _scores(args.out, results)
 
 
@@ -181,7 +179,7 @@ def _run_distill_task(args: argparse.Namespace) -> Result:
     from ..machine import Machine
     from .task import distill_task
 
-    task, recipe = _task(args), load_recipe(args.recipe, args.set)
+    task, recipe = inputs.task(args), load_recipe(args.recipe, args.set)
     with Machine(args.device, args.threads, args.ranks, args.teacher_dtype) as machine:
         results = distill_task(
             args.teacher,
@@ -212,7 +210,7 @@ def _run_ablate(args: argparse.Namespace) -> Result:
     from .ablation.report import format_table
     from .results import Report
 
-    task, recipe = _task(args), load_recipe(args.recipe, args.set)
+    task, recipe = inputs.task(args), load_recipe(args.recipe, args.set)
     with Machine(args.device, args.threads, args.ranks) as machine:
         report = study.run(
             args.teacher,
@@ -222,7 +220,7 @@ def _run_ablate(args: argparse.Namespace) -> Result:
             machine,
             student_shape=args.student,
             general_teacher=args.general_teacher,
-            corpus=_text(args) if args.corpus else None,
+            corpus=inputs.text(args) if args.corpus else None,
             augmented=args.augmented,
             seeds=args.seeds,
             variants=args.variants,
@@ -243,7 +241,7 @@ def _run_evaluate(args: argparse.Namespace) -> Result:
     from .answer import evaluate
 
     with Machine(args.device, args.threads, args.ranks) as machine:
-        results = evaluate(args.model, _task(args), args.data, machine, args.max_length, args.split)
+        results = evaluate(args.model, inputs.task(args), args.data, machine, args.max_length, args.split)
     return _scores(args.model, results)
 
 
@@ -261,9 +259,9 @@ def _run_predict(args: argparse.Namespace) -> Result:
         check_apart(args.out, *filter(None, (args.file, args.data)))
     with Machine(args.device, args.threads, args.ranks) as machine:
         if args.data:
-            files = predict_test(args.model, _task(args), args.data, args.out, machine, args.max_length, table)
+            files = predict_test(args.model, inputs.task(args), args.data, args.out, machine, args.max_length, table)
             return Predictions(files=files)
-        answers = predict(args.model, args.text or _texts(args), machine, args.max_length, _squad_task(args))
+        answers = predict(args.model, args.text or inputs.texts(args), machine, args.max_length, inputs.questions(args))
     if not table:
         return Predictions(answers)
     write_probabilities(args.out, answers)
@@ -288,7 +286,7 @@ def _run_export(args: argparse.Namespace) -> Result:
 
     if args.task and not args.data:
         raise InputError("export: --task goes with --data: what each file scores on the task's dev examples")
-    report = export(args.model, args.out, args.int8, _task(args) if args.data else None, args.data, args.max_length)
+    report = export(args.model, args.out, args.int8, inputs.task(args) if args.data else None, args.data, args.max_length)
     lines = [f"{name}\t{size:,} bytes" for name, size in report["bytes"].items()]
     lines.append(f"largest difference from this model's own outputs\t{report['difference']:.1e}")
     return Report(report, "\n".join(lines))
@@ -345,140 +343,6 @@ def _given(args: argparse.Namespace, epochs: float | None, lr: float | None) -> 
     """What the command line gives of a step's `training.loop.Options`; None where it does not."""
     both = {name: getattr(args, name) for name in ("batch_size", "warmup", "seed", "log_every", "save_every")}
     return {"epochs": epochs, "lr": lr, **both}
-
-
-def _texts(args: argparse.Namespace) -> Any:
-    """Of --file: the text's columns, where it is a table and these are given or remembered; else its
-    lines."""
-    from ..data.glue import TASKS, custom_task, read_split
-    from ..data.tables import ENDINGS
-    from .remembered import recall
-
-    if args.file.suffix.lower() not in ENDINGS:
-        return _lines(args.file)
-    known = recall(args.model)
-    columns = [name.strip() for name in args.text_columns.split(",")] if args.text_columns else known and list(known.text_columns)
-    if columns:
-        task = custom_task(args.file, columns, "label", regression=True, unlabelled="ignore")
-    elif known and known.task in TASKS and _has_columns(args.file, TASKS[known.task]):
-        task = replace(TASKS[known.task], unlabelled="ignore")
-    else:
-        return _lines(args.file)
-    return read_split(task, args.file, "all")
-
-
-def _has_columns(file: Path, task: Any) -> bool:
-    """Whether the first row of a file names all the texts' columns of one of GLUE's tasks."""
-    from ..data.tables import open_table
-
-    header = open_table(file).header or []
-    return all(set(column.names) & set(header) for column in task.text_columns)
-
-
-def _lines(file: Path) -> list[str]:
-    """The texts of a file (- for standard input), one a line, blank ones too: answer n is line n's."""
-    from ..data.text import numbered, read_lines
-    from ..progress import log
-
-    lines = [line for _, line in (numbered(sys.stdin.buffer, file) if str(file) == "-" else read_lines(file))]
-    blank = [number for number, line in enumerate(lines, 1) if not line.strip()]
-    if len(blank) == len(lines):
-        raise InputError(f"{file}: holds no text")
-    if blank:
-        log(f"warning: {file}: {len(blank)} of {len(lines)} lines are blank, line {blank[0]} the first; each is answered as an empty text")
-    return lines
-
-
-def _text(args: argparse.Namespace) -> Any:
-    from ..training.plan import GENERAL_LENGTH
-    from .corpus import Text
-
-    length = args.max_length or GENERAL_LENGTH
-    return Text(args.corpus, length, args.pairs, not args.static, not args.plain_text, args.shards, args.processes)
-
-
-def _task(args: argparse.Namespace) -> Any:
-    """The task of --data: what is not given is as the model, or the teacher, remembers it."""
-    from ..data import glue
-    from ..progress import log
-    from .remembered import in_parts, recall
-
-    model = args.teacher if args.command in ("distill", "ablate") else getattr(args, "model", None)
-    known = recall(model) if model else None
-    name = (args.task or ("custom" if args.text_columns else known.task if known else "")).lower()
-    if not name:
-        whose = f"{model} remembers none" if model else "no model remembers one"
-        raise InputError(f"--task NAME is needed, or --text-columns and --label-column for data of one's own: {whose}")
-    same = known if known and known.task == name else None
-    recalled = same is not None and not args.task and not args.text_columns and same.drop_unlabelled  # all or nothing is said again
-    unlabelled: Any = "drop" if recalled or getattr(args, "drop_unlabelled", False) else "refuse"
-    if name in ("tokens", "squad"):
-        if unlabelled == "drop":
-            raise InputError(f"--task {name}: --drop-unlabelled is of tasks with one label a text")
-        return _tokens_task(args) if name == "tokens" else _squad_task(args)
-    if name != "custom" and name not in glue.TASKS:
-        raise InputError(f"--task {args.task}: choose one of {', '.join(glue.TASKS)}, tokens, squad, or custom")
-    parts = _parts(args, model, same)
-    task = _custom_task(args, same, unlabelled) if name == "custom" else replace(glue.TASKS[name], unlabelled=unlabelled)
-    if not args.data.is_file():
-        return replace(task, parts=parts)
-    task = in_parts(task, parts)
-    if parts and args.command in _LEARN:
-        sizes = ", ".join(f"{n} {part}" for part, n in glue.part_sizes(task, args.data).items())
-        log(f"{args.data}: split into {sizes} rows, of each label alike (--split-seed {parts.seed})")
-    return task
-
-
-def _parts(args: argparse.Namespace, model: str | None, known: Any) -> Any:
-    """Of --data; None where all of a file is answered."""
-    from .remembered import parts_for
-
-    if args.command == "predict":
-        return None
-    whole = getattr(args, "split", None) == ["all"]
-    return parts_for(args.data, known, model, getattr(args, "split_seed", None), args.command in _LEARN, whole)
-
-
-def _custom_task(args: argparse.Namespace, known: Any, unlabelled: Any) -> Any:
-    """Of one's own files. What a model is to answer has that model's labels; else they are the
-    training file's."""
-    from ..data import glue
-    from .classifiers import labels_of
-
-    answers = args.command in ("evaluate", "predict", "export")
-    columns = [name.strip() for name in args.text_columns.split(",")] if args.text_columns else known and known.text_columns
-    label_column = args.label_column or (known and known.label_column)
-    if not columns or not (label_column or args.command == "predict"):
-        raise InputError("--task custom needs --text-columns and --label-column")
-    labels = [label.strip() for label in args.labels.split(",")] if args.labels else labels_of(args.model) if answers else None
-    regression = True if args.regression or (answers and labels is None) else None
-    return glue.custom_task(args.data, columns, label_column or "label", labels, regression, unlabelled, not args.labels)
-
-
-def _tokens_task(args: argparse.Namespace) -> Any:
-    """Words with a label each; the labels are the training file's, or those of the model that answers
-    or teaches."""
-    from ..data.tagging import tagging_task
-    from .classifiers import labels_of
-
-    if args.command in ("augment", "ablate"):
-        raise InputError(f"--task tokens: {args.command} replaces words, or compares variants, of sentences with one label alone")
-    labels = [label.strip() for label in args.labels.split(",")] if args.labels else None
-    if args.command != "finetune":
-        labels = labels_of(args.teacher if args.command == "distill" else args.model, "tokens")
-    return tagging_task(args.data, args.text_columns, args.label_column, labels)
-
-
-def _squad_task(args: argparse.Namespace) -> Any:
-    """Questions on documents. Whether some have no answer is said by the file that is learned from."""
-    from ..data.squad import read_questions, squad_task
-
-    if args.command in ("augment", "ablate"):
-        raise InputError(f"--task squad: {args.command} replaces words, or compares variants, of sentences with one label alone")
-    learns = args.command in ("finetune", "distill")
-    names = ("doc_stride", "max_query_length", "max_answer_length", "null_threshold")
-    settings = {name: getattr(args, name) for name in names}
-    return squad_task(learns and read_questions(args.data, "train").second, **settings)
 
 
 def _scores(model: str | Path, results: Mapping[str, Mapping[str, float]]) -> Scores:

@@ -17,7 +17,8 @@ from typing import Any
 from ...errors import InputError
 from ...files import replacing
 from ...machine import Machine
-from .figures import Asked, collect
+from .collector import Asked
+from .figures import collect
 from .page import render
 
 

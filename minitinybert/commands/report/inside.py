@@ -164,3 +164,8 @@ def check_pair(student: Bert, teacher: Bert) -> None:
     Tokenizer.load(student.tokenizer_files).check_same_vocabulary(Tokenizer.load(teacher.tokenizer_files))
     if student.config.num_hidden_layers < 1 or teacher.config.num_hidden_layers < 1:
         raise InputError("a model without layers has no attention to be looked at")
+
+
+def five_digits(values: Sequence[float]) -> list[float | None]:
+    """To five digits; None for NaN."""
+    return [None if value != value else float(f"{value:.5g}") for value in values]
