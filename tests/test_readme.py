@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import shlex
 import sys
@@ -163,13 +164,13 @@ def test_the_audit_s_rows_are_the_audit_s():
     from minitinybert import audit
 
     printed = README.read_text(encoding="utf-8").split("minitinybert audit\n")[1].split("\n\n**")[0]
-    shown = [line.split() for line in printed.splitlines() if re.match(r"    (ops|losses|bert|distill)\.", line)]
+    named = re.compile(r"    (ops|losses|bert|distill)\.")
+    pairs = itertools.pairwise(printed.splitlines())
+    shown = [(line.split(), below.split()) for line, below in pairs if named.match(line)]
     formulas = {case.name: case.formula.split() for case in (*audit.CASES, *audit.MODEL_CASES, *audit.OPTIMISER_CASES)}
-    assert len(shown) >= 3
-    for name, *words in shown:
-        formula, judged = words[: len(formulas[name])], words[len(formulas[name]) :]
+    assert len(shown) >= 2
+    for (name, *errors, verdict), formula in shown:
         assert formula == formulas[name], f"{name}: {formulas[name]}"
-        *errors, verdict = judged
         limits = list(audit.TOLERANCES.values())
         assert verdict == "ok" and len(errors) == len(limits)
         assert all(float(error) <= limit for error, limit in zip(errors, limits, strict=True) if error != "–"), name

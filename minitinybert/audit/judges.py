@@ -319,20 +319,15 @@ def _verdict(found: Sequence[Deviation], tolerance: float, absent: str) -> Verdi
 
 
 def format_table(results: Sequence[Result]) -> str:
-    """A line for each case; below, what failed and where, and what could not be judged."""
+    """For a terminal of 80 columns. Two lines a case: what each judge found, and the formula;
+    below, what failed and where, and what could not be judged."""
     judges = list(TOLERANCES)
-    rows = [
-        [
-            r.name,
-            r.formula,
-            textwrap.shorten(r.shapes, 44, placeholder=" …"),
-            *(_cell(r.verdicts[judge]) for judge in judges),
-            "ok" if r.passed else "FAILED",
-        ]
-        for r in results
-    ]
-    headers = ["", "formula", "shapes, such as", *(f"{judge}\n≤ {TOLERANCES[judge]:.0e}" for judge in judges), ""]
-    lines = [tabulate(rows, headers, disable_numparse=True)]
+    rows = [[r.name, *(_cell(r.verdicts[judge]) for judge in judges), "ok" if r.passed else "FAILED"] for r in results]
+    headers = ["", *(f"{judge.split()[-1]}\n≤ {TOLERANCES[judge]:.0e}" for judge in judges), ""]
+    table = tabulate(rows, headers, disable_numparse=True).splitlines()
+    lines = table[: -len(rows)] if rows else table
+    for row, r in zip(table[len(lines) :], results, strict=True):
+        lines += [row.rstrip(), *textwrap.wrap(r.formula, 80, initial_indent="    ", subsequent_indent="      ")]
     lines += [f"{r.name}: {judge}: {v.worst}" for r in results for judge, v in r.verdicts.items() if not v.passed]
     lines += dict.fromkeys(v.absent for r in results for v in r.verdicts.values() if v.absent)
     failed = sum(not r.passed for r in results)

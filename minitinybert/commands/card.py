@@ -66,7 +66,7 @@ def leave(out: Path, config: Config, made: Made, results: Mapping[str, Mapping[s
     nobody needs any more goes away. All ranks wait."""
     if machine.workers.ranks.first:
         if made.task is not None:
-            remember(out, made.task)
+            remember(out, remembered_of(made.task))
         write_card(out, config, made, results)
         if not keep_state:
             drop(out)

@@ -11,14 +11,17 @@ from ..model.bert import Bert
 from ..model.config import Config
 from ..weights import convert as formats
 from .classifiers import tell_of_relu
+from .remembered import recall, remember
 
 
 def convert(source: str, destination: Path, overwrite: bool = False) -> dict[str, Any]:
-    """As `weights.convert.convert`. InputError for what no other command could open, and for a
-    model whose outputs are not finite."""
+    """As `weights.convert.convert`; what the source remembers of its task goes along. InputError for
+    what no other command could open, and for a model whose outputs are not finite."""
     model = _openable(weights.read(source), source)
     model.check_finite(source)
+    known = recall(source)
     summary = formats.convert(source, destination, overwrite)
+    remember(destination, known)
     tell_of_relu(model.config, destination)
     return summary
 

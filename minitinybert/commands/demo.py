@@ -45,6 +45,7 @@ from .corpus import Text, distill_general, pretrain
 from .plots import attention_maps, loss_curves, save
 from .report import Asked
 from .report import report as page_of
+from .results import folded
 from .task import distill_task, finetune
 from .task_data import TaskData
 
@@ -226,7 +227,7 @@ def format_report(report: dict[str, Any]) -> str:
         f"{n} test sentences, in no training file. {report['seconds'] / 60:.1f} minutes in all.",
         *_told(report["augmentation"], report["example"]),
         f"pictures: {report['out']}/losses.png, {report['out']}/attention.png",
-        f"look:     {report['out']}/report.html, in a browser: how it learned, and what goes on inside teacher and student",
+        f"look:     {report['out']}/report.html, in a browser",
         f'try it:   minitinybert predict --model {report["out"]}/student "{TRY}"',
     ]
     return "\n".join(lines)
@@ -235,7 +236,7 @@ def format_report(report: dict[str, Any]) -> str:
 def _told(summary: dict[str, Any], example: dict[str, str]) -> list[str]:
     """What augmentation did, in words."""
     counts = "augmentation: {examples} sentences became {rows}, with {bert} words by BERT and {glove} by GloVe, such as"
-    return [counts.format(**summary), f"    {example['sentence']}", f"    {example['augmented']}"] if example else []
+    return [folded(counts.format(**summary)), f"    {example['sentence']}", f"    {example['augmented']}"] if example else []
 
 
 # ------------------------------------------------------------------------------------------------------------------- pictures

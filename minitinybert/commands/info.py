@@ -31,6 +31,7 @@ from ..machine import Machine
 from ..model.bert import Bert, has_pooler, layout
 from ..model.config import TOKEN_MAPS, Config
 from ..weights import read
+from .results import folded
 from .shape import is_shape, parse_shape
 
 PAPER = {  # Table 1: million parameters, billion FLOPs, speed-up
@@ -171,13 +172,14 @@ def format_report(report: dict[str, Any]) -> str:
         rows[-1].append(f"{report['times_fewer_flops']:.1f}")
     if "times_quicker" in report:
         quicker = report["times_quicker"]
-        rows.append(["speed, measured", "", "", f"{quicker['median']:.1f} ({quicker['min']:.1f} – {quicker['max']:.1f})"])
+        rows.append(["speed, measured", "", "", f"{quicker['median']:.1f} ({quicker['min']:.1f}–{quicker['max']:.1f})"])
     headers = ["", report["model"], *([teacher["model"], "times"] if teacher else [])]
-    lines = [tabulate(rows, headers=headers, disable_numparse=True)]
+    wide = [None, *[18] * len(columns), None][: len(headers)]  # a shape's columns: all together at most 80
+    lines = [tabulate(rows, headers=headers, disable_numparse=True, maxcolwidths=wide, maxheadercolwidths=wide)]
     if paper:
         name, millions, billions, speed_up = paper
         cost = f"{millions:g} M parameters, {billions:g} B FLOPs, {speed_up:g} times as quick as BERT-base"
-        lines.append(f"The paper's Table 1: {name}, {cost}.")
+        lines.append(folded(f"The paper's Table 1: {name}, {cost}."))
     lines += [f"{name}\t{size:,} bytes" for name, size in report["files"].items()]
     return "\n".join(lines)
 

@@ -39,9 +39,12 @@ def remembered_of(task: Task) -> Remembered:
     return Remembered(task.name, *columns, task.unlabelled == "drop", task.parts)
 
 
-def remember(out: Path, task: Task) -> None:
-    """Write out/task.json."""
-    write_json(Path(out) / FILE, asdict(remembered_of(task)))
+def remember(out: Path, known: Remembered | None) -> None:
+    """Write out/task.json; None: what another model left there goes."""
+    if known is None:
+        (out / FILE).unlink(missing_ok=True)
+    else:
+        write_json(out / FILE, asdict(known))
 
 
 def recall(model: str | Path) -> Remembered | None:

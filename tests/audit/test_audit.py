@@ -279,6 +279,7 @@ def test_table_and_json(capsys, monkeypatch):
     table = audit.format_table(results)
     for case in QUICK:
         assert case.name in table and case.formula in table
+    assert max(map(len, table.splitlines())) <= 80
     assert "3 audited, every gradient holds" in table
     report = json.loads(json.dumps(audit.to_json(results)))
     assert report["passed"] and [r["name"] for r in report["results"]] == [case.name for case in QUICK]

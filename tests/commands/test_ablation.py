@@ -222,6 +222,11 @@ def test_regression_learns_its_numbers_from_the_tasks_own_data(world, tmp_path, 
 # ------------------------------------------------------------------------------------------------------------- what is left out
 
 
+def unfolded(text):
+    """Its lines as they were before they were broken for a terminal."""
+    return text.replace("\n    ", " ")
+
+
 def test_what_cannot_differ_is_left_out_and_said(world, tmp_path, monkeypatch):
     for module in (task_command, corpus_command):
         monkeypatch.setattr(module, "train", Trainer())
@@ -231,7 +236,7 @@ def test_what_cannot_differ_is_left_out_and_said(world, tmp_path, monkeypatch):
     assert [row["variant"] for row in report["results"]] == ["full", "w/o Pred"]
     assert set(report["left_out"]) == {"w/o GD", "w/o DA", "BERT-tiny", "BERT-tiny+TD", "GD only"}
     assert "no corpus" in report["left_out"]["w/o GD"]
-    text = ablation_report.format_table(report)
+    text = unfolded(ablation_report.format_table(report))
     assert "w/o DA is left out: there is no augmented data" in text
     for module in (task_command, corpus_command):
         monkeypatch.setattr(module, "train", Trainer())
@@ -429,12 +434,14 @@ def test_collapsed_students_are_named():
     report = ablation_report.summarise({"full": {0: 80.0, 1: 50.9}}, "sst-2", 50.9)
     report |= {"metric": "accuracy", "teacher": 90.0, "left_out": {}}
     assert report["results"][0]["collapsed"] == [1]
-    assert "full has collapsed with seed 1: no better than a constant answer, 50.9" in ablation_report.format_table(report)
+    assert "full has collapsed with seed 1: no better than a constant answer, 50.9" in unfolded(ablation_report.format_table(report))
 
 
 def test_the_table_and_the_chart(tmp_path):
     report = ablation_report.summarise(VALUES, "sst-2", 50.9) | {"metric": "accuracy", "teacher": 90.0, "left_out": {"w/o DA": "no data"}}
-    lines = ablation_report.format_table(report).splitlines()
+    table = ablation_report.format_table(report)
+    assert max(map(len, table.splitlines())) <= 80
+    lines = unfolded(table).splitlines()
     assert lines[2].split() == ["full", "82.0", "±", "2.0", "(3)", "75.6"]
     assert lines[3].split() == ["w/o", "GD", "80.0", "±", "1.0", "(3)", "-2.0", "±", "3.0", "72.5", "-3.1"]
     assert "w/o GD > w/o TD: not distinguishable, -0.5 ± 1.4, p = 0.7 (paper +4.0)" in lines and "w/o DA is left out: no data" in lines

@@ -75,6 +75,14 @@ def teacher(root, file, model):
     return root / "teacher"
 
 
+def test_a_converted_model_remembers_what_its_source_does(capsys, teacher, model, tmp_path):
+    out = tmp_path / "converted"
+    assert run(capsys, "convert", teacher, out)[0] == 0
+    assert recall(out) == recall(teacher) is not None
+    assert run(capsys, "convert", model, out, "--overwrite")[0] == 0
+    assert recall(out) is None
+
+
 def test_the_columns_and_the_parts_are_remembered(capsys, file, teacher):
     known = recall(teacher)
     assert (known.task, known.text_columns, known.label_column, known.parts) == ("custom", ("text",), "kind", parts_of(file))

@@ -435,7 +435,7 @@ def memory(directory: Path) -> None:
     """What a model remembers of one file."""
     (directory / "reviews.csv").write_text("text,label\na,b\n")
     task = glue.custom_task(directory / "reviews.csv", ["text"], "label", labels=["b", "c"])
-    remembered.remember(directory, remembered.in_parts(task, parts_of(directory / "reviews.csv")))
+    remembered.remember(directory, remembered.remembered_of(remembered.in_parts(task, parts_of(directory / "reviews.csv"))))
 
 
 def recalled(directory: Path) -> None:

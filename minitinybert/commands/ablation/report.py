@@ -11,6 +11,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from ..results import folded
 from .variants import FULL, PAPER_TASKS, VARIANTS
 
 _LEVEL = 0.05  # of the paired t-test over the seeds; a larger p: the seeds do not tell
@@ -81,7 +82,7 @@ def _p(differences: Sequence[float]) -> float | None:
 def format_table(report: dict[str, Any]) -> str:
     """The report for a terminal: a row a variant beside the paper's figures, what was left out and
     who collapsed, and the paper's order pair by pair."""
-    table = [
+    rows = [
         [
             row["variant"],
             f"{_spread(row['mean'], row['sd'])} ({len(row['values'])})",
@@ -93,8 +94,8 @@ def format_table(report: dict[str, Any]) -> str:
     ]
     headers = ["variant", f"{report['metric']} x 100 (seeds)", "to full", "paper", "to full"]
     align = ("left", *["right"] * 4)
-    lines = [tabulate(table, headers, disable_numparse=True, colalign=align), ""]
-    lines.append(f"{report['task']}, dev, mean ± standard deviation; the teacher has {report['teacher']:.1f}.")
+    table = tabulate(rows, headers, disable_numparse=True, colalign=align).splitlines()
+    lines = [f"{report['task']}, dev, mean ± standard deviation; the teacher has {report['teacher']:.1f}."]
     of = f"of {report['task']}" if report["paper_of_this_task"] else "means of MNLI-m, MNLI-mm, MRPC and CoLA: it has none of this task"
     lines.append(f"The paper's figures are {of}.")
     lines += [f"{name} is left out: {reason}" for name, reason in report["left_out"].items()]
@@ -106,7 +107,7 @@ def format_table(report: dict[str, Any]) -> str:
         p = "" if check["p"] is None else f", p = {check['p']:.2g}"
         found = _spread(check["difference"], check["sd"], "+")
         lines.append(f"{check['statement']}: {check['verdict']}, {found}{p} (paper {check['paper_difference']:+.1f})")
-    return "\n".join(lines)
+    return "\n".join([*table, "", *map(folded, lines)])
 
 
 def _spread(mean: float, sd: float | None, sign: str = "") -> str:
