@@ -9,10 +9,10 @@ import itertools
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from .ranks import ALONE, Ranks
@@ -39,12 +39,12 @@ class Workers:
         keep_freed_memory()
         self._blas = self._blas or ThreadpoolController().select(user_api="blas")
         self._limits = self._blas.limit(limits=1)
-        self._pools = [ThreadPoolExecutor(1) for _ in range(self.threads)] if self.threads > 1 else []
+        self._hands = [_Hand() for _ in range(self.threads)] if self.threads > 1 else []
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pool in self._pools:
-            pool.shutdown()
+        for hand in self._hands:
+            hand.end()
         self._limits.restore_original_limits()
 
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
@@ -54,10 +54,10 @@ class Workers:
         Item i goes to thread i; what is left goes to whoever is free.
         """
         items = list(items)
-        if not self._pools:
+        if not self._hands:
             return [function(item) for item in items]
         if len(items) == 1:
-            with self._blas.limit(limits=self.threads), _lent(self._pools[1:]):
+            with _lent(self._hands[1:], self._limit_blas):
                 return [function(items[0])]
         results: dict[int, B] = {}
         rest = iter(range(self.threads, len(items)))  # next() on it is atomic
@@ -66,9 +66,13 @@ class Workers:
             for i in itertools.chain([first], rest):
                 results[i] = function(items[i])
 
-        for future in [pool.submit(work, i) for i, pool in enumerate(self._pools[: len(items)])]:
-            future.result()
+        begun = [hand.begin(work, i) for i, hand in enumerate(self._hands[: len(items)])]
+        _raise([done.get() for done in begun])
         return [results[i] for i in range(len(items))]
+
+    def _limit_blas(self, threads: int) -> None:
+        for library in self._blas.lib_controllers:  # its `limit` asks each about all it is: half a millisecond
+            library.set_num_threads(threads)
 
     def map_over_ranks(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
         """As `map`, each item on one rank; every rank gets all the answers."""
@@ -77,35 +81,87 @@ class Workers:
         return [answer for answers in itertools.zip_longest(*parts, fillvalue=_NONE) for answer in answers if answer is not _NONE]
 
 
+class _Hand:
+    """A thread that does one thing after another. A pool's futures take a twentieth of a millisecond
+    each, as long as a layer of a small model takes of one sentence."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...], _Done] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, function: Callable[..., object], *arguments: Any) -> _Done:
+        """What is returned gets the error, or None, when it is done."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, daemon=True)
+            self._thread.start()
+        done: _Done = SimpleQueue()
+        self._jobs.put((function, arguments, done))
+        return done
+
+    def end(self) -> None:
+        """Waits for what was begun."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            function, arguments, done = job
+            error = None
+            try:
+                function(*arguments)
+            except BaseException as raised:
+                error = raised
+            done.put(error)
+            del job, function, arguments, done, error  # nothing is kept alive until the next one comes
+
+
+_Done = SimpleQueue[BaseException | None]
+
+
+def _raise(errors: Sequence[BaseException | None]) -> None:
+    """The first."""
+    for error in errors:
+        if error is not None:
+            raise error
+
+
 _NONE: Any = object()
-_IDLE = threading.local()  # .pools: the threads that nobody else has, of the job that this thread does
+_IDLE = threading.local()  # .lent: the hands that nobody else has, of the job that this thread does, and what limits the BLAS's threads
+
+_NO_HANDS: tuple[Sequence[_Hand], None] = [], None
 
 
 @contextmanager
-def _lent(pools: list[ThreadPoolExecutor]) -> Iterator[None]:
-    before, _IDLE.pools = getattr(_IDLE, "pools", []), pools
+def _lent(hands: Sequence[_Hand], limit_blas: Callable[[int], None]) -> Iterator[None]:
+    """A job that has as many threads more: the BLAS's own, or by `at_once` the hands."""
+    before, _IDLE.lent = getattr(_IDLE, "lent", _NO_HANDS), (hands, limit_blas)
+    limit_blas(len(hands) + 1)
     try:
         yield
     finally:
-        _IDLE.pools = before
+        _IDLE.lent = before
+        limit_blas(1)
 
 
 def at_once(function: Callable[[int, int], object], count: int, least: int) -> None:
     """function(first, last) of 0 … count − 1 in parts of `least` or more: one here, and one on each
     thread of the Workers whose only job this is. Elsewhere than in such a job, all in one."""
-    pools = getattr(_IDLE, "pools", [])
-    parts = min(len(pools) + 1, count // least)
+    hands, limit_blas = getattr(_IDLE, "lent", _NO_HANDS)
+    if limit_blas is not None:  # the BLAS's threads wait for more work by spinning, on the cores that are needed here
+        limit_blas(1)
+        _IDLE.lent = hands, None
+    parts = min(len(hands) + 1, count // least)
     if parts <= 1:
         function(0, count)
         return
     bounds = [count * i // parts for i in range(parts + 1)]
-    others = [pool.submit(function, *part) for pool, part in zip(pools, itertools.pairwise(bounds[1:]), strict=False)]
+    begun = [hand.begin(function, *part) for hand, part in zip(hands, itertools.pairwise(bounds[1:]), strict=False)]
     try:
         function(0, bounds[1])
     finally:
-        wait(others)
-    for other in others:
-        other.result()
+        errors = [done.get() for done in begun]
+    _raise(errors)
 
 
 def blas_threads(limit: int | None) -> Any:

@@ -81,6 +81,35 @@ def test_a_job_that_is_alone_has_the_other_threads():
         assert len(parts(25, 8)) == 1
 
 
+def test_the_blas_has_the_threads_that_nobody_else_has():
+    """One each while jobs are shared out; all of them in a job that is alone, until that shares itself out: threads of the BLAS that have
+    nothing to do spin."""
+    from threadpoolctl import threadpool_info
+
+    blas = lambda: {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+    before = blas()
+    with parallel.Workers(2) as workers:
+        seen = [blas(), *workers.map(lambda _: blas(), [0]), *workers.map(lambda _: blas(), [0, 1])]
+        seen += workers.map(lambda _: parallel.at_once(lambda first, last: None, 20, 8) or blas(), [0])
+        seen += [*workers.map(lambda _: blas(), [0]), blas()]
+    assert seen == [{1}, {2}, {1}, {1}, {1}, {2}, {1}] and blas() == before
+
+
+def test_the_first_item_s_exception_is_raised_when_all_have_ended():
+    ended = []
+
+    def work(i):
+        time.sleep(0.05 * (2 - i))
+        ended.append(i)
+        raise KeyError(i)
+
+    with parallel.Workers(2) as workers, pytest.raises(KeyError, match="0"):
+        try:
+            workers.map(work, [0, 1])
+        finally:
+            assert ended == [1, 0]
+
+
 def test_a_part_s_exception_is_raised_when_all_have_ended():
     ended = []
 
