@@ -170,6 +170,7 @@ def ratio_bars(figure: plt.Figure, bars: Mapping[str, Mapping[str, Any]], title:
     for place, ratio in zip(places, bars.values(), strict=True):
         axes.annotate(f" {ratio['median']:.2f}", (ratio["max"], place), va="center", fontsize=8)
     axes.axvline(1, color="0.3", linewidth=1)
+    axes.set_ylim(-0.7, len(bars) - 0.3)
     axes.set_yticks(places, list(bars), fontsize=8)
     axes.set_xlabel(label)
     axes.set_title(title, fontsize=10)

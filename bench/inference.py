@@ -15,10 +15,10 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from common import begin, measure, paired, parser, save, spread, summary, table
+from common import begin, measure, paired, parser, ratio_bars, save, spread, summary, table
+from matplotlib.figure import Figure
 from sides import ONNX, SIDES, Side, beside, onnx_session, onnxruntime, peaks
 from torch_twin import Rectangle, TorchBert, rectangle
 from workload import Sentences, data_options, full, model_options, models, shape, sst2
@@ -54,7 +54,7 @@ def main() -> None:
     _print(rows)
     report = {"machine": about, "teacher": shape(args.teacher, teacher), "student": shape(args.student, student), "paper": PAPER}
     report |= {"parameters": sizes, "smaller": smaller, "rows": rows}
-    save("inference", args, report, lambda figure: _draw(figure, rows, about["processor"]), size=(9, 4))
+    save("inference", args, report, lambda figure: _draw(figure, rows, about["processor"]), size=(9, 8))
 
 
 def _arguments() -> argparse.Namespace:
@@ -174,19 +174,11 @@ def _print(rows: list[dict[str, Any]]) -> None:
     print(f"paper: {TINYBERT4} is {PAPER['faster']} times faster than BERT-base")
 
 
-def _draw(figure: plt.Figure, rows: list[dict[str, Any]], processor: str) -> None:
-    sources = list(dict.fromkeys(row["sentences"] for row in rows))
-    figure.suptitle(f"Inference, sentences a second, {processor}", fontsize=10)
-    for axes, source in zip(np.atleast_1d(figure.subplots(1, len(sources))), sources, strict=True):
-        for model, marker in (("teacher", "s"), ("student", "o")):
-            chosen = [row for row in rows if row["sentences"] == source and row["model"] == model]
-            for color, who in enumerate(chosen[0]["per_second"]):
-                seen = [row["per_second"][who] for row in chosen]
-                axes.plot([row["batch"] for row in chosen], seen, marker + "-", color=f"C{color}", label=f"{model}, {who}")
-        axes.set(xscale="log", yscale="log", xlabel="batch", title=source)
-        axes.set_xticks([row["batch"] for row in rows], [str(row["batch"]) for row in rows])
-        axes.minorticks_off()
-        axes.legend(fontsize=7)
+def _draw(figure: Figure, rows: list[dict[str, Any]], processor: str) -> None:
+    bars = {
+        f"{row['model']}, {row['sentences']}, batch {row['batch']} / {who}": ratio for row in rows for who, ratio in row["ratio"].items()
+    }
+    ratio_bars(figure, bars, f"Inference\n{processor}", "time of ours / time of the other (median, smallest and largest of pairs)")
 
 
 if __name__ == "__main__":
