@@ -41,11 +41,11 @@ for python in "${pythons[@]}"; do
         size=$(du -sm "$place"/lib/python3*/site-packages | cut -f 1)
         (cd "$work" && "$place/bin/minitinybert" --version > /dev/null && "$place/bin/minitinybert" info 4L-312D-12H-1200F > /dev/null)
         "$work/tools/bin/uv" pip install -q --only-binary :all: -c "$work/tested" "$wheel[test]"
-        said=$(cd "$work/sdist" && "$place/bin/pytest" -p no:cacheprovider ${TESTS:-tests/ops tests/data tests/weights tests/commands/test_arguments.py \
+        said=$(cd "$work/sdist" && "$place/bin/pytest" -p no:cacheprovider -r fE --tb short ${TESTS:-tests/ops tests/data tests/weights tests/commands/test_arguments.py \
             tests/commands/test_start.py tests/commands/test_demo.py tests/test_extras.py} 2>&1) && passed=yes || passed=
         versions=$("$place/bin/python" -c "import platform, numpy; print(platform.python_version(), numpy.__version__, sep=', NumPy ')")
         echo "Python $versions ($which allowed), $size MB: $(echo "$said" | tail -n 1)"
-        [ -n "$passed" ] || { echo "$said" | tail -n 60; failed=1; }
+        [ -n "$passed" ] || { echo "$said" | tail -n 200; failed=1; }
     done
 done
 exit $failed

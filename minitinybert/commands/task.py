@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,6 +151,8 @@ def distill_task(
     for each in (files, last_files):
         each.check()
     _start_at_the_mean(pupil, last_files, recipe)
+    if stage != "prediction":
+        _tell_of_few([(plan.intermediate, files), *([(plan.prediction, last_files)] if stage == "both" else [])])
     scores = check_teacher(teacher, master, files, machine)
     gone = False
     if objective is not None:
@@ -198,6 +201,14 @@ def distill_task(
     return results
 
 
+def _tell_of_few(steps: Sequence[tuple[Options, TaskData]]) -> None:
+    """Warns where what is asked for is over before a student can have learned much."""
+    count = sum(math.ceil(options.epochs * len(files.split("train")) / options.batch_size) for options, files in steps)
+    if count < _FEW:
+        more = "more epochs, or the data that augment makes"
+        log(f"warning: {count} steps in all; a student learns little of its teacher in fewer than some thousands: {more}")
+
+
 def _start_at_the_mean(student: Bert, files: TaskData, recipe: Recipe) -> None:
     """A fresh regression head's bias is the mean of the training labels, where the recipe says so:
     what is left to learn are the differences."""
@@ -207,6 +218,7 @@ def _start_at_the_mean(student: Bert, files: TaskData, recipe: Recipe) -> None:
             bias[...] = labels.mean()
 
 
+_FEW = 1000  # steps: of 256 nothing was to be seen, of 2,355 all that distillation is worth
 GRID = {"batch_size": (16, 32), "lr": (1e-5, 2e-5, 3e-5)}  # paper, section 4.2
 
 

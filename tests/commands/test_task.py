@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -444,3 +445,12 @@ def test_pairs_for_a_model_without_a_second_segment(model, entailments, machine,
     results = distill_task(str(tmp_path / "teacher"), "1L-8D-2H-16F", MNLI, entailments, tmp_path / "student", machine, **more)
     assert Bert.load(tmp_path / "student").config.type_vocab_size == 1 and list(results) == ["dev_matched", "dev_mismatched"]
     assert predict(str(tmp_path / "teacher"), ["the film ||| is good"], machine)[0]["label"] == "entailment"
+
+
+def test_few_steps_are_told_of_and_many_are_not(capsys):
+    files = SimpleNamespace(split=lambda _: range(320))
+    for epochs, told in ((49.9, "warning: 998 steps in all"), (50, "")):
+        options = Options(epochs=epochs, batch_size=32, lr=1e-3)
+        task_command._tell_of_few([(options, files), (options, files)])
+        err = capsys.readouterr().err
+        assert err.startswith(told) and bool(err) == bool(told)
