@@ -7,6 +7,7 @@ this machine it has the last names.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from ..distillation.recipes import DEFAULT, RECIPES, Recipe
 from ..files import replacing
 from ..machine import Machine
 from ..model.config import Config
+from ..progress import log
 from ..training.left import drop
 from ..training.loop import Options
 from ..weights import hub
@@ -54,11 +56,31 @@ class Made(NamedTuple):
 
 
 def write_card(out: Path, config: Config, made: Made, results: Mapping[str, Mapping[str, float]]) -> None:
-    """Write out/README.md. results: {split: {metric: value}}."""
+    """Write out/README.md, but where there is one that somebody has changed. results: {split:
+    {metric: value}}."""
     out = Path(out)
-    text = "\n".join([*_front(out.resolve().name, config, made, results), "", *_body(out.resolve().name, config, made, results)])
+    if _is_changed(out / FILE):
+        log(f"{out / FILE}: has been changed since it was made, and stays")
+        return
+    text = "\n".join([*_front(out.resolve().name, config, made, results), "", *_body(out.resolve().name, config, made, results), ""])
     with replacing(out / FILE) as beside:
-        beside.write_text(text + "\n", encoding="utf-8")
+        beside.write_text(text + _seal(text), encoding="utf-8")
+
+
+def _seal(text: str) -> str:
+    """A last line, which no page shows, by which a card is known that is as it was made."""
+    return f"\n<!-- made by minitinybert {zlib.crc32(text.encode()):08x} -->\n"
+
+
+def _is_changed(path: Path) -> bool:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):  # no text
+        return True
+    length = len(_seal(""))
+    return text[-length:] != _seal(text[:-length])
 
 
 def leave(out: Path, config: Config, made: Made, results: Mapping[str, Mapping[str, float]], machine: Machine, keep_state: bool) -> None:

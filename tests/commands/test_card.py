@@ -57,6 +57,20 @@ def test_the_command_makes_the_same_model(place, tmp_path, monkeypatch):
     assert (tmp_path / "again/model.safetensors").read_bytes() == (place / "student/model.safetensors").read_bytes()
 
 
+def test_one_that_somebody_has_changed_stays(place, capsys):
+    line = COMMANDS["distill-task"].line(place)
+    line[line.index("--out") + 1] = str(place / "student")
+    card = place / "student" / FILE
+    made = card.read_text()
+    for text in (made, made.replace("student", "My student", 1), "mine\n", ""):
+        card.write_text(text)
+        assert main([*line, "--seed", "3", "--set", "temperature=2", "--resume"]) == 0
+        assert card.read_text() == text and ("and stays" in capsys.readouterr().err) == (text != made)
+    card.unlink()
+    assert main([*line, "--seed", "3", "--set", "temperature=2", "--resume"]) == 0
+    assert card.read_text() == made
+
+
 def test_a_recipe_is_its_name_or_what_is_set_on_top_of_the_default():
     assert of_recipe(RECIPES["huawei-2019"]) == [("--recipe", "huawei-2019")]
     changed = replace(RECIPES["default"], temperature=2.0, projection_bias=True)
