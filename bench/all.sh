@@ -1,5 +1,5 @@
 #!/bin/sh
-# All of speed.md and README's figure anew, by one command on a machine that does nothing else (two cores: about 25 minutes):
+# All of speed.md and README's figure anew, by one command on a machine that does nothing else (two cores: about 45 minutes):
 #
 #     sh bench/all.sh --data DIR --tokenizer DIR             SST-2's files, and a directory with a BERT tokenizer
 #     BENCHES="step inference" sh bench/all.sh ...           some of them
