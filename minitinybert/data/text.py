@@ -60,9 +60,7 @@ def read_corpus(path: Path, start: int = 0, stop: int | None = None) -> Iterator
     bytes, counted from its start) is cut where the next block has white space first, or where it
     begins. InputError as in `read_lines`.
     """
-    for at, line in _pieces(path, max(start - 1, 0) // BLOCK * BLOCK):
-        if stop is not None and at >= stop:
-            return
+    for at, line in _pieces(path, max(start - 1, 0) // BLOCK * BLOCK, stop):
         if at >= start:
             try:
                 yield _decoded(line, at == 0).strip()
@@ -70,8 +68,10 @@ def read_corpus(path: Path, start: int = 0, stop: int | None = None) -> Iterator
                 raise _not_utf8(path, *_place(path, at + error.start)) from None
 
 
-def _pieces(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
-    """(where it begins, a line without its line feed), from the block on that begins at `start`.
+def _pieces(path: Path, start: int, stop: int | None) -> Iterator[tuple[int, bytes]]:
+    """(where it begins, a line without its line feed), from the block on that begins at `start`, of
+    those that begin before `stop`. It ends by itself: one that is left in its `with` keeps its block
+    until Python 3.10 looks for cycles.
 
     Where a line is cut depends on the block before, so that one more is read; what comes of it
     begins before `start`, but for what lies behind its last line feed or cut.
@@ -88,10 +88,12 @@ def _pieces(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
             long = b"\n" not in block
             *lines, held = (held + block).split(b"\n")
             for line, end in chain(ended, zip(lines, repeat(1))):
+                if stop is not None and at >= stop:
+                    return
                 if line.strip() or not rest:  # white space that a cut left over is no blank line
                     yield at, line
                 at, rest = at + len(line) + end, not end
-        if held.strip() or (held and not rest):
+        if (held.strip() or (held and not rest)) and (stop is None or at < stop):
             yield at, held
 
 

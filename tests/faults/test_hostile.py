@@ -205,7 +205,14 @@ def test_an_index_of_gigabytes_is_not_read(tmp_path):
 # ------------------------------------------------------------------------------------------------- safetensors, arrays, zips
 
 
-@pytest.mark.parametrize("header", ["[" * 100_000, '{"a":' * 100_000, '{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, "x"]}}'])
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param("[" * 100_000, id="deep list"),
+        pytest.param('{"a":' * 100_000, id="deep"),
+        '{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, "x"]}}',
+    ],
+)
 def test_safetensors_headers(tmp_path, header):
     path = tmp_path / "x.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + bytes(4))
@@ -352,7 +359,7 @@ def test_a_study_s_results():
             study.checked(bad, TASKS["rte"], Path("a/result.json"))
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"replacements": [1]}', "[" * 100_000, "\xff", "null"])
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"replacements": [1]}', pytest.param("[" * 100_000, id="deep"), "\xff", "null"])
 def test_a_demo_s_provenance(tmp_path, line):
     (tmp_path / "train.tsv").write_text("sentence\tlabel\na b\t1\na c\t0\n")
     both = [{"source": "bert"}, {"source": "glove"}]
