@@ -87,22 +87,19 @@ class _Hand:
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...], _Done] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
 
     def begin(self, function: Callable[..., object], *arguments: Any) -> _Done:
         """What is returned gets the error, or None, when it is done."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, daemon=True)
-            self._thread.start()
         done: _Done = SimpleQueue()
         self._jobs.put((function, arguments, done))
         return done
 
     def end(self) -> None:
         """Waits for what was begun."""
-        if self._thread is not None:
-            self._jobs.put(None)
-            self._thread.join()
+        self._jobs.put(None)
+        self._thread.join()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
