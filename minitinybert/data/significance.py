@@ -42,6 +42,8 @@ def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float
     """
     from scipy import stats
 
+    if not 0 <= correct <= n or n == 0:  # which SciPys after 1.17 take
+        raise ValueError(f"{correct} of {n} is no share")
     interval = stats.binomtest(correct, n).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
