@@ -321,8 +321,11 @@ def _curve(lines: list[dict[str, Any]]) -> str:
     axes = fig.subplots()
     for task, of in points.items():
         if of:
-            axes.plot([max(m, 0.2) for m in of], list(of.values()), marker="o", label=f"{task}, {TASKS[task].main_metric}")
-    axes.set(xscale="log", xlabel="tokens of general distillation, millions (0 at the left edge)", ylabel="dev score after the task")
+            label = f"{task}, {TASKS[task].main_metric.replace('_', ' ')}"
+            axes.plot([max(m, 0.2) for m in of], list(of.values()), marker="o", label=label)
+    axes.set(xscale="log", xlabel="tokens of general distillation, millions", ylabel="dev score after the task", ylim=(0, 1))
+    axes.set_xticks([0.2, *GENERAL_TOKENS], ["0", *map(str, GENERAL_TOKENS)])  # as no logarithm is of 0
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     fig.savefig(RESULTS / "worth.png", dpi=120)
