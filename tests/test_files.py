@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from contextlib import contextmanager
 
 import numpy as np
@@ -69,7 +70,16 @@ def test_json_has_neither_nan_nor_infinity():
     assert json_text({"é": 1}, ensure_ascii=False) == '{"é": 1}' and json_text([1], indent=2) == "[\n  1\n]"
 
 
-def test_json_that_is_nested_too_deeply_is_one_line():
+@pytest.fixture
+def recursion():
+    """Python's own limit, which some libraries raise in the whole process."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(limit)
+
+
+def test_json_that_is_nested_too_deeply_is_one_line(recursion):
     for leaf in (1.0, float("nan")):
         value = leaf
         for _ in range(2000):
