@@ -328,8 +328,9 @@ def format_table(results: Sequence[Result]) -> str:
     lines = table[: -len(rows)] if rows else table
     for row, r in zip(table[len(lines) :], results, strict=True):
         lines += [row.rstrip(), *textwrap.wrap(r.formula, 80, initial_indent="    ", subsequent_indent="      ")]
-    lines += [f"{r.name}: {judge}: {v.worst}" for r in results for judge, v in r.verdicts.items() if not v.passed]
-    lines += dict.fromkeys(v.absent for r in results for v in r.verdicts.values() if v.absent)
+    notes = [f"{r.name}: {judge}: {v.worst}" for r in results for judge, v in r.verdicts.items() if not v.passed]
+    notes += dict.fromkeys(v.absent for r in results for v in r.verdicts.values() if v.absent)
+    lines += [line for note in notes for line in textwrap.wrap(note, 80, subsequent_indent="    ")]
     failed = sum(not r.passed for r in results)
     lines.append(f"{len(results)} audited, {failed} failed" if failed else f"{len(results)} audited, every gradient holds")
     return "\n".join(lines)
