@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -43,6 +44,11 @@ def log(line: str) -> None:
     """A plain line, above a bar where there is one. Nothing with MINITINYBERT_QUIET=1."""
     if not is_quiet():
         _bars().write(in_words(line), file=sys.stderr)
+
+
+def folded(line: str) -> str:
+    """A line for a terminal of 80 columns: a longer one goes on below, four columns further in."""
+    return "\n".join(textwrap.wrap(line, _COLUMNS, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
 
 
 def progress(iterable: Iterable[T], total: int, description: str, initial: int = 0, quiet: bool = False) -> Progress[T]:

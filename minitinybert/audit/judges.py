@@ -16,7 +16,6 @@ import importlib
 import importlib.resources
 import json
 import math
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from types import ModuleType
@@ -27,6 +26,7 @@ from tabulate import tabulate
 
 from .. import extras
 from ..engine.device import Array, on_host, to_host
+from ..progress import folded
 from .case import Case, Draw, Inputs
 from .models import BERT_CASES
 from .operations import CASES
@@ -92,9 +92,7 @@ def _upstream(case: Case, draw: Draw, outputs: dict[str, Array], xp: Any) -> dic
     return {} if case.backward is None else upstream(draw, outputs, xp)
 
 
-def check_vjp(
-    case: Case, inputs: Inputs, draw: Draw, norms: dict[str, float], xp: Any = np, apart: bool = True
-) -> Iterator[Deviation]:
+def check_vjp(case: Case, inputs: Inputs, draw: Draw, norms: dict[str, float], xp: Any = np, apart: bool = True) -> Iterator[Deviation]:
     """⟨dy, J t⟩ against ⟨Jᵀ dy, t⟩, for each differentiable argument by itself; or, not apart, for
     one t of them all. inputs: float64, in `xp`.
 
@@ -327,10 +325,10 @@ def format_table(results: Sequence[Result]) -> str:
     table = tabulate(rows, headers, disable_numparse=True).splitlines()
     lines = table[: -len(rows)] if rows else table
     for row, r in zip(table[len(lines) :], results, strict=True):
-        lines += [row.rstrip(), *textwrap.wrap(r.formula, 80, initial_indent="    ", subsequent_indent="      ")]
+        lines += [row.rstrip(), folded(f"    {r.formula}")]
     notes = [f"{r.name}: {judge}: {v.worst}" for r in results for judge, v in r.verdicts.items() if not v.passed]
     notes += dict.fromkeys(v.absent for r in results for v in r.verdicts.values() if v.absent)
-    lines += [line for note in notes for line in textwrap.wrap(note, 80, subsequent_indent="    ")]
+    lines += map(folded, notes)
     failed = sum(not r.passed for r in results)
     lines.append(f"{len(results)} audited, {failed} failed" if failed else f"{len(results)} audited, every gradient holds")
     return "\n".join(lines)

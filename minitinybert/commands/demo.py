@@ -37,7 +37,7 @@ from ..files import is_free, read_json, replacing, write_json
 from ..machine import Machine
 from ..model.bert import Bert
 from ..ops import softmax
-from ..progress import log
+from ..progress import folded, log
 from ..training import evaluation
 from ..training.loop import Options
 from .classifiers import load_student
@@ -45,7 +45,6 @@ from .corpus import Text, distill_general, pretrain
 from .plots import attention_maps, loss_curves, save
 from .report import Asked
 from .report import report as page_of
-from .results import folded
 from .task import distill_task, finetune
 from .task_data import TaskData
 

@@ -30,8 +30,8 @@ from ..errors import InputError
 from ..machine import Machine
 from ..model.bert import Bert, has_pooler, layout
 from ..model.config import TOKEN_MAPS, Config
+from ..progress import folded
 from ..weights import read
-from .results import folded
 from .shape import is_shape, parse_shape
 
 PAPER = {  # Table 1: million parameters, billion FLOPs, speed-up

@@ -24,7 +24,7 @@ def texts(args: argparse.Namespace) -> Any:
     if args.file.suffix.lower() not in ENDINGS:
         return _lines(args.file)
     known = recall(args.model)
-    columns = [name.strip() for name in args.text_columns.split(",")] if args.text_columns else known and list(known.text_columns)
+    columns = _names(args.text_columns) if args.text_columns else known and list(known.text_columns)
     if columns:
         task = custom_task(args.file, columns, "label", regression=True, unlabelled="ignore")
     elif known and known.task in TASKS and _has_columns(args.file, TASKS[known.task]):
@@ -32,6 +32,11 @@ def texts(args: argparse.Namespace) -> Any:
     else:
         return _lines(args.file)
     return read_split(task, args.file, "all")
+
+
+def _names(text: str) -> list[str]:
+    """Of columns or labels, as the command line has them: a,b."""
+    return [name.strip() for name in text.split(",")]
 
 
 def _has_columns(file: Path, task: Any) -> bool:
@@ -82,6 +87,8 @@ def task(args: argparse.Namespace) -> Any:
     if name in ("tokens", "squad"):
         if unlabelled == "drop":
             raise InputError(f"--task {name}: --drop-unlabelled is of tasks with one label a text")
+        if args.command in ("augment", "ablate"):
+            raise InputError(f"--task {name}: {args.command} replaces words, or compares variants, of sentences with one label alone")
         return _tokens_task(args) if name == "tokens" else questions(args)
     if name != "custom" and name not in glue.TASKS:
         raise InputError(f"--task {args.task}: choose one of {', '.join(glue.TASKS)}, tokens, squad, or custom")
@@ -113,11 +120,11 @@ def _custom_task(args: argparse.Namespace, known: Any, unlabelled: Any) -> Any:
     from .classifiers import labels_of
 
     answers = args.command in ("evaluate", "predict", "export")
-    columns = [name.strip() for name in args.text_columns.split(",")] if args.text_columns else known and known.text_columns
+    columns = _names(args.text_columns) if args.text_columns else known and known.text_columns
     label_column = args.label_column or (known and known.label_column)
     if not columns or not (label_column or args.command == "predict"):
         raise InputError("--task custom needs --text-columns and --label-column")
-    labels = [label.strip() for label in args.labels.split(",")] if args.labels else labels_of(args.model) if answers else None
+    labels = _names(args.labels) if args.labels else labels_of(args.model) if answers else None
     regression = True if args.regression or (answers and labels is None) else None
     return glue.custom_task(args.data, columns, label_column or "label", labels, regression, unlabelled, not args.labels)
 
@@ -128,9 +135,7 @@ def _tokens_task(args: argparse.Namespace) -> Any:
     from ..data.tagging import tagging_task
     from .classifiers import labels_of
 
-    if args.command in ("augment", "ablate"):
-        raise InputError(f"--task tokens: {args.command} replaces words, or compares variants, of sentences with one label alone")
-    labels = [label.strip() for label in args.labels.split(",")] if args.labels else None
+    labels = _names(args.labels) if args.labels else None
     if args.command != "finetune":
         labels = labels_of(args.teacher if args.command == "distill" else args.model, "tokens")
     return tagging_task(args.data, args.text_columns, args.label_column, labels)
@@ -140,8 +145,6 @@ def questions(args: argparse.Namespace) -> Any:
     """Questions on documents. Whether some have no answer is said by the file that is learned from."""
     from ..data.squad import read_questions, squad_task
 
-    if args.command in ("augment", "ablate"):
-        raise InputError(f"--task squad: {args.command} replaces words, or compares variants, of sentences with one label alone")
     learns = args.command in ("finetune", "distill")
     names = ("doc_stride", "max_query_length", "max_answer_length", "null_threshold")
     settings = {name: getattr(args, name) for name in names}

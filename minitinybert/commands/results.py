@@ -3,16 +3,10 @@ with --json; a function of the package returns it."""
 
 from __future__ import annotations
 
-import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
-
-
-def folded(line: str) -> str:
-    """A line for a terminal of 80 columns: a longer one goes on below, four columns further in."""
-    return "\n".join(textwrap.wrap(line, 80, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
 
 
 class Result(ABC):

@@ -8,6 +8,7 @@ Text is UTF-8.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,7 @@ def read_corpus(path: Path, start: int = 0, stop: int | None = None) -> Iterator
     bytes, counted from its start) is cut where the next block has white space first, or where it
     begins. InputError as in `read_lines`.
     """
-    for at, line in _pieces(path, max(start - 1, 0) // BLOCK * BLOCK, stop):
+    for at, line in _pieces(path, max(start - 1, 0) // BLOCK * BLOCK, math.inf if stop is None else stop):
         if at >= start:
             try:
                 yield _decoded(line, at == 0).strip()
@@ -68,7 +69,7 @@ def read_corpus(path: Path, start: int = 0, stop: int | None = None) -> Iterator
                 raise _not_utf8(path, *_place(path, at + error.start)) from None
 
 
-def _pieces(path: Path, start: int, stop: int | None) -> Iterator[tuple[int, bytes]]:
+def _pieces(path: Path, start: int, stop: float) -> Iterator[tuple[int, bytes]]:
     """(where it begins, a line without its line feed), from the block on that begins at `start`, of
     those that begin before `stop`. It ends by itself: one that is left in its `with` keeps its block
     until Python 3.10 looks for cycles.
@@ -88,12 +89,12 @@ def _pieces(path: Path, start: int, stop: int | None) -> Iterator[tuple[int, byt
             long = b"\n" not in block
             *lines, held = (held + block).split(b"\n")
             for line, end in chain(ended, zip(lines, repeat(1))):
-                if stop is not None and at >= stop:
+                if at >= stop:
                     return
                 if line.strip() or not rest:  # white space that a cut left over is no blank line
                     yield at, line
                 at, rest = at + len(line) + end, not end
-        if (held.strip() or (held and not rest)) and (stop is None or at < stop):
+        if (held.strip() or (held and not rest)) and at < stop:
             yield at, held
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..results import folded
+from ...progress import folded
 from .variants import FULL, PAPER_TASKS, VARIANTS
 
 _LEVEL = 0.05  # of the paired t-test over the seeds; a larger p: the seeds do not tell
